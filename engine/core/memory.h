@@ -1,0 +1,20 @@
+// memory.h: the one way to allocate. Small bookkeeping goes through pg_alloc/pg_realloc (zero-filled, sizes checked for
+// overflow); tensor memory and the arena through pg_aligned_alloc (64 bytes, huge pages where large).
+#ifndef PG_CORE_MEMORY_H
+#define PG_CORE_MEMORY_H
+
+#include "engine/perigee.h"
+
+// Zero-filled count * size bytes, or NULL with the message set. count 0 gives a valid pointer.
+void *pg_alloc(size_t count, size_t size);
+// Grow an array to hold at least `need` elements of `size`, doubling; *cap is updated. New elements are zero.
+// On failure returns PG_ERR_MEMORY and leaves the array as it was.
+pg_status pg_grow(void *array_pointer, size_t *cap, size_t need, size_t size);
+void pg_free(void *p); // NULL is allowed
+char *pg_strdup(const char *s);
+
+// 64-byte aligned, zero-filled, counted in pg_memory_used(); NULL with the message set.
+void *pg_aligned_alloc(size_t bytes);
+void pg_aligned_free(void *p, size_t bytes);
+
+#endif

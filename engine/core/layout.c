@@ -1,0 +1,106 @@
+// layout.c: layouts of flat vectors: names, shapes and padded offsets of the tensors inside. Immutable once made, shared by
+// reference count.
+#include <string.h>
+
+#include "engine/core/error.h"
+#include "engine/core/memory.h"
+
+enum { PAD_ELEMENTS = 16 };
+
+struct pg_layout {
+  int references;
+  int count;
+  int64_t padded, size;
+  pg_segment *segments;
+};
+
+static pg_status fill_segment(pg_segment *s, const char *name, int ndim, const int64_t *shape) {
+  if (ndim < 0 || ndim > PG_MAX_NDIM)
+    return pg_fail(PG_ERR_SHAPE, "layout: tensor '%s' has %d dimensions, at most %d are allowed", name, ndim, PG_MAX_NDIM);
+  s->ndim = ndim;
+  s->size = 1;
+  for (int i = 0; i < ndim; i++) {
+    s->shape[i] = shape[i];
+    if (shape[i] < 0 || __builtin_mul_overflow(s->size, shape[i], &s->size))
+      return pg_fail(PG_ERR_SHAPE, "layout: tensor '%s' has an impossible size on axis %d: %lld", name, i + 1,
+                     (long long)shape[i]);
+  }
+  s->name = pg_strdup(name);
+  return s->name ? PG_OK : PG_ERR_MEMORY;
+}
+
+pg_status pg_layout_new(int n, const char *const *names, const int *ndims, const int64_t (*shapes)[PG_MAX_NDIM],
+                        pg_layout **out) {
+  *out = NULL;
+  pg_layout *l = pg_alloc(1, sizeof *l);
+  if (!l) return PG_ERR_MEMORY;
+  l->references = 1;
+  l->segments = pg_alloc((size_t)n, sizeof *l->segments);
+  pg_status status = l->segments ? PG_OK : PG_ERR_MEMORY;
+  for (int i = 0; i < n && status == PG_OK; i++) {
+    pg_segment *s = &l->segments[i];
+    if (pg_layout_find(l, names[i]) >= 0) {
+      status = pg_fail(PG_ERR_ARGUMENT, "layout: two tensors are named '%s'", names[i]);
+      break;
+    }
+    l->count = i + 1; // so that release frees the name of a half-filled segment
+    status = fill_segment(s, names[i], ndims[i], shapes[i]);
+    if (status != PG_OK) break;
+    s->offset = l->padded;
+    s->logical = l->size;
+    l->size += s->size;
+    l->padded += (s->size + PAD_ELEMENTS - 1) / PAD_ELEMENTS * PAD_ELEMENTS;
+  }
+  if (status != PG_OK) {
+    pg_layout_release(l);
+    return status;
+  }
+  *out = l;
+  return PG_OK;
+}
+
+pg_layout *pg_layout_retain(const pg_layout *layout) {
+  pg_layout *l = (pg_layout *)layout;
+  if (l) l->references++;
+  return l;
+}
+
+void pg_layout_release(const pg_layout *layout) {
+  pg_layout *l = (pg_layout *)layout;
+  if (!l || --l->references > 0) return;
+  for (int i = 0; l->segments && i < l->count; i++) pg_free((char *)l->segments[i].name);
+  pg_free(l->segments);
+  pg_free(l);
+}
+
+int pg_layout_count(const pg_layout *layout) {
+  return layout->count;
+}
+
+const pg_segment *pg_layout_segment(const pg_layout *layout, int i) {
+  return &layout->segments[i];
+}
+
+int pg_layout_find(const pg_layout *layout, const char *name) {
+  for (int i = 0; i < layout->count; i++)
+    if (strcmp(layout->segments[i].name, name) == 0) return i;
+  return -1;
+}
+
+int64_t pg_layout_padded(const pg_layout *layout) {
+  return layout->padded;
+}
+
+int64_t pg_layout_size(const pg_layout *layout) {
+  return layout->size;
+}
+
+bool pg_layout_equal(const pg_layout *a, const pg_layout *b) {
+  if (a == b) return true;
+  if (!a || !b || a->count != b->count || a->padded != b->padded) return false;
+  for (int i = 0; i < a->count; i++) {
+    const pg_segment *s = &a->segments[i], *t = &b->segments[i];
+    if (s->ndim != t->ndim || memcmp(s->shape, t->shape, sizeof s->shape) != 0 || strcmp(s->name, t->name) != 0) return false;
+  }
+  return true;
+}

@@ -12,6 +12,8 @@
 enum { PG_ALIGN = 64, PG_HUGE = 2 << 20 };
 
 static size_t used_bytes, limit_bytes;
+static void *arena;
+static size_t arena_bytes;
 
 void *pg_alloc(size_t count, size_t size) {
   size_t total;
@@ -86,4 +88,18 @@ size_t pg_memory_used(void) {
 
 void pg_memory_limit(size_t bytes) {
   limit_bytes = bytes;
+}
+
+pg_status pg_arena_reserve(size_t bytes) {
+  if (bytes <= arena_bytes) return PG_OK;
+  void *p = pg_aligned_alloc(bytes);
+  if (!p) return PG_ERR_MEMORY;
+  pg_aligned_free(arena, arena_bytes);
+  arena = p;
+  arena_bytes = bytes;
+  return PG_OK;
+}
+
+void *pg_arena(void) {
+  return arena;
 }

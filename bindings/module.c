@@ -1,0 +1,196 @@
+// module.c: the Lua modules: perigee.core (everything of bindings/), the library's scripts, which are embedded in the
+// program, and the loader that makes `require "perigee"` and `require "perigee.nn"` find them.
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <lualib.h>
+
+#if __has_include("bindings/data.h")
+#include "bindings/data.h"
+#define PGL_HAS_DATA 1
+#endif
+#include "bindings/module.h"
+#include "bindings/scripts.h"
+#include "bindings/tensor.h"
+
+// ---- facts about engine and machine ----
+
+static int core_set_threads(lua_State *L) {
+  lua_Integer n = luaL_checkinteger(L, 1);
+  if (n < 0 || n > 4096) return pgl_error(L, "the number of threads is 0 (as many as there are) to 4096, got %I", n);
+  pg_set_threads((int)n);
+  return 0;
+}
+
+static int core_threads(lua_State *L) {
+  lua_pushinteger(L, pg_threads());
+  return 1;
+}
+
+// core.set_executor("auto"|"interpret"|"generate"): what "auto" means from now on; for tests.
+static int core_set_executor(lua_State *L) {
+  static const char *const names[] = {"auto", "interpret", "generate", NULL};
+  static const pg_executor executors[] = {PG_EXEC_AUTO, PG_EXEC_INTERPRET, PG_EXEC_GENERATE};
+  pg_set_executor(executors[luaL_checkoption(L, 1, NULL, names)]);
+  return 0;
+}
+
+// core.memory_used() → bytes of tensors alive; core.memory_limit(bytes): 0 lifts it.
+static int core_memory_used(lua_State *L) {
+  lua_pushinteger(L, (lua_Integer)pg_memory_used());
+  return 1;
+}
+
+static int core_memory_limit(lua_State *L) {
+  lua_Integer bytes = luaL_checkinteger(L, 1);
+  if (bytes < 0) return pgl_error(L, "a memory limit is not negative, got %I", bytes);
+  pg_memory_limit((size_t)bytes);
+  return 0;
+}
+
+// core.collect(): a full collection, counted.
+static int core_collect(lua_State *L) {
+  pgl_collect(L);
+  return 0;
+}
+
+// core.raise(message): an error at the recipe's own line.
+static int core_raise(lua_State *L) {
+  return pgl_error(L, "%s", luaL_checkstring(L, 1));
+}
+
+// core.where() → "recipe.lua:12: " or "".
+static int core_where(lua_State *L) {
+  pgl_push_where(L);
+  return 1;
+}
+
+static int core_doctor(lua_State *L) {
+  lua_createtable(L, 0, 5);
+  lua_pushstring(L, pg_blas_description());
+  lua_setfield(L, -2, "blas");
+  lua_pushstring(L, pg_compiler_description());
+  lua_setfield(L, -2, "compiler");
+  lua_pushstring(L, pg_cpu_description());
+  lua_setfield(L, -2, "cpu");
+  lua_pushinteger(L, pg_threads());
+  lua_setfield(L, -2, "threads");
+  lua_pushliteral(L, "none in this build");
+  lua_setfield(L, -2, "cuda");
+  return 1;
+}
+
+static const luaL_Reg functions[] = {{"set_threads", core_set_threads},
+                                     {"threads", core_threads},
+                                     {"set_executor", core_set_executor},
+                                     {"memory_used", core_memory_used},
+                                     {"memory_limit", core_memory_limit},
+                                     {"collect", core_collect},
+                                     {"raise", core_raise},
+                                     {"where", core_where},
+                                     {"doctor", core_doctor},
+                                     {NULL, NULL}};
+
+PGL_EXPORT int luaopen_perigee_core(lua_State *L) {
+  luaL_newlib(L, functions);
+  lua_pushliteral(L, PG_VERSION);
+  lua_setfield(L, -2, "version");
+  lua_pushinteger(L, PG_FORMAT_VERSION);
+  lua_setfield(L, -2, "format_version");
+  lua_pushinteger(L, PG_NUMERICS_VERSION);
+  lua_setfield(L, -2, "numerics_version");
+  pgl_open_tensor(L);
+  pgl_open_access(L);
+  pgl_open_layout(L);
+  pgl_open_apply(L);
+  pgl_open_trace(L);
+  pgl_open_program(L);
+#ifdef PGL_HAS_DATA
+  luaopen_perigee_data(L);
+  lua_setfield(L, -2, "data");
+#endif
+  return 1;
+}
+
+// ---- the embedded scripts ----
+
+// Load script `name` ("nn", "rule") from `dir` or, if that is NULL, from the embedded copy. Returns what
+// luaL_loadbuffer returns, or -1 if there is no such script (nothing pushed).
+static int load_script(lua_State *L, const char *dir, const char *name) {
+  lua_pushfstring(L, "=[perigee]%s.lua", name);
+  if (dir) {
+    const char *path = lua_pushfstring(L, "%s/%s.lua", dir, name);
+    FILE *f = fopen(path, "rb");
+    if (!f) {
+      lua_pop(L, 2);
+      return -1;
+    }
+    luaL_Buffer b;
+    luaL_buffinit(L, &b);
+    for (size_t n = 1; n > 0;) n = fread(luaL_prepbuffer(&b), 1, LUAL_BUFFERSIZE, f), luaL_addsize(&b, n);
+    fclose(f);
+    luaL_pushresult(&b);
+    size_t len;
+    const char *text = lua_tolstring(L, -1, &len);
+    return luaL_loadbufferx(L, text, len, lua_tostring(L, -3), "t");
+  }
+  for (const pgl_script *s = pgl_scripts; s->name; s++)
+    if (strcmp(s->name, name) == 0) return luaL_loadbufferx(L, s->text, s->size, lua_tostring(L, -1), "t");
+  lua_pop(L, 1);
+  return -1;
+}
+
+int pgl_load_script(lua_State *L, const char *name) {
+  return load_script(L, getenv("PERIGEE_SCRIPTS"), name);
+}
+
+// A searcher for package.searchers: "perigee" and "perigee.NAME".
+static int search_script(lua_State *L) {
+  const char *module = luaL_checkstring(L, 1), *name = NULL;
+  if (strcmp(module, "perigee") == 0) name = "init";
+  if (strncmp(module, "perigee.", 8) == 0) name = module + 8;
+  if (!name || strpbrk(name, "/\\")) return 0;
+  int status = pgl_load_script(L, name);
+  if (status == -1) {
+    lua_pushfstring(L, "no script '%s' in perigee", name);
+    return 1;
+  }
+  if (status != LUA_OK) return lua_error(L);
+  lua_pushfstring(L, "[perigee]%s.lua", name);
+  return 2;
+}
+
+void pgl_open_scripts(lua_State *L) {
+  static const char opened; // keys a flag in the registry
+  if (lua_rawgetp(L, LUA_REGISTRYINDEX, &opened) != LUA_TNIL) {
+    lua_pop(L, 1);
+    return;
+  }
+  lua_pop(L, 1);
+  lua_pushboolean(L, true);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &opened);
+  luaL_requiref(L, "perigee.core", luaopen_perigee_core, 0);
+  lua_getglobal(L, "package");
+  lua_getfield(L, -1, "searchers");
+  // Right after the preload table, before any path is looked at.
+  for (lua_Integer i = (lua_Integer)lua_rawlen(L, -1); i >= 2; i--) {
+    lua_rawgeti(L, -1, i);
+    lua_rawseti(L, -2, i + 1);
+  }
+  lua_pushcfunction(L, search_script);
+  lua_rawseti(L, -2, 2);
+  lua_pop(L, 3);
+}
+
+// `require "perigee"` in a stock interpreter that found perigee.so.
+PGL_EXPORT int luaopen_perigee(lua_State *L) {
+  pgl_open_scripts(L);
+  int status = pgl_load_script(L, "init");
+  if (status == -1) return luaL_error(L, "perigee's init.lua was not found");
+  if (status != LUA_OK) return lua_error(L);
+  lua_pushliteral(L, "perigee");
+  lua_call(L, 1, 1);
+  return 1;
+}

@@ -20,6 +20,10 @@ enum {
 };
 static const uint32_t MULTIPLIER[2] = {0xD2511F53, 0xCD9E8D57}, WEYL[2] = {0x9E3779B9, 0xBB67AE85};
 
+static int64_t smaller(int64_t a, int64_t b) {
+  return a < b ? a : b;
+}
+
 // ---- Philox -------------------------------------------------------------------------------------------------------
 
 void pg_philox(uint64_t key, uint64_t counter_low, uint64_t counter_high, uint32_t words[4]) {
@@ -57,19 +61,24 @@ typedef struct lane_keys {
   lanes k0, k1;
 } lane_keys;
 
-// The rounds for one vector of counters x[0..3], in place.
-static inline __attribute__((always_inline)) void philox_lanes(lanes x[4], const lane_keys *keys) {
-  lanes k0 = keys->k0, k1 = keys->k1;
+// The rounds for two independent vectors of counters x[0..1][0..3], in place: the second keeps the multiplier busy
+// while the first waits for its products.
+static inline __attribute__((always_inline)) void philox_lanes(lanes x[2][4], const lane_keys *keys) {
+  lanes k0[2] = {keys[0].k0, keys[1].k0}, k1[2] = {keys[0].k1, keys[1].k1};
   for (int round = 0; round < ROUNDS; round++) {
-    lanes p0, p1;
-    multiply_low_halves(&x[0], MULTIPLIER[0], &p0);
-    multiply_low_halves(&x[2], MULTIPLIER[1], &p1);
-    x[0] = (p1 >> 32) ^ x[1] ^ k0;
-    x[2] = (p0 >> 32) ^ x[3] ^ k1;
-    x[1] = p1;
-    x[3] = p0;
-    k0 += WEYL[0];
-    k1 += WEYL[1];
+    lanes p[2][2];
+    for (int v = 0; v < 2; v++) {
+      multiply_low_halves(&x[v][0], MULTIPLIER[0], &p[v][0]);
+      multiply_low_halves(&x[v][2], MULTIPLIER[1], &p[v][1]);
+    }
+    for (int v = 0; v < 2; v++) {
+      x[v][0] = (p[v][1] >> 32) ^ x[v][1] ^ k0[v];
+      x[v][2] = (p[v][0] >> 32) ^ x[v][3] ^ k1[v];
+      x[v][1] = p[v][1];
+      x[v][3] = p[v][0];
+      k0[v] += WEYL[0];
+      k1[v] += WEYL[1];
+    }
   }
 }
 
@@ -90,34 +99,40 @@ static inline __attribute__((always_inline)) void store_lanes(batch *b, int vect
   b->odd.vector[vector] = (first_odd & LOW_HALVES) | (x[3] << 32);
 }
 
-// Blocks first, first + 1, … of one key; `count` is rounded up to whole vectors.
+// Blocks first, first + 1, … of one key; `count` is rounded up to pairs of vectors.
 static inline __attribute__((always_inline)) void fill_run(batch *b, pg_key key, uint64_t first, int count, bool wide) {
-  lane_keys keys = {(lanes){0} + (uint32_t)key.a, (lanes){0} + (key.a >> 32)};
-  lanes block = (lanes){0, 1, 2, 3} + first;
-  for (int vector = 0; vector * LANES < count; vector++, block += LANES) {
-    lanes x[4] = {block, block >> 32, (lanes){0} + key.b, (lanes){0} + (key.b >> 32)};
-    philox_lanes(x, &keys);
-    store_lanes(b, vector, x, wide);
+  lane_keys same = {(lanes){0} + (uint32_t)key.a, (lanes){0} + (key.a >> 32)}, keys[2] = {same, same};
+  lanes high = (lanes){0} + key.b, block = (lanes){0, 1, 2, 3} + first;
+  for (int vector = 0; vector * LANES < count; vector += 2, block += 2 * LANES) {
+    lanes next = block + LANES;
+    lanes x[2][4] = {{block, block >> 32, high, high >> 32}, {next, next >> 32, high, high >> 32}};
+    philox_lanes(x, keys);
+    store_lanes(b, vector, x[0], wide);
+    store_lanes(b, vector + 1, x[1], wide);
   }
 }
 
-// For each of `count` draws the block that holds it, of its own key: draw i stands at place (index % per_block) of
-// block i.
+// One block for each of `count` draws at index + i * index_stride of keys[i * key_stride].
 static void fill_scattered(batch *b, const pg_key *keys, int64_t key_stride, uint64_t index, int64_t index_stride,
                            int count, bool wide) {
-  for (int vector = 0; vector * LANES < count; vector++) {
-    lanes a, low, high;
-    for (int lane = 0; lane < LANES; lane++) {
-      int last = count - 1, i = vector * LANES + lane < last ? vector * LANES + lane : last;
-      pg_key key = keys[i * key_stride];
-      a[lane] = key.a;
-      low[lane] = (index + (uint64_t)i * (uint64_t)index_stride) / (wide ? 2 : 4);
-      high[lane] = key.b;
+  for (int start = 0; start < count; start += 2 * LANES) {
+    lanes x[2][4];
+    lane_keys split[2];
+    for (int v = 0; v < 2; v++) {
+      lanes a, low, high;
+      for (int lane = 0; lane < LANES; lane++) {
+        int64_t i = smaller(start + v * LANES + lane, count - 1);
+        pg_key key = keys[i * key_stride];
+        a[lane] = key.a;
+        low[lane] = (index + (uint64_t)i * (uint64_t)index_stride) / (wide ? 2 : 4);
+        high[lane] = key.b;
+      }
+      split[v] = (lane_keys){a, a >> 32};
+      x[v][0] = low, x[v][1] = low >> 32, x[v][2] = high, x[v][3] = high >> 32;
     }
-    lanes x[4] = {low, low >> 32, high, high >> 32};
-    lane_keys split = {a, a >> 32};
-    philox_lanes(x, &split);
-    store_lanes(b, vector, x, wide);
+    philox_lanes(x, split);
+    store_lanes(b, start / LANES, x[0], wide);
+    store_lanes(b, start / LANES + 1, x[1], wide);
   }
 }
 
@@ -185,10 +200,6 @@ static void draw_blocks_f64(bool normal, pg_key key, uint64_t first, int count, 
   batch b;
   fill_run(&b, key, first, count, true);
   (normal ? normals_f64 : uniforms_f64)(&b, count, out);
-}
-
-static int64_t smaller(int64_t a, int64_t b) {
-  return a < b ? a : b;
 }
 
 static void draw_run_f32(bool normal, pg_key key, uint64_t index, int64_t n, float *out) {

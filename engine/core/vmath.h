@@ -139,17 +139,12 @@ PG_INLINE double pg_expm1_f64(double x) {
 
 // log(1 + f) + n log(2) for 1 + f in [sqrt(1/2), sqrt(2)]
 PG_INLINE float pg_log_reduced_f32(float f, float n) {
-  float p = 0.0697161183f;
-  p = pg_fma_f32(p, f, -0.114797339f);
-  p = pg_fma_f32(p, f, 0.116854198f);
-  p = pg_fma_f32(p, f, -0.124256872f);
-  p = pg_fma_f32(p, f, 0.142490581f);
-  p = pg_fma_f32(p, f, -0.166678026f);
-  p = pg_fma_f32(p, f, 0.200007156f);
-  p = pg_fma_f32(p, f, -0.24999997f);
-  p = pg_fma_f32(p, f, 0.333333313f);
   float f2 = f * f;
-  float tail = pg_fma_f32(f2, pg_fma_f32(p, f, -0.5f), n * 1.42860682e-06f);
+  float even = pg_fma_f32(0.0697161183f, f2, 0.116854198f), odd = pg_fma_f32(-0.114797339f, f2, -0.124256872f);
+  even = pg_fma_f32(even, f2, 0.142490581f), odd = pg_fma_f32(odd, f2, -0.166678026f);
+  even = pg_fma_f32(even, f2, 0.200007156f), odd = pg_fma_f32(odd, f2, -0.24999997f);
+  even = pg_fma_f32(even, f2, 0.333333313f), odd = pg_fma_f32(odd, f2, -0.5f);
+  float tail = pg_fma_f32(f2, pg_fma_f32(even, f, odd), n * 1.42860682e-06f);
   return pg_fma_f32(n, 0.693145752f, f + tail);
 }
 PG_INLINE double pg_log_reduced_f64(double f, double n) {
@@ -308,11 +303,19 @@ PG_INLINE double pg_cos_f64(double x) {
 
 // ---- tanh, erf, sigmoid, softplus ---------------------------------------------------------------------------------
 
-// tanh |x| = t / (t + 2) with t = e^(2|x|) - 1
+// Near 0 an odd polynomial, else 1 - 2 / (e^(2|x|) + 1), where the error of e^(2|x|) no longer shows.
 PG_INLINE float pg_tanh_f32(float x) {
-  float a = __builtin_fabsf(x), t = pg_expm1_f32(2.0f * (a > 10.0f ? 10.0f : a));
-  return __builtin_copysignf(t / (t + 2.0f), x);
+  float a = __builtin_fabsf(x), z = x * x;
+  float p = -0.00626911968f;
+  p = pg_fma_f32(p, z, 0.0211109594f);
+  p = pg_fma_f32(p, z, -0.0538739488f);
+  p = pg_fma_f32(p, z, 0.133329153f);
+  p = pg_fma_f32(p, z, -0.333333313f);
+  float near = pg_fma_f32(p * z, x, x);
+  float far = __builtin_copysignf(1.0f - 2.0f / (pg_exp_f32(2.0f * a) + 1.0f), x);
+  return a > 0.6f ? far : near;
 }
+// tanh |x| = t / (t + 2) with t = e^(2|x|) - 1
 PG_INLINE double pg_tanh_f64(double x) {
   double a = __builtin_fabs(x), t = pg_expm1_f64(2.0 * (a > 20.0 ? 20.0 : a));
   return __builtin_copysign(t / (t + 2.0), x);

@@ -1,0 +1,175 @@
+// batch.c: see batch.h. A row conversion is a row of a table, found by the two dtypes.
+#include "engine/data/batch.h"
+
+#include <string.h>
+
+#include "engine/core/error.h"
+#include "engine/core/parallel.h"
+
+// A conversion is mostly loads and stores: it costs a fraction of what pg_parallel_for counts as an operation.
+static const double WORK_PER_ELEMENT = 0.25;
+
+typedef void (*row_fn)(const void *src, void *dst, int64_t n, double scale, double shift);
+
+// The same loop for every pair of types; only a macro can name them.
+#define SCALED_ROW(FROM, TO)                                                                                           \
+  static void scale_##FROM##_##TO(const void *src, void *dst, int64_t n, double scale, double shift) {                 \
+    const FROM *restrict s = src;                                                                                      \
+    TO *restrict d = dst;                                                                                              \
+    for (int64_t i = 0; i < n; i++) d[i] = (TO)((double)s[i] * scale + shift);                                         \
+  }
+#define WIDENED_ROW(FROM, TO)                                                                                          \
+  static void widen_##FROM##_##TO(const void *src, void *dst, int64_t n, double scale, double shift) {                 \
+    const FROM *restrict s = src;                                                                                      \
+    TO *restrict d = dst;                                                                                              \
+    (void)scale, (void)shift;                                                                                          \
+    for (int64_t i = 0; i < n; i++) d[i] = (TO)s[i];                                                                   \
+  }
+SCALED_ROW(uint8_t, float)
+SCALED_ROW(uint8_t, double)
+SCALED_ROW(int32_t, float)
+SCALED_ROW(int32_t, double)
+SCALED_ROW(int64_t, float)
+SCALED_ROW(int64_t, double)
+SCALED_ROW(float, float)
+SCALED_ROW(float, double)
+SCALED_ROW(double, float)
+SCALED_ROW(double, double)
+WIDENED_ROW(uint8_t, int32_t)
+WIDENED_ROW(uint8_t, int64_t)
+WIDENED_ROW(int32_t, int64_t)
+#undef SCALED_ROW
+#undef WIDENED_ROW
+
+static const struct {
+  pg_dtype from, to;
+  bool scales;
+  row_fn row;
+} CONVERSIONS[] = {
+    {PG_U8, PG_F32, true, scale_uint8_t_float},     {PG_U8, PG_F64, true, scale_uint8_t_double},
+    {PG_BOOL, PG_F32, true, scale_uint8_t_float},   {PG_BOOL, PG_F64, true, scale_uint8_t_double},
+    {PG_I32, PG_F32, true, scale_int32_t_float},    {PG_I32, PG_F64, true, scale_int32_t_double},
+    {PG_I64, PG_F32, true, scale_int64_t_float},    {PG_I64, PG_F64, true, scale_int64_t_double},
+    {PG_F32, PG_F32, true, scale_float_float},      {PG_F32, PG_F64, true, scale_float_double},
+    {PG_F64, PG_F32, true, scale_double_float},     {PG_F64, PG_F64, true, scale_double_double},
+    {PG_U8, PG_I32, false, widen_uint8_t_int32_t},  {PG_U8, PG_I64, false, widen_uint8_t_int64_t},
+    {PG_I32, PG_I64, false, widen_int32_t_int64_t},
+};
+
+typedef struct gather {
+  const char *src;
+  char *dst;
+  const int64_t *index;
+  int64_t width;               // elements of a row
+  size_t src_bytes, dst_bytes; // of a row
+  row_fn row;                  // NULL: copy
+  double scale, shift;
+  const pg_sparse *sparse;
+} gather;
+
+static void gather_tiles(void *arg, int64_t t0, int64_t t1) {
+  const gather *g = arg;
+  for (int64_t k = t0; k < t1; k++) {
+    const char *from = g->src + (size_t)g->index[k] * g->src_bytes;
+    char *to = g->dst + (size_t)k * g->dst_bytes;
+    if (g->row) {
+      g->row(from, to, g->width, g->scale, g->shift);
+    } else {
+      memcpy(to, from, g->dst_bytes);
+    }
+  }
+}
+
+static void scatter_row_f32(const pg_sparse *s, int64_t row, float *dst, double scale, double shift) {
+  for (int64_t i = 0; i < s->columns; i++) dst[i] = (float)shift;
+  for (int64_t k = s->start[row]; k < s->start[row + 1]; k++) dst[s->column[k]] = (float)(s->value[k] * scale + shift);
+}
+
+static void scatter_row_f64(const pg_sparse *s, int64_t row, double *dst, double scale, double shift) {
+  for (int64_t i = 0; i < s->columns; i++) dst[i] = shift;
+  for (int64_t k = s->start[row]; k < s->start[row + 1]; k++) dst[s->column[k]] = s->value[k] * scale + shift;
+}
+
+static void scatter_tiles(void *arg, int64_t t0, int64_t t1) {
+  const gather *g = arg;
+  for (int64_t k = t0; k < t1; k++) {
+    void *to = g->dst + (size_t)k * g->dst_bytes;
+    if (g->dst_bytes == (size_t)g->width * sizeof(float)) {
+      scatter_row_f32(g->sparse, g->index[k], to, g->scale, g->shift);
+    } else {
+      scatter_row_f64(g->sparse, g->index[k], to, g->scale, g->shift);
+    }
+  }
+}
+
+static pg_status check_indices(const int64_t *index, int64_t n, int64_t rows) {
+  for (int64_t k = 0; k < n; k++)
+    if (index[k] < 0 || index[k] >= rows)
+      return pg_fail(PG_ERR_ARGUMENT, "gather: index %lld at position %lld is outside 0 … %lld", (long long)index[k],
+                     (long long)k, (long long)rows - 1);
+  return PG_OK;
+}
+
+static int64_t count_row(const pg_tensor *t) {
+  int64_t n = 1;
+  for (int i = 1; i < pg_tensor_ndim(t); i++) n *= pg_tensor_shape(t)[i];
+  return n;
+}
+
+// dst must have room for n rows of `width` elements.
+static pg_status check_destination(const pg_tensor *dst, int64_t n, int64_t width) {
+  if (pg_tensor_ndim(dst) < 1 || n < 0 || pg_tensor_shape(dst)[0] < n)
+    return pg_fail(PG_ERR_SHAPE, "gather: the destination has no room for %lld rows", (long long)n);
+  if (count_row(dst) == width) return PG_OK;
+  return pg_fail(PG_ERR_SHAPE, "gather: rows of %lld elements do not fit a destination with rows of %lld",
+                 (long long)width, (long long)count_row(dst));
+}
+
+static void zero_rows(const gather *g, int64_t n, const pg_tensor *dst) {
+  size_t used = (size_t)n * g->dst_bytes;
+  memset(g->dst + used, 0, pg_tensor_bytes(dst) - used);
+}
+
+static pg_status find_conversion(pg_dtype from, pg_dtype to, double scale, double shift, row_fn *row) {
+  bool plain = scale == 1 && shift == 0;
+  *row = NULL;
+  if (from == to && plain) return PG_OK;
+  for (size_t i = 0; i < sizeof CONVERSIONS / sizeof *CONVERSIONS; i++)
+    if (CONVERSIONS[i].from == from && CONVERSIONS[i].to == to && (plain || CONVERSIONS[i].scales))
+      *row = CONVERSIONS[i].row;
+  if (*row) return PG_OK;
+  return pg_fail(PG_ERR_DTYPE, "gather: cannot go from %s to %s%s", pg_dtype_name(from), pg_dtype_name(to),
+                 plain ? "" : " with a scale");
+}
+
+pg_status pg_gather_rows(const pg_tensor *src, const int64_t *index, int64_t n, double scale, double shift,
+                         pg_tensor *dst) {
+  if (pg_tensor_ndim(src) < 1) return pg_fail(PG_ERR_SHAPE, "gather: the source is a scalar: it has no rows");
+  gather g = {.index = index, .width = count_row(src), .scale = scale, .shift = shift};
+  PG_TRY(check_destination(dst, n, g.width));
+  PG_TRY(find_conversion(pg_tensor_dtype(src), pg_tensor_dtype(dst), scale, shift, &g.row));
+  PG_TRY(check_indices(index, n, pg_tensor_shape(src)[0]));
+  g.src = pg_tensor_data(src);
+  g.dst = pg_tensor_data(dst);
+  g.src_bytes = (size_t)g.width * pg_dtype_size(pg_tensor_dtype(src));
+  if (g.src < g.dst + pg_tensor_bytes(dst) && g.dst < g.src + pg_tensor_bytes(src))
+    return pg_fail(PG_ERR_ARGUMENT, "gather: source and destination share memory");
+  g.dst_bytes = (size_t)g.width * pg_dtype_size(pg_tensor_dtype(dst));
+  pg_parallel_for(n, WORK_PER_ELEMENT * (double)n * (double)g.width, gather_tiles, &g);
+  zero_rows(&g, n, dst);
+  return PG_OK;
+}
+
+pg_status pg_gather_sparse(const pg_sparse *src, const int64_t *index, int64_t n, double scale, double shift,
+                           pg_tensor *dst) {
+  gather g = {.index = index, .width = src->columns, .scale = scale, .shift = shift, .sparse = src};
+  PG_TRY(check_destination(dst, n, g.width));
+  if (!pg_dtype_is_float(pg_tensor_dtype(dst)))
+    return pg_fail(PG_ERR_DTYPE, "gather: sparse rows go to f32 or f64, not %s", pg_dtype_name(pg_tensor_dtype(dst)));
+  PG_TRY(check_indices(index, n, src->rows));
+  g.dst = pg_tensor_data(dst);
+  g.dst_bytes = (size_t)g.width * pg_dtype_size(pg_tensor_dtype(dst));
+  pg_parallel_for(n, WORK_PER_ELEMENT * (double)n * (double)g.width, scatter_tiles, &g);
+  zero_rows(&g, n, dst);
+  return PG_OK;
+}

@@ -1,0 +1,18 @@
+// batch.h: assembling batches: rows of a field, chosen by a list of indices, into a tensor, converted on the way.
+#ifndef PG_DATA_BATCH_H
+#define PG_DATA_BATCH_H
+
+#include "engine/data/dataset.h"
+
+// dst[k] = src[index[k]] * scale + shift for k in [0, n); rows n … of dst become zero. src [N, ...], dst [m >= n, ...]
+// with as many elements in a row (shapes may differ). The arithmetic is done in f64 and rounded once to dst's dtype,
+// which is f32 or f64; with scale 1 and shift 0 any equal dtypes, u8 → i32, i64 and i32 → i64 are possible too. Indices
+// are checked before anything is written. Errors: PG_ERR_ARGUMENT, PG_ERR_SHAPE, PG_ERR_DTYPE.
+pg_status pg_gather_rows(const pg_tensor *src, const int64_t *index, int64_t n, double scale, double shift,
+                         pg_tensor *dst);
+
+// The same from a sparse matrix to dense f32 or f64 rows; columns without an entry become `shift`.
+pg_status pg_gather_sparse(const pg_sparse *src, const int64_t *index, int64_t n, double scale, double shift,
+                           pg_tensor *dst);
+
+#endif

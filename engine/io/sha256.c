@@ -1,0 +1,111 @@
+// sha256.c: SHA-256 after FIPS 180-4; the names of the variables are the standard's.
+#include "engine/io/sha256.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "engine/core/error.h"
+#include "engine/core/memory.h"
+
+static const uint32_t K[64] = {
+    0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4, 0xab1c5ed5,
+    0xd807aa98, 0x12835b01, 0x243185be, 0x550c7dc3, 0x72be5d74, 0x80deb1fe, 0x9bdc06a7, 0xc19bf174,
+    0xe49b69c1, 0xefbe4786, 0x0fc19dc6, 0x240ca1cc, 0x2de92c6f, 0x4a7484aa, 0x5cb0a9dc, 0x76f988da,
+    0x983e5152, 0xa831c66d, 0xb00327c8, 0xbf597fc7, 0xc6e00bf3, 0xd5a79147, 0x06ca6351, 0x14292967,
+    0x27b70a85, 0x2e1b2138, 0x4d2c6dfc, 0x53380d13, 0x650a7354, 0x766a0abb, 0x81c2c92e, 0x92722c85,
+    0xa2bfe8a1, 0xa81a664b, 0xc24b8b70, 0xc76c51a3, 0xd192e819, 0xd6990624, 0xf40e3585, 0x106aa070,
+    0x19a4c116, 0x1e376c08, 0x2748774c, 0x34b0bcb5, 0x391c0cb3, 0x4ed8aa4a, 0x5b9cca4f, 0x682e6ff3,
+    0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208, 0x90befffa, 0xa4506ceb, 0xbef9a3f7, 0xc67178f2};
+
+static uint32_t rotate(uint32_t x, int n) {
+  return x >> n | x << (32 - n);
+}
+
+static void expand_schedule(const uint8_t *block, uint32_t w[64]) {
+  for (int t = 0; t < 16; t++) {
+    const uint8_t *p = block + 4 * t;
+    w[t] = (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
+  }
+  for (int t = 16; t < 64; t++) {
+    uint32_t s0 = rotate(w[t - 15], 7) ^ rotate(w[t - 15], 18) ^ w[t - 15] >> 3;
+    uint32_t s1 = rotate(w[t - 2], 17) ^ rotate(w[t - 2], 19) ^ w[t - 2] >> 10;
+    w[t] = w[t - 16] + s0 + w[t - 7] + s1;
+  }
+}
+
+static void add_block(uint32_t h[8], const uint8_t *block) {
+  uint32_t w[64], v[8]; // v is a, b, …, h of the standard
+  expand_schedule(block, w);
+  memcpy(v, h, sizeof v);
+  for (int t = 0; t < 64; t++) {
+    uint32_t s1 = rotate(v[4], 6) ^ rotate(v[4], 11) ^ rotate(v[4], 25);
+    uint32_t choice = (v[4] & v[5]) ^ (~v[4] & v[6]);
+    uint32_t t1 = v[7] + s1 + choice + K[t] + w[t];
+    uint32_t s0 = rotate(v[0], 2) ^ rotate(v[0], 13) ^ rotate(v[0], 22);
+    uint32_t majority = (v[0] & v[1]) ^ (v[0] & v[2]) ^ (v[1] & v[2]);
+    memmove(v + 1, v, 7 * sizeof *v);
+    v[4] += t1;
+    v[0] = t1 + s0 + majority;
+  }
+  for (int i = 0; i < 8; i++) h[i] += v[i];
+}
+
+void pg_sha256_begin(pg_sha256 *s) {
+  static const uint32_t start[8] = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a,
+                                    0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};
+  memset(s, 0, sizeof *s);
+  memcpy(s->h, start, sizeof start);
+}
+
+void pg_sha256_add(pg_sha256 *s, const void *data, size_t n) {
+  const uint8_t *p = data;
+  while (n > 0) {
+    size_t at = s->bytes % 64, part = 64 - at < n ? 64 - at : n;
+    memcpy(s->block + at, p, part);
+    s->bytes += part;
+    p += part;
+    n -= part;
+    if (s->bytes % 64 == 0) add_block(s->h, s->block);
+  }
+}
+
+void pg_sha256_end(pg_sha256 *s, uint8_t digest[32]) {
+  static const uint8_t padding[64] = {0x80};
+  uint64_t bits = s->bytes * 8;
+  uint8_t length[8];
+  for (int i = 0; i < 8; i++) length[i] = (uint8_t)(bits >> (56 - 8 * i));
+  pg_sha256_add(s, padding, 1 + (119 - s->bytes % 64) % 64);
+  pg_sha256_add(s, length, 8);
+  for (int i = 0; i < 32; i++) digest[i] = (uint8_t)(s->h[i / 4] >> (24 - 8 * (i % 4)));
+}
+
+void pg_sha256_hex(const uint8_t digest[32], char hex[65]) {
+  for (int i = 0; i < 64; i++) hex[i] = "0123456789abcdef"[digest[i / 2] >> (i % 2 ? 0 : 4) & 15];
+  hex[64] = 0;
+}
+
+static pg_status add_file(pg_sha256 *s, int fd, const char *path) {
+  enum { PART = 1 << 16 };
+  uint8_t *part = pg_alloc(PART, 1);
+  if (!part) return PG_ERR_MEMORY;
+  ssize_t n;
+  while ((n = read(fd, part, PART)) > 0 || (n < 0 && errno == EINTR))
+    if (n > 0) pg_sha256_add(s, part, (size_t)n);
+  pg_free(part);
+  return n == 0 ? PG_OK : pg_fail(PG_ERR_IO, "%s: cannot read: %s", path, strerror(errno));
+}
+
+pg_status pg_sha256_file(const char *path, char hex[65]) {
+  int fd = open(path, O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return pg_fail(PG_ERR_IO, "%s: cannot open: %s", path, strerror(errno));
+  pg_sha256 s;
+  pg_sha256_begin(&s);
+  pg_status status = add_file(&s, fd, path);
+  close(fd);
+  uint8_t digest[32];
+  pg_sha256_end(&s, digest);
+  pg_sha256_hex(digest, hex);
+  return status;
+}

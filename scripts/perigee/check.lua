@@ -1,0 +1,175 @@
+-- check.lua: `perigee check` and `perigee emit`: a recipe run for a few steps to look at it. Check asks whether the
+-- recipe's own method repeats: three steps, save, load, three steps against six at once; and whether its correction does
+-- what a correction must. Emit prints the C its steps become.
+
+local builder = require "perigee.builder"
+local files = require "perigee.files"
+local names = require "perigee.names"
+
+local check = {}
+
+local STEPS = 3
+
+-- A directory of its own below the run root, and the function that removes it.
+local function scratch_directory(flags)
+  local root = flags.runs or "runs"
+  files.make_directories(root)
+  for i = 1, 10000 do
+    local path = ("%s/.check-%d"):format(root, i)
+    if files.make_directory(path) then
+      return path, function() files.remove_tree(path) end
+    end
+  end
+  error(("no free name below %s"):format(root), 0)
+end
+
+local function newest(directory)
+  local list = require("perigee.checkpoint").list(directory .. "/checkpoints")
+  return list[1] and list[1].path
+end
+
+local function same_file(a, b)
+  return a ~= nil and b ~= nil and files.exists(a) and files.exists(b) and files.read(a) == files.read(b)
+end
+
+-- The first line in which two metrics files differ, for a person.
+local function first_difference(a, b)
+  local left, right = files.read(a), files.read(b)
+  local next_right = right:gmatch("([^\n]*)\n")
+  for line in left:gmatch("([^\n]*)\n") do
+    local other = next_right()
+    if other ~= line then return ("      at once: %s\n      resumed: %s\n"):format(line, other or "(nothing)") end
+  end
+  return "      the resumed run wrote more\n"
+end
+
+local function compare(whole, parts, out)
+  local failures = 0
+  for i, one in ipairs(whole) do
+    local other = parts[i]
+    local metrics, metrics_other = one.directory .. "/metrics.jsonl", other and other.directory .. "/metrics.jsonl"
+    local same = other and other.name == one.name and same_file(metrics, metrics_other)
+      and same_file(newest(one.directory), newest(other.directory))
+    out:write(("%s %s: %d steps, save, load, %d steps: %s\n"):format(same and "ok  " or "FAIL", one.name, STEPS, STEPS,
+      same and "the same bits as at once" or "other bits than at once"))
+    if not same then
+      failures = failures + 1
+      if other and files.exists(metrics_other) then out:write(first_difference(metrics, metrics_other)) end
+    end
+  end
+  return failures
+end
+
+-- ---- the method -----------------------------------------------------------------------------------------------------
+
+local function same_state(a, b)
+  for _, key in ipairs(names.sorted(a)) do
+    if a[key]:bytes() ~= b[key]:bytes() then return false end
+  end
+  return true
+end
+
+-- What a corrected method must do. given: { name, optimizer, start(), step(optimizer, state, k) } from pg.train.
+local function examine_method(given, out)
+  local correction = given.optimizer.correction
+  if not correction or correction.hyper.given.alpha == nil then return 0 end
+  local failures = 0
+  local function state(ok, what)
+    out:write(("%s %s: %s\n"):format(ok and "ok  " or "FAIL", given.name, what))
+    failures = failures + (ok and 0 or 1)
+  end
+  local rule = require "perigee.rule"
+  local watch = rule.define {
+    name = "watch", state = { "seen" },
+    update = function(p, stats, s)
+      s.seen = stats.g
+      return p
+    end,
+  }
+  local still = given.optimizer:with { rule = watch, correction = correction:with { alpha = 1, start = 0 } }
+  local function seen_on(k)
+    local st = given.start(still)
+    given.step(still, st, k)
+    return st.rule.seen:bytes()
+  end
+  state(seen_on(1) == seen_on(2), "at the snapshot the corrected gradient is the same for every batch")
+  local off = given.optimizer:with { correction = correction:with { alpha = 0 } }
+  local plain = given.optimizer:with { correction = false }
+  local st_off, st_plain = given.start(off), given.start(plain)
+  for k = 1, STEPS do
+    given.step(off, st_off, k)
+    given.step(plain, st_plain, k)
+  end
+  state(same_state(st_off.q_tensors(), st_plain.q_tensors()), "alpha = 0 is the plain method, bit for bit")
+  return failures
+end
+
+-- ---- commands -------------------------------------------------------------------------------------------------------
+
+-- `perigee check RECIPE key=value…` → exit code.
+function check.check(path, words, flags)
+  local cli, run = require "perigee.cli", require "perigee.run"
+  local directory, remove = scratch_directory(flags)
+  local failures = 0
+  local function pass(how)
+    how.mute = true
+    local code, done = cli.run_recipe(path, words, flags, how)
+    if code ~= 0 then
+      remove()
+      return nil, code
+    end
+    return done
+  end
+  local whole, code = pass { root = directory .. "/whole", limit = 2 * STEPS, inspect = function(given)
+    failures = failures + examine_method(given, io.stdout)
+  end }
+  if not whole then return code end
+  if #whole == 0 then
+    remove()
+    error({ usage = path .. ": there is no pg.train or pg.run in it to check" }, 0)
+  end
+  local begun
+  begun, code = pass { root = directory .. "/parts", limit = STEPS }
+  if not begun then return code end
+  local found = assert(run.read_settings(begun[1].directory))
+  local parts
+  parts, code = pass { root = directory .. "/parts", limit = 2 * STEPS, resume = found.resume }
+  if not parts then return code end
+  failures = failures + compare(whole, parts, io.stdout)
+  if failures == 0 then
+    remove()
+    return 0
+  end
+  io.stdout:write(("The runs are in %s.\n"):format(directory))
+  return 1
+end
+
+-- `perigee emit RECIPE key=value…` → exit code.
+function check.emit(path, words, flags)
+  local cli = require "perigee.cli"
+  local directory, remove = scratch_directory(flags)
+  local programs, trace = {}, builder.trace
+  builder.trace = function(...) -- luacheck: ignore 122
+    local program = trace(...)
+    programs[#programs + 1] = program
+    return program
+  end
+  local code = cli.run_recipe(path, words, flags, { root = directory, limit = 1, mute = true })
+  builder.trace = trace -- luacheck: ignore 122
+  remove()
+  if code ~= 0 then return code end
+  local seen, interpreted = {}, 0
+  for _, program in ipairs(programs) do
+    local source = program:source()
+    if source == "" then
+      interpreted = interpreted + 1
+    elseif not seen[source] then
+      seen[source] = true
+      io.write(source, "\n")
+    end
+  end
+  if interpreted > 0 then io.write(("/* %d programs are interpreted and have no source. */\n"):format(interpreted)) end
+  return 0
+end
+
+return check

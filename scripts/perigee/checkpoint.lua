@@ -1,0 +1,241 @@
+-- checkpoint.lua: the state of a run as one safetensors file. Owns the mapping between a tree of Lua values (tensors,
+-- vectors, keys, numbers, strings, booleans, tables) and named tensors plus strings, the digest that tells a torn or
+-- altered file from a whole one, and which files of a directory are kept. Numbers are written in hexadecimal, so every
+-- bit of a double returns.
+--
+-- A leaf's name is its path, "opt/mean"; "~" and "/" inside a key are "~0" and "~1", and a whole number as key is "#7".
+
+local core = require "perigee.core"
+local files = require "perigee.files"
+local json = require "perigee.json"
+local names = require "perigee.names"
+local safetensors = require "perigee.safetensors"
+
+local checkpoint = {}
+
+checkpoint.FORMAT = "perigee-run-1"
+
+-- ---- trees ----------------------------------------------------------------------------------------------------------
+
+local function escape_key(key, path)
+  if math.type(key) == "integer" then return "#" .. key end
+  if type(key) ~= "string" then
+    error(("state%s: a %s cannot be a key of a run's state"):format(path, type(key)), 0)
+  end
+  return (key:gsub("~", "~0"):gsub("/", "~1"):gsub("^#", "~2"))
+end
+
+local function unescape_key(text)
+  local index = text:match("^#(-?%d+)$")
+  if index then return math.tointeger(index) end
+  return (text:gsub("^~2", "#"):gsub("~1", "/"):gsub("~0", "~"))
+end
+
+local function encode_number(x)
+  if math.type(x) == "integer" then return ("i%d"):format(x) end
+  if x ~= x then return "nnan" end
+  if x == math.huge then return "ninf" elseif x == -math.huge then return "n-inf" end
+  return ("n%a"):format(x)
+end
+
+local function decode_scalar(text)
+  local kind, body = text:sub(1, 1), text:sub(2)
+  if kind == "i" then return math.tointeger(body) end
+  if kind == "n" then
+    if body == "nan" then return 0 / 0 elseif body == "inf" then return math.huge end
+    return body == "-inf" and -math.huge or tonumber(body)
+  end
+  if kind == "s" then return body elseif kind == "b" then return body == "true" end
+end
+
+-- Call visit(path, value) for every leaf and every empty table of a tree, in a fixed order.
+local function walk(tree, path, visit, open)
+  if open[tree] then error(("state%s: a table contains itself"):format(path), 0) end
+  open[tree] = true
+  local keys, by_name = {}, {}
+  for key in next, tree do
+    local name = escape_key(key, path)
+    keys[#keys + 1], by_name[name] = name, key
+  end
+  table.sort(keys)
+  if #keys == 0 and path ~= "" then visit(path, tree) end
+  for _, name in ipairs(keys) do
+    local value, below = tree[by_name[name]], path == "" and name or path .. "/" .. name
+    if type(value) == "table" then
+      walk(value, below, visit, open)
+    else
+      visit(below, value)
+    end
+  end
+  open[tree] = nil
+end
+
+-- A tree as { tensors = {path → tensor}, scalars = {path → text} }.
+function checkpoint.flatten(tree)
+  local tensors, scalars = {}, {}
+  walk(tree, "", function(path, value)
+    if core.is_tensor(value) then
+      tensors[path] = value
+    elseif type(value) == "number" then
+      scalars[path] = encode_number(value)
+    elseif type(value) == "string" then
+      scalars[path] = "s" .. value
+    elseif type(value) == "boolean" then
+      scalars[path] = "b" .. tostring(value)
+    elseif type(value) == "table" then
+      scalars[path] = "t"
+    else
+      error(("state %s: a %s cannot be saved; a run's state holds tensors, vectors, keys, numbers, strings, booleans "
+        .. "and tables of them"):format(path, type(value)), 0)
+    end
+  end, {})
+  return { tensors = tensors, scalars = scalars }
+end
+
+-- ---- digests --------------------------------------------------------------------------------------------------------
+
+local function digest_of(strings, tensors)
+  local hash = files.hasher()
+  for _, key in ipairs(names.sorted(strings)) do
+    hash:update(("%d:%s%d:%s"):format(#key, key, #strings[key], strings[key]))
+  end
+  for _, path in ipairs(names.sorted(tensors)) do
+    hash:update(("%d:%s"):format(#path, path))
+    hash:update(tensors[path]:bytes())
+  end
+  return hash:hex()
+end
+
+-- A short hash of everything in a tree, for logs: equal trees, equal hashes.
+function checkpoint.hash(tree)
+  local flat = checkpoint.flatten(tree)
+  return digest_of(flat.scalars, flat.tensors)
+end
+
+-- ---- layouts --------------------------------------------------------------------------------------------------------
+
+local function encode_layout(layout)
+  local parts = {}
+  for i = 1, #layout do
+    local segment = layout[i]
+    parts[i] = { segment.name, segment.shape }
+  end
+  return json.encode(parts)
+end
+
+local function decode_layout(text)
+  return core.layout(json.decode(text))
+end
+
+-- ---- saving and loading ---------------------------------------------------------------------------------------------
+
+-- Write `tree` and the strings `info` to `path`, whole or not at all.
+function checkpoint.save(path, tree, info)
+  local flat = checkpoint.flatten(tree)
+  local strings = { format = checkpoint.FORMAT }
+  for _, key in ipairs(names.sorted(info)) do strings["info." .. key] = info[key] end
+  for _, key in ipairs(names.sorted(flat.scalars)) do strings["state." .. key] = flat.scalars[key] end
+  for _, key in ipairs(names.sorted(flat.tensors)) do
+    local t = flat.tensors[key]
+    if t.layout then strings["layout." .. key] = encode_layout(t.layout) end
+  end
+  strings.digest = digest_of(strings, flat.tensors)
+  safetensors.save(path, flat.tensors, strings)
+end
+
+-- Put `value` where `path` says in a tree, making tables on the way.
+local function place(tree, path, value)
+  local at, key = tree, nil
+  for part in path:gmatch("[^/]+") do
+    if key ~= nil then
+      if type(at[key]) ~= "table" then at[key] = {} end
+      at = at[key]
+    end
+    key = unescape_key(part)
+  end
+  at[key] = value
+end
+
+local function section(strings, prefix)
+  local out = {}
+  for _, key in ipairs(names.sorted(strings)) do
+    if key:sub(1, #prefix) == prefix then out[key:sub(#prefix + 1)] = strings[key] end
+  end
+  return out
+end
+
+-- Read a checkpoint: { info = strings, tree = … }, or nil and a message that names the file.
+function checkpoint.load(path)
+  local ok, tensors, strings = pcall(safetensors.load, path)
+  if not ok then return nil, tostring(tensors) end
+  if strings.format ~= checkpoint.FORMAT then
+    return nil, ("%s: not a checkpoint of this version (format %s, expected %s)"):format(path,
+      tostring(strings.format), checkpoint.FORMAT)
+  end
+  local digest = strings.digest
+  strings.digest = nil
+  if digest ~= digest_of(strings, tensors) then return nil, ("%s: torn or altered (digests differ)"):format(path) end
+  local tree, layouts = {}, section(strings, "layout.")
+  for _, key in ipairs(names.sorted(tensors)) do
+    local t = tensors[key]
+    if layouts[key] then
+      local vector = core.vector(decode_layout(layouts[key]), t.dtype)
+      vector:from_bytes(t:bytes())
+      t = vector
+    end
+    place(tree, key, t)
+  end
+  local scalars = section(strings, "state.")
+  for _, key in ipairs(names.sorted(scalars)) do
+    local value = scalars[key]
+    if value == "t" then value = {} else value = decode_scalar(value) end
+    if value == nil then return nil, ("%s: %s holds no value"):format(path, key) end
+    place(tree, key, value)
+  end
+  return { info = section(strings, "info."), tree = tree }
+end
+
+local function same_memory(a, b)
+  return a.dtype == b.dtype and a.size == b.size and (a.layout == nil) == (b.layout == nil)
+    and table.concat(a.shape, ",") == table.concat(b.shape, ",")
+end
+
+-- Bring `tree` to the state of `saved`. Tensors that fit are filled in place, because programs hold them; everything
+-- else is taken over, and what `saved` does not have is removed.
+function checkpoint.restore(tree, saved)
+  for _, key in ipairs(names.sorted(tree)) do
+    if saved[key] == nil then tree[key] = nil end
+  end
+  for key, value in next, saved do
+    local now = tree[key]
+    if type(value) == "table" and type(now) == "table" then
+      checkpoint.restore(now, value)
+    elseif core.is_tensor(value) and core.is_tensor(now) and same_memory(now, value) then
+      now:from_bytes(value:bytes())
+    else
+      tree[key] = value
+    end
+  end
+end
+
+-- ---- a run's checkpoints --------------------------------------------------------------------------------------------
+
+-- The checkpoints in a directory, newest first: {{step =, path =}, …}.
+function checkpoint.list(directory)
+  local out = {}
+  for _, name in ipairs(files.list(directory) or {}) do
+    local step = name:match("^step%-(%d+)%.safetensors$")
+    if step then out[#out + 1] = { step = math.tointeger(step), path = directory .. "/" .. name } end
+  end
+  table.sort(out, function(a, b) return a.step > b.step end)
+  return out
+end
+
+-- Remove all but the newest `keep`, and what a kill in a write left behind.
+function checkpoint.prune(directory, keep)
+  for i, entry in ipairs(checkpoint.list(directory)) do
+    if i > keep then files.remove(entry.path) end
+  end
+end
+
+return checkpoint

@@ -1,0 +1,321 @@
+-- cli.lua: the `perigee` command. Owns the subcommands, their help, exit codes (0 done, 1 failed, 2 misused) and the
+-- shape of error messages: one line with the recipe's file and line; --trace adds where in the library it came from.
+
+local core = require "perigee.core"
+local files = require "perigee.files"
+local names = require "perigee.names"
+local options = require "perigee.options"
+
+local cli = {}
+
+local function say(...) io.stderr:write("perigee: ", ..., "\n") end
+
+-- Raise what ends the command with exit code 2.
+local function misused(fmt, ...) error({ usage = fmt:format(...) }, 0) end
+
+-- ---- running a recipe -----------------------------------------------------------------------------------------------
+
+-- Files *.lua near `path` whose name is near to it.
+local function nearest_file(path)
+  local directory = path:match("^(.*)/[^/]*$") or "."
+  local candidates = {}
+  for _, place in ipairs { directory, "recipes" } do
+    for _, name in ipairs(files.list(place) or {}) do
+      if name:match("%.lua$") then candidates[#candidates + 1] = place == "." and name or place .. "/" .. name end
+    end
+  end
+  local base, bases, full = path:match("[^/]*$"), {}, {}
+  for i, candidate in ipairs(candidates) do
+    bases[i] = candidate:match("[^/]*$")
+    full[bases[i]] = full[bases[i]] or candidate
+  end
+  return full[base] or full[base .. ".lua"] or full[names.nearest(base, bases) or ""]
+end
+
+local function read_recipe(path)
+  local source = files.exists(path) and files.read(path)
+  if source then return source end
+  local near = nearest_file(path)
+  misused("%s: no such recipe%s", path, near and ('; did you mean "%s"?'):format(near) or "")
+end
+
+-- A handler that makes "recipe.lua:12: message" of what recipe code raised. The library's own chunks are named
+-- "=[perigee]…", a recipe's "@path".
+local function locate(trace)
+  return function(raised)
+    if type(raised) == "table" then return raised end
+    local message = tostring(raised)
+    local where = ""
+    for level = 2, 250 do
+      local info = debug.getinfo(level, "Sl")
+      if not info then break end
+      if info.currentline > 0 and info.source:sub(1, 1) == "@" then
+        where = ("%s:%d: "):format(info.short_src, info.currentline)
+        break
+      end
+    end
+    local inner = message:match("^%[perigee%][%w_]+%.lua:%d+: (.*)$")
+    if inner then
+      message = where .. inner
+    elseif not message:match("^[^\n:]+:%d+: ") then
+      message = where .. message
+    end
+    return { message = message, traceback = trace and debug.traceback(message, 2) }
+  end
+end
+
+local function report(failure)
+  if failure.usage then
+    say(failure.usage)
+    return 2
+  elseif failure.interrupted then
+    say(("interrupted and saved; go on with: perigee resume %s"):format(failure.interrupted))
+    return 1
+  end
+  say(failure.traceback or failure.message or "failed")
+  return 1
+end
+
+local function mute(env)
+  env.print = function() end
+  env.io.write = function() end
+end
+
+-- Run a recipe's text. how: { path, chunkname, source, words, flags, resume, limit, root, inspect, mute }.
+-- → exit code, runs made
+local function run_source(how)
+  local pg = require "perigee"
+  local run, sandbox = require "perigee.run", require "perigee.sandbox"
+  local root = how.root or how.flags.runs or "runs"
+  options.begin(how.words)
+  run.begin_invocation { recipe = how.path, source = how.source, words = how.words, root = root,
+    trust = how.flags.trust, resume = how.resume, limit = how.limit, inspect = how.inspect }
+  local env = sandbox.enter(pg, how.path, { trust = how.flags.trust, write = { root, how.write },
+    read = pg.data and pg.data.directories and pg.data.directories() or {} })
+  if how.mute then mute(env) end
+  local chunk, message = load(how.source, "@" .. how.chunkname, "t", env)
+  if not chunk then return report { message = message }, {} end
+  local ok, raised = xpcall(function()
+    chunk()
+    local unused = options.unused()
+    if unused then misused("%s", unused) end
+  end, locate(how.flags.trace))
+  local done = run.end_invocation()
+  if ok then return 0, done end
+  return report(raised), done
+end
+cli.run_source = run_source
+
+local function run_recipe(path, words, flags, extra)
+  local split, message = options.split(words)
+  if not split then misused("%s; what follows a recipe is key=value", message) end
+  local how = { path = path, chunkname = path, source = read_recipe(path), words = split, flags = flags }
+  for _, key in ipairs(names.sorted(extra or {})) do how[key] = extra[key] end
+  return run_source(how)
+end
+cli.run_recipe = run_recipe
+
+-- ---- subcommands ----------------------------------------------------------------------------------------------------
+
+local function one_argument(words, what)
+  if #words ~= 1 then misused("expected %s; see --help", what) end
+  return words[1]
+end
+
+local function resume(words, flags)
+  local run = require "perigee.run"
+  local directory = one_argument(words, "one run directory")
+  local found, message = run.read_settings(directory)
+  if not found then misused("%s", message) end
+  if found.trust and not flags.trust then
+    misused("%s was run with --trust; say so again to resume it", directory)
+  end
+  return (run_source { path = found.recipe or directory .. "/recipe.lua", chunkname = directory .. "/recipe.lua",
+    source = found.source, words = found.words, flags = flags, resume = found.resume, write = directory })
+end
+
+local function emit(words, flags)
+  local path = table.remove(words, 1)
+  if not path then misused("expected a recipe; see --help") end
+  return require("perigee.check").emit(path, words, flags)
+end
+
+local function check(words, flags)
+  local path = table.remove(words, 1)
+  if not path then misused("expected a recipe; see --help") end
+  return require("perigee.check").check(path, words, flags)
+end
+
+local function doctor(words)
+  if #words > 0 then misused("doctor takes no arguments") end
+  return require("perigee.doctor").main()
+end
+
+local function bench(words)
+  local ok, found = pcall(require, "perigee.bench")
+  if not ok then
+    say("this build has no benchmarks (", tostring(found):match("^[^\n]*"), ")")
+    return 1
+  end
+  return found.main(words)
+end
+
+local function methods(words)
+  if #words > 0 then misused("methods takes no arguments") end
+  local pg = require "perigee"
+  for _, kind in ipairs { "family", "correction", "rule", "optim" } do
+    local rows = {}
+    for _, entry in ipairs(pg[kind] and pg[kind].list and pg[kind].list() or {}) do
+      rows[#rows + 1] = { entry.name, entry.summary or "" }
+    end
+    if #rows > 0 then
+      io.write(kind == "family" and "families" or kind == "optim" and "ready-made" or kind .. "s", "\n")
+      for _, row in ipairs(rows) do io.write(("  %-14s %s\n"):format(row[1], row[2])) end
+      io.write("\n")
+    end
+  end
+  io.write("An optimizer is one of each: pg.optimizer{ family = …, correction = …, rule = … }\n")
+  return 0
+end
+
+local function version(words)
+  if #words > 0 then misused("version takes no arguments") end
+  io.write(("perigee %s (numerics %d, formats %d, %s)\n"):format(core.version, core.numerics_version,
+    core.format_version, _VERSION))
+  return 0
+end
+
+local COMMON = [[
+  --trust        run the recipe outside the sandbox: shell, native modules, any file
+  --trace        with an error, say where in the library it came from
+  --threads=N    threads to use; results do not depend on it
+  --runs=DIR     where run directories are made (default: runs)
+]]
+
+local COMMANDS -- filled below; help lists it
+
+local function print_command_help(name)
+  local command = COMMANDS[name]
+  io.write("usage: perigee ", command.usage, "\n\n", command.help, "\n")
+  if command.flags then io.write("\noptions:\n", COMMON) end
+  return 0
+end
+
+local ORDER = { "run", "resume", "check", "emit", "methods", "doctor", "bench", "version", "help" }
+
+local function help(words)
+  if words[1] then
+    if not COMMANDS[words[1]] then
+      misused("there is no command %s%s", words[1], options.hint(words[1], names.sorted(COMMANDS)))
+    end
+    return print_command_help(words[1])
+  end
+  io.write("perigee: training methods in Lua, run by a compiled engine\n\n")
+  io.write("usage: perigee RECIPE.lua [key=value …]    run a recipe\n")
+  io.write("       perigee                             the prompt\n")
+  io.write("       perigee COMMAND [--help] …\n\ncommands:\n")
+  for _, name in ipairs(ORDER) do io.write(("  %-9s %s\n"):format(name, COMMANDS[name].summary)) end
+  io.write("\noptions:\n", COMMON)
+  return 0
+end
+
+COMMANDS = {
+  run = { run = function(words, flags)
+    local path = table.remove(words, 1)
+    if not path then misused("expected a recipe; see --help") end
+    return (run_recipe(path, words, flags))
+  end, usage = "run RECIPE.lua [key=value …]", summary = "run a recipe; the word may be left out", flags = true,
+    help = "Runs a recipe. Each pg.train or pg.run in it makes a run directory with the recipe, the settings, the\n"
+      .. "metrics and the checkpoints. key=value sets what the recipe declares with pg.options." },
+  resume = { run = resume, usage = "resume RUN", summary = "continue a run that was ended, bit for bit", flags = true,
+    help = "RUN is a run directory. The recipe stored there is executed again: its finished runs answer from their\n"
+      .. "directories, the unfinished one goes on from its newest whole checkpoint." },
+  check = { run = check, usage = "check RECIPE.lua [key=value …]", flags = true,
+    summary = "does a recipe repeat, save, load and correct as it should?",
+    help = "For every run of the recipe: three steps, save, load, three steps against six at once, compared bit for\n"
+      .. "bit; for a corrected method also that the correction vanishes at the snapshot and with alpha = 0." },
+  emit = { run = emit, usage = "emit RECIPE.lua [key=value …]", summary = "print the C that a recipe's steps become",
+    flags = true, help = "Prepares the recipe's runs, takes one step of each and prints the generated source of every "
+      .. "program." },
+  methods = { run = methods, usage = "methods", summary = "the families, corrections and rules there are",
+    help = "Lists the parts an optimizer is made of, with one line each." },
+  doctor = { run = doctor, usage = "doctor", summary = "what this machine offers, and what is wrong",
+    help = "Prints BLAS, cores, SIMD, threads, compiler, cache and memory, and says what keeps the engine from its\n"
+      .. "best. Exit code 1 if something is wrong." },
+  bench = { run = bench, usage = "bench [NAME …]", summary = "measure speed against the machine and a peer",
+    help = "Runs the benchmarks named, or all; `perigee bench list` lists them." },
+  version = { run = version, usage = "version", summary = "versions", help = "Prints the versions." },
+  help = { run = help, usage = "help [COMMAND]", summary = "this text, or a command's", help = "Prints help." },
+}
+
+-- ---- main -----------------------------------------------------------------------------------------------------------
+
+local SWITCHES = { trust = true, trace = true, help = true, version = true }
+local VALUES = { threads = true, runs = true }
+local FLAGS = { "help", "runs", "threads", "trace", "trust", "version" }
+
+-- Split argv into flags and words.
+local function parse_flags(argv)
+  local flags, words, i = {}, {}, 1
+  while argv[i] do
+    local word = argv[i]
+    local name, value = word:match("^%-%-([%w%-]+)=(.*)$")
+    name = name or word:match("^%-%-([%w%-]+)$") or word == "-h" and "help"
+    if not name then
+      if word:sub(1, 1) == "-" and word ~= "-" then misused("unknown option %s; see perigee help", word) end
+      words[#words + 1] = word
+    elseif SWITCHES[name] and not value then
+      flags[name] = true
+    elseif VALUES[name] then
+      if not value then
+        i = i + 1
+        value = argv[i]
+      end
+      if not value or value == "" then misused("--%s needs a value", name) end
+      flags[name] = value
+    else
+      misused("unknown option --%s%s", name, options.hint(name, FLAGS))
+    end
+    i = i + 1
+  end
+  if flags.threads then
+    local n = math.tointeger(tonumber(flags.threads))
+    if not n or n < 1 then misused("--threads takes a whole number, not %s", flags.threads) end
+    core.set_threads(n)
+  end
+  return flags, words
+end
+
+local function dispatch(argv)
+  local flags, words = parse_flags(argv)
+  if flags.version then return version {} end
+  local first = words[1]
+  if not first then
+    if flags.help then return help {} end
+    misused("expected a recipe or a command; see perigee help")
+  end
+  local command = COMMANDS[first]
+  if command then
+    if flags.help then return print_command_help(first) end
+    table.remove(words, 1)
+    return command.run(words, flags)
+  end
+  if flags.help then return print_command_help("run") end
+  if first:match("%.lua$") or first:find("/", 1, true) or files.exists(first) then
+    return COMMANDS.run.run(words, flags)
+  end
+  misused("there is no command %s%s", first, options.hint(first, names.sorted(COMMANDS)))
+end
+
+-- The command line: argv[1], argv[2], … → exit code. Never raises.
+function cli.main(argv)
+  local ok, result = xpcall(dispatch, function(raised)
+    if type(raised) == "table" then return raised end
+    local message = tostring(raised)
+    return { message = message, traceback = os.getenv("PERIGEE_TRACE") and debug.traceback(message, 2) }
+  end, argv)
+  if not ok then return report(result) end
+  return result or 0
+end
+
+return cli

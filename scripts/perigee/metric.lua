@@ -1,0 +1,16 @@
+-- metric.lua: numbers read off a batch of a model's outputs when a run evaluates. Traced like a loss, a metric takes
+-- the model's output and the batch and returns one number per example, which the evaluation averages over the split.
+
+local metric = {}
+
+-- 1 where the largest of the outputs is the label. Binary labels with one output per example: the sign decides.
+function metric.accuracy(out, batch)
+  local pg = require "perigee"
+  local y = batch.y
+  if #out.shape == #y.shape then
+    return pg.where(out:gt(0):eq(y:gt(0)), 1, 0):to(out.dtype)
+  end
+  return pg.where(out:argmax(-1):to(y.dtype):eq(y), 1, 0):to(out.dtype)
+end
+
+return metric

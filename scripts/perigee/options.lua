@@ -1,0 +1,170 @@
+-- options.lua: what the command line may set. Owns the parsing of key=value words, their types and the messages for
+-- mistakes, and the search for the nearest known word that other messages use. Knows nothing of runs.
+
+local options = {
+  arguments = {}, -- {{key, text}, …} of this invocation, set by the command line before the recipe runs
+  resolved = nil, -- what pg.options returned in this invocation, for settings.json
+}
+
+-- Edit distance (insert, delete, replace), by rows.
+local function edit_distance(a, b)
+  local row = {}
+  for j = 0, #b do row[j] = j end
+  for i = 1, #a do
+    local diagonal = row[0]
+    row[0] = i
+    for j = 1, #b do
+      local replaced = diagonal + (a:byte(i) == b:byte(j) and 0 or 1)
+      diagonal = row[j]
+      row[j] = math.min(replaced, row[j] + 1, row[j - 1] + 1)
+    end
+  end
+  return row[#b]
+end
+
+-- The word of the list `known` nearest to `word`, or nil if none is near enough to be what was meant.
+function options.nearest(word, known)
+  local best, best_distance = nil, math.max(2, #word // 2) + 1
+  for _, candidate in ipairs(known) do
+    local distance = edit_distance(word:lower(), candidate:lower())
+    if distance < best_distance then best, best_distance = candidate, distance end
+  end
+  return best
+end
+
+local function sorted_keys(t)
+  local keys = {}
+  for key in next, t do keys[#keys + 1] = key end
+  table.sort(keys)
+  return keys
+end
+
+-- '; did you mean "x"?' or "".
+function options.hint(word, known)
+  local near = options.nearest(word, known)
+  return near and ('; did you mean "%s"?'):format(near) or ""
+end
+
+-- A decimal number as people write it; Lua's own tonumber also takes hexadecimal, blanks and more.
+local function parse_number(text)
+  local mantissa = text:match("^[+-]?(.-)$"):gsub("[eE][+-]?%d+$", "")
+  if not (mantissa:match("^%d+%.?%d*$") or mantissa:match("^%.%d+$")) then return nil end
+  local value = tonumber((text:gsub("^%+", "")))
+  if not value or value ~= value or value == math.huge or value == -math.huge then return nil end
+  return value
+end
+
+local function describe(default)
+  if type(default) == "table" then
+    local words = {}
+    for i, choice in ipairs(default) do words[i] = tostring(choice) end
+    return "one of " .. table.concat(words, ", ")
+  elseif type(default) == "boolean" then
+    return "true or false"
+  elseif math.type(default) == "integer" then
+    return "a whole number or a number"
+  end
+  return "a " .. type(default)
+end
+
+local parsers = {
+  number = function(text, default)
+    local value = parse_number(text)
+    -- 1e4 for a count stays a count
+    return value and math.type(default) == "integer" and math.tointeger(value) or value
+  end,
+  boolean = function(text)
+    if text == "true" then return true end
+    if text == "false" then return false end
+  end,
+  string = function(text) return text end,
+  table = function(text, choices)
+    for _, choice in ipairs(choices) do
+      if tostring(choice) == text then return choice end
+      if type(choice) == "number" and parse_number(text) == choice then return choice end
+    end
+  end,
+}
+
+local function check_defaults(defaults)
+  if type(defaults) ~= "table" then error("pg.options takes a table of defaults, as pg.options{ lr = 0.1 }", 3) end
+  for key, default in next, defaults do
+    if type(key) ~= "string" or not key:match("^[%a_][%w_]*$") then
+      error(("pg.options: %s is not an option name"):format(tostring(key)), 3)
+    end
+    if not parsers[type(default)] then
+      error(("pg.options: %s: a %s cannot be set from the command line"):format(key, type(default)), 3)
+    end
+    if type(default) == "table" then
+      if #default == 0 then error(("pg.options: %s has no choices"):format(key), 3) end
+      for _, choice in ipairs(default) do
+        if type(choice) ~= "string" and type(choice) ~= "number" then
+          error(("pg.options: %s: a choice is a string or a number, not a %s"):format(key, type(choice)), 3)
+        end
+      end
+    end
+  end
+end
+
+-- A message for pg.options to raise, ended by the list of what may be set.
+local function unknown_message(key, known)
+  if #known == 0 then return ("unknown option %s: this recipe has none"):format(key) end
+  return ("unknown option %s%s (options: %s)"):format(key, options.hint(key, known), table.concat(known, ", "))
+end
+
+-- Resolve `defaults` against the words {{key, text}, …}: a table of values, or nil and a message.
+function options.resolve(defaults, words)
+  local values, seen = {}, {}
+  local known = sorted_keys(defaults)
+  for _, name in ipairs(known) do
+    local default = defaults[name]
+    if type(default) == "table" then default = default[1] end
+    values[name] = default
+  end
+  for _, word in ipairs(words) do
+    local key, text = word[1], word[2]
+    local default = defaults[key]
+    if default == nil then return nil, unknown_message(key, known) end
+    if seen[key] then return nil, ("option %s is given twice"):format(key) end
+    seen[key] = true
+    local value = parsers[type(default)](text, default)
+    if value == nil then return nil, ('option %s=%s: expected %s'):format(key, text, describe(default)) end
+    values[key] = value
+  end
+  return values
+end
+
+-- pg.options{ lr = 0.1, method = { "svrg", "ivon" }, epochs = 10 }: the defaults with what the command line sets. A
+-- list is a choice whose first entry is the default. Unknown keys and values of a wrong type are errors.
+function options.options(defaults)
+  check_defaults(defaults)
+  if options.resolved then error("pg.options is called once in a recipe", 2) end
+  local values, message = options.resolve(defaults, options.arguments)
+  if not values then error({ usage = message }, 0) end
+  options.resolved = values
+  return values
+end
+
+-- key=value words that no pg.options call has looked at: a message, or nil.
+function options.unused()
+  if options.resolved or #options.arguments == 0 then return nil end
+  return unknown_message(options.arguments[1][1], {})
+end
+
+-- Split command-line words: {{key, text}, …}, or nil and a message.
+function options.split(words)
+  local out = {}
+  for i, word in ipairs(words) do
+    local key, text = word:match("^([%a_][%w_]*)=(.*)$")
+    if not key then return nil, ('"%s" is not key=value'):format(word) end
+    out[i] = { key, text }
+  end
+  return out
+end
+
+-- Forget the previous recipe's answers and take this one's words.
+function options.begin(words)
+  options.arguments, options.resolved = words or {}, nil
+end
+
+return options

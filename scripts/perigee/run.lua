@@ -1,0 +1,332 @@
+-- run.lua: pg.run, a loop with a run directory: settings, metrics, checkpoints, and resuming bit for bit. Owns the
+-- directory and what is written when; what a step does is the caller's. An *invocation* is one execution of a recipe;
+-- it may hold several runs, and `perigee resume` executes the recipe again, where finished runs answer from their
+-- directory, the killed one goes on and later ones begin.
+--
+-- RUN/recipe.lua       the recipe's source           RUN/metrics.jsonl   one record a log call, no clock in it
+-- RUN/settings.json    options, seed, versions …     RUN/timing.jsonl    seconds
+-- RUN/invocation.json  in the first run's directory: name → directory of every run of the invocation
+-- RUN/checkpoints/step-N.safetensors
+
+local checkpoint = require "perigee.checkpoint"
+local core = require "perigee.core"
+local files = require "perigee.files"
+local journal = require "perigee.journal"
+local json = require "perigee.json"
+local names = require "perigee.names"
+local options = require "perigee.options"
+local sandbox = require "perigee.sandbox"
+
+local run = {}
+
+-- The present invocation. recipe: path; source: text; words: key=value as given; root: where runs go; trust; resume:
+-- the invocation.json of the one to continue; limit: stop each run after so many steps (for `check`).
+local invocation
+
+-- Begin an execution of a recipe. The command line calls it; a script under plain lua5.4 gets one on its first run.
+function run.begin_invocation(given)
+  invocation = {
+    recipe = given.recipe, source = given.source, words = given.words or {}, root = given.root or "runs",
+    trust = given.trust, resume = given.resume, limit = given.limit, quiet = given.quiet,
+    counts = {}, runs = {}, first = given.resume and given.resume.first, done = {},
+  }
+  return invocation
+end
+
+-- The runs that ended in this invocation, in order: {{name =, directory =, steps =}, …}.
+function run.end_invocation()
+  local done = invocation and invocation.done or {}
+  invocation = nil
+  return done
+end
+
+local function current_invocation()
+  if invocation then return invocation end
+  local path = arg and arg[0]
+  local file = path and io.open(path, "rb")
+  local source = file and file:read("a")
+  if file then file:close() end
+  return run.begin_invocation { recipe = path, source = source, trust = true }
+end
+
+-- ---- directories ----------------------------------------------------------------------------------------------------
+
+local function must(value, message)
+  if value == nil or value == false then error(message, 0) end
+  return value
+end
+
+-- A directory of its own for a new run: `wanted`, or `wanted`-2, -3, … Making it is what claims it.
+local function claim(wanted)
+  local parent = wanted:match("^(.+)/[^/]+$")
+  if parent then files.make_directories(parent) end
+  for i = 1, 100000 do
+    local path = i == 1 and wanted or ("%s-%d"):format(wanted, i)
+    if files.make_directory(path) then return path end
+    if not files.exists(path) then error(("cannot make the run directory %s"):format(path), 0) end
+  end
+  error(("no free name like %s"):format(wanted), 0)
+end
+
+local function write_json(path, value) files.write_atomic(path, json.encode(value) .. "\n") end
+
+-- Which directory the run `spec` uses: path, and whether it exists from before.
+local function find_directory(inv, spec)
+  inv.counts[spec.name] = (inv.counts[spec.name] or 0) + 1
+  local id = ("%s#%d"):format(spec.name, inv.counts[spec.name])
+  local known = inv.resume and inv.resume.runs[id]
+  if known and files.exists(known .. "/settings.json") then
+    inv.runs[id] = known
+    return known, true
+  end
+  local wanted = spec.out or inv.root .. "/" .. spec.name
+  must(sandbox.may_open(wanted, "w"))
+  local path = claim(wanted)
+  files.make_directory(path .. "/checkpoints")
+  inv.runs[id] = path
+  inv.first = inv.first or path
+  return path, false
+end
+
+-- ---- settings -------------------------------------------------------------------------------------------------------
+
+local function versions()
+  local out = { perigee = core.version, format = core.format_version, numerics = core.numerics_version, lua = _VERSION }
+  return out
+end
+
+local function machine()
+  return { blas = core.blas_description(), cpu = core.cpu_description(), compiler = core.compiler_description(),
+    threads = core.threads() }
+end
+
+-- What must be the same for a run to be the same: a text whose hash goes into every checkpoint.
+local function identity(inv, spec)
+  local parts = { spec.name, ("%d"):format(spec.seed), inv.source or "", spec.identity or "" }
+  for _, word in ipairs(inv.words) do parts[#parts + 1] = word[1] .. "=" .. word[2] end
+  return files.hash(table.concat(parts, "\0"))
+end
+
+local function save_settings(inv, spec, directory)
+  if inv.source then files.write_atomic(directory .. "/recipe.lua", inv.source) end
+  local words = {}
+  for i, word in ipairs(inv.words) do words[i] = word[1] .. "=" .. word[2] end
+  write_json(directory .. "/settings.json", {
+    name = spec.name, seed = spec.seed, steps = spec.steps, recipe = inv.recipe, arguments = words,
+    options = options.resolved, config = spec.config, invocation = inv.first, trust = inv.trust or false,
+    versions = versions(), machine = machine(),
+  })
+  write_json(inv.first .. "/invocation.json", { first = inv.first, runs = inv.runs })
+end
+
+-- What `perigee resume` needs of a run directory, or nil and a message:
+-- { recipe, source, words, trust, resume = {first, runs} }.
+function run.read_settings(directory)
+  directory = directory:gsub("(.)/+$", "%1")
+  if not files.exists(directory) then return nil, ("%s: no such run directory"):format(directory) end
+  local function read_json(path)
+    local text = files.exists(path) and files.read(path)
+    local ok, value = pcall(json.decode, text or "")
+    return ok and type(value) == "table" and value or nil
+  end
+  local settings = read_json(directory .. "/settings.json")
+  if not settings then
+    return nil, ("%s: no settings.json there; the run was ended before it began, so start it again"):format(directory)
+  end
+  local group = read_json((settings.invocation or directory) .. "/invocation.json")
+  if not group or type(group.runs) ~= "table" then
+    group = { first = directory, runs = { [settings.name .. "#1"] = directory } }
+  end
+  local source = files.exists(directory .. "/recipe.lua") and files.read(directory .. "/recipe.lua")
+  if not source then return nil, ("%s: no recipe.lua there"):format(directory) end
+  local words = must(options.split(settings.arguments or {}), directory .. "/settings.json: bad arguments")
+  return { recipe = settings.recipe, source = source, words = words, trust = settings.trust, resume = group,
+    settings = settings }
+end
+
+-- ---- one run --------------------------------------------------------------------------------------------------------
+
+local Context = {}
+Context.__index = Context
+
+-- Write a record of numbers, strings and booleans to metrics.jsonl; step and the cost meter are added.
+function Context:log(record)
+  local line = { step = self.step }
+  for _, key in ipairs(names.sorted(record)) do line[key] = record[key] end
+  if self.cost then
+    line.gradients = self.cost:gradients()
+  end
+  self.journal:append(line)
+end
+
+-- A batch of `n` examples of a split for this step: a keyed permutation per epoch, the short last batch as it is. Its
+-- fields are staging tensors that the next call fills again.
+function Context:batch(split, n)
+  local source = self.sources[split]
+  if not source then
+    source = split:source(n, self.run_key)
+    self.sources[split] = source
+  end
+  return source:batch(self.step)
+end
+
+-- End the run after this step.
+function Context:stop() self.stopped = true end
+
+-- Inside a long step (a full pass): save what there is, if a checkpoint is due. The state must say by itself how far the
+-- step got, since the step runs again from there.
+function Context:save_if_due()
+  if self.due() then self.save(self.step, false) end
+end
+
+local function check_spec(spec, level)
+  if type(spec) ~= "table" then error("pg.run takes a table: name, seed, steps, state, step", level + 1) end
+  local known = { "name", "seed", "steps", "state", "step", "out", "checkpoint_every", "keep", "hash_every", "config",
+    "identity", "cost", "at_end", "describe", "epochs_of" }
+  names.check("pg.run", spec, known, level)
+  local function need(key, kind)
+    if type(spec[key]) ~= kind then
+      error(("pg.run: %s must be a %s, not a %s"):format(key, kind, type(spec[key])), level + 2)
+    end
+  end
+  need("name", "string")
+  need("steps", "number")
+  need("step", "function")
+  if not spec.name:match("^[%w_][%w_%.%-]*$") then
+    local message = "pg.run: the name \"%s\" cannot be a directory's: letters, digits, _ . and - only"
+    error(message:format(spec.name), level + 1)
+  end
+  if spec.steps < 0 or spec.steps % 1 ~= 0 then
+    error(("pg.run: steps must be a whole number, not %s"):format(spec.steps), level + 1)
+  end
+end
+
+-- When to save: every so many seconds (a number, default 60) or { steps = n }.
+local function make_due(every, ctx, started)
+  if type(every) == "table" and every.steps then
+    return function() return ctx.completed % every.steps == 0 and ctx.completed > 0 and ctx.saved ~= ctx.completed end
+  end
+  local seconds, last = type(every) == "number" and every or 60, started
+  return function()
+    local now = files.now()
+    if now - last < seconds then return false end
+    last = now
+    return true
+  end
+end
+
+-- The newest checkpoint that is whole and of this run: {info, tree} and its path, or nil. Torn ones are passed over
+-- aloud.
+local function newest_checkpoint(directory, wanted_identity)
+  for _, entry in ipairs(checkpoint.list(directory .. "/checkpoints")) do
+    local saved, message = checkpoint.load(entry.path)
+    if saved and saved.info.identity ~= wanted_identity then
+      error(("%s: made with another recipe, seed or options than this run has now"):format(entry.path), 0)
+    end
+    if saved then return saved, entry.path end
+    io.stderr:write(("perigee: %s; trying the one before\n"):format(message))
+  end
+end
+
+local function last_seconds(path)
+  local records = files.exists(path) and journal.read(path)
+  local last = records and records[#records]
+  return last and tonumber(last.seconds) or 0
+end
+
+-- The journal cut back to where the newest usable checkpoint stood, and that checkpoint.
+local function reopen(directory, id)
+  local path = directory .. "/metrics.jsonl"
+  local saved, where = newest_checkpoint(directory, id)
+  while saved do
+    local opened, message = journal.open(path, tonumber(saved.info.offset))
+    if opened then return opened, saved end
+    io.stderr:write(("perigee: %s: %s; trying the checkpoint before\n"):format(where, message))
+    files.remove(where)
+    saved, where = newest_checkpoint(directory, id)
+  end
+  return must(journal.open(path, 0))
+end
+
+local function hash_due(spec, completed)
+  local every = spec.hash_every or 100
+  return every > 0 and completed % every == 0
+end
+
+-- pg.run{ name, seed, steps, state, step = function(state, ctx) … end }: call `step` for every step from where the run
+-- stands. Options: out (directory), checkpoint_every (seconds, or { steps = n }), keep (checkpoints, default 2),
+-- hash_every (steps between hashes of the state in the metrics, default 100; 0 = none), config (settings to record).
+-- → { state, directory, steps, history, seconds, interrupted }
+function run.run(spec)
+  check_spec(spec, 2)
+  local inv = current_invocation()
+  local state, seed = spec.state or {}, spec.seed or 1
+  spec.seed = seed
+  local directory, existed = find_directory(inv, spec)
+  local id = identity(inv, spec)
+  if not existed then save_settings(inv, spec, directory) end
+
+  local log, saved
+  if existed then
+    log, saved = reopen(directory, id)
+  else
+    log = must(journal.open(directory .. "/metrics.jsonl", 0))
+  end
+  local ctx = setmetatable({ journal = log, directory = directory, run_key = core.key(seed), cost = spec.cost,
+    sources = {}, completed = 0, resumed = existed }, Context)
+  if saved then
+    checkpoint.restore(state, saved.tree.state or {})
+    ctx.completed = math.tointeger(tonumber(saved.info.step))
+    if spec.cost then spec.cost:load(saved.tree.cost or {}) end
+  end
+  ctx.saved = ctx.completed
+  local finished = saved ~= nil and saved.info.finished == "true"
+  local timing_path = directory .. "/timing.jsonl"
+  local before, started = existed and last_seconds(timing_path) or 0, files.now()
+  local function seconds() return before + files.now() - started end
+
+  function ctx.save(step, is_final)
+    local cost = {}
+    if spec.cost then spec.cost:save(cost) end
+    checkpoint.save(("%s/checkpoints/step-%d.safetensors"):format(directory, step), { state = state, cost = cost }, {
+      step = ("%d"):format(step), offset = ("%d"):format(log:sync()), identity = id, name = spec.name,
+      numerics = ("%d"):format(core.numerics_version), finished = tostring(is_final),
+    })
+    ctx.saved = step
+    checkpoint.prune(directory .. "/checkpoints", spec.keep or 2)
+    local timing = io.open(timing_path, "ab")
+    if timing then
+      timing:write(journal.encode { step = step, seconds = seconds() }, "\n")
+      timing:close()
+    end
+  end
+  ctx.due = make_due(spec.checkpoint_every, ctx, started)
+
+  local last = spec.steps
+  if inv.limit and inv.limit < last then last = inv.limit end
+  local step_key = ctx.run_key:fold("step")
+  while not finished and ctx.completed < last and not ctx.stopped do
+    ctx.step = ctx.completed
+    ctx.key = step_key:fold(ctx.step)
+    spec.step(state, ctx)
+    ctx.completed = ctx.completed + 1
+    if hash_due(spec, ctx.completed) then log:append { step = ctx.step, state = checkpoint.hash(state) } end
+    if ctx.completed < last and ctx.due() then ctx.save(ctx.completed, false) end
+    if files.interrupted() then ctx.stopped, ctx.interrupted = true, true end
+  end
+  if not finished then
+    finished = (ctx.completed == spec.steps or ctx.stopped) and not ctx.interrupted
+    if finished and spec.at_end then
+      ctx.step = ctx.completed
+      spec.at_end(state, ctx)
+    end
+    ctx.save(ctx.completed, finished)
+  end
+  local total = existed and finished and saved and saved.info.finished == "true" and before or seconds()
+  log:close()
+  inv.done[#inv.done + 1] = { name = spec.name, directory = directory, steps = ctx.completed }
+  if ctx.interrupted then error({ interrupted = directory }, 0) end
+  return { state = state, directory = directory, steps = ctx.completed, history = log.records, seconds = total }
+end
+
+return run

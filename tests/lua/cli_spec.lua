@@ -1,0 +1,171 @@
+-- Facts about the command line: exit codes, one-line errors that name the nearest thing, help everywhere. It runs the
+-- program that `make` built (PERIGEE names it; default build/perigee) and looks at what comes out.
+local perigee = os.getenv("PERIGEE") or "build/perigee"
+
+local function have(path)
+  local file = io.open(path, "rb")
+  if file then file:close() end
+  return file ~= nil
+end
+
+if not have(perigee) then
+  describe("perigee", function() pending("is not built: " .. perigee) end)
+  return
+end
+
+local scratch = os.tmpname()
+os.remove(scratch)
+assert(os.execute("mkdir -p " .. scratch))
+
+local function write(name, text)
+  local file = assert(io.open(scratch .. "/" .. name, "wb"))
+  file:write(text)
+  file:close()
+end
+
+-- Run with arguments in the scratch directory; → exit code, stdout, stderr.
+local absolute = perigee:sub(1, 1) == "/" and perigee or io.popen("pwd"):read("l") .. "/" .. perigee
+local function run(arguments, before)
+  local command = "cd %s && %s %s %s >out.txt 2>err.txt </dev/null"
+  local _, _, code = os.execute(command:format(scratch, before or "", absolute, arguments))
+  local function text(name)
+    local file = assert(io.open(scratch .. "/" .. name, "rb"))
+    local all = file:read("a")
+    file:close()
+    return all
+  end
+  return code, text("out.txt"), text("err.txt")
+end
+
+describe("perigee", function()
+  teardown(function() os.execute("rm -r " .. scratch) end)
+
+  it("answers help and --help for every command with exit code 0", function()
+    local code, out = run("help")
+    assert.equal(0, code)
+    for name in ("run resume check emit methods doctor bench version help"):gmatch("%S+") do
+      assert.matches("\n  " .. name, out, 1, true)
+      local help_code, help_out, err = run(name .. " --help")
+      assert.equal(0, help_code, name)
+      assert.matches("usage: perigee " .. name, help_out, 1, true)
+      assert.equal("", err)
+    end
+  end)
+
+  it("names the nearest command, option and recipe, on one line, with exit code 2", function()
+    local code, _, err = run("resum runs/x")
+    assert.equal(2, code)
+    assert.matches('did you mean "resume"?', err, 1, true)
+    write("quadratic.lua", "local o = pg.options { lr = 0.1 } print(o.lr)")
+    code, _, err = run("quadratc.lua")
+    assert.equal(2, code)
+    assert.matches('did you mean "quadratic.lua"?', err, 1, true)
+    code, _, err = run("quadratic.lua lrr=3")
+    assert.equal(2, code)
+    assert.matches('did you mean "lr"?', err, 1, true)
+    assert.matches("^[^\n]*\n$", err)
+    code, _, err = run("--treads=2 quadratic.lua")
+    assert.equal(2, code)
+    assert.matches('did you mean "threads"?', err, 1, true)
+    assert.equal(2, (run("resume runs/none")))
+    assert.equal(2, (run("resume")))
+    assert.equal(2, (run("quadratic.lua lr")))
+  end)
+
+  it("sets options from the command line", function()
+    local code, out = run("quadratic.lua lr=0.25")
+    assert.equal(0, code)
+    assert.equal("0.25\n", out)
+  end)
+
+  it("refuses key=value for a recipe that declares no options", function()
+    write("plain.lua", "print('ran')")
+    local code, _, err = run("plain.lua lr=1")
+    assert.equal(2, code)
+    assert.matches("this recipe has none", err, 1, true)
+  end)
+
+  it("shows an error at the recipe's line, on one line, and the rest only with --trace", function()
+    write("wrong.lua", "local x = 1\nlocal y = pg.zeros({2, 3}):matmul(pg.zeros({2, 3}))\nprint(x, y)\n")
+    local code, _, err = run("wrong.lua")
+    assert.equal(1, code)
+    assert.matches("wrong.lua:2: ", err, 1, true)
+    assert.matches("^[^\n]*\n$", err)
+    _, _, err = run("--trace wrong.lua")
+    assert.matches("stack traceback", err, 1, true)
+    write("syntax.lua", "local = 3\n")
+    code, _, err = run("syntax.lua")
+    assert.equal(1, code)
+    assert.matches("syntax.lua:1: ", err, 1, true)
+  end)
+
+  describe("runs recipes in a sandbox that", function()
+    local function refused(body, message)
+      write("bad.lua", body)
+      local code, out, err = run("bad.lua")
+      assert.equal(1, code, body .. out)
+      assert.matches(message or "bad.lua:1: ", err, 1, true)
+    end
+
+    it("has no shell, no native modules, no debug library, no bytecode", function()
+      refused "os.execute('true')"
+      refused "io.popen('true')"
+      refused "os.remove('bad.lua')"
+      refused "package.loadlib('x', 'y')"
+      refused "debug.getinfo(1)"
+      refused "string.dump(print)"
+      refused "('x').dump(print)"
+      refused "dofile('bad.lua')"
+      refused "require 'io'"
+      refused "require '../secret'"
+      refused "assert(load('\\27Lua', 'x', 'b'))"
+      refused "assert(getmetatable('').__index)"
+    end)
+
+    it("refuses bytecode as a recipe", function()
+      write("code.lua", string.dump(load("print('ran')")))
+      local code, out = run("code.lua")
+      assert.equal(1, code)
+      assert.equal("", out)
+    end)
+
+    it("opens files beside the recipe for reading, in the run directory for writing, and no others", function()
+      write("beside.txt", "hello")
+      write("reads.lua", "print(io.open('beside.txt'):read('a'), (select(2, io.open('/etc/passwd'))))")
+      local code, out = run("reads.lua")
+      assert.equal(0, code)
+      assert.matches("^hello\t/etc/passwd: outside", out)
+      refused("assert(io.open('new.txt', 'w'))", "outside")
+      refused("assert(io.open('../x', 'r'))", "outside")
+      refused("assert(io.open('beside.txt', 'r+'))", "outside")
+      assert(os.execute("ln -s /etc/passwd " .. scratch .. "/link.txt"))
+      refused("assert(io.open('link.txt'))", "outside")
+      write("writes.lua", "assert(io.open('runs/note.txt', 'w')):close()")
+      assert(os.execute("mkdir -p " .. scratch .. "/runs"))
+      assert.equal(0, (run("writes.lua")))
+    end)
+
+    it("requires Lua files beside the recipe, in the same environment", function()
+      write("helper.lua", "return { random = pcall(math.random), name = ... }")
+      write("uses.lua", "local h = require 'helper' print(h.random, h.name, require 'helper' == h)")
+      local code, out = run("uses.lua")
+      assert.equal(0, code)
+      assert.equal("false\thelper\ttrue\n", out)
+    end)
+
+    it("makes math.random an error that points to keys, and pairs sorted", function()
+      refused("math.random()", "pg.key")
+      write("sorted.lua", "local t = { z = 1, a = 2, [2] = 3, [1] = 4, m = 5 }\n"
+        .. "for k in pairs(t) do io.write(tostring(k), ' ') end print(next(t))")
+      local _, out = run("sorted.lua")
+      assert.equal("1 2 a m z 1\t4\n", out)
+    end)
+
+    it("is lifted by --trust", function()
+      write("trusting.lua", "print(os.execute('true'))")
+      local code, out = run("--trust trusting.lua")
+      assert.equal(0, code)
+      assert.matches("^true", out)
+    end)
+  end)
+end)

@@ -56,6 +56,14 @@ $(BUILD)/%.o: %.c
 	@mkdir -p $(@D)
 	$(CC) $(ALL_CFLAGS) -MMD -c $< -o $@
 
+# The scalar functions as text, which the generator prints in front of generated code.
+EMBEDDED := engine/codegen/kernel_abi.h engine/core/vmath.h engine/core/scalar.h engine/codegen/lanes.h
+$(BUILD)/embedded_numerics.h: engine/codegen/embed.sh $(EMBEDDED)
+	@mkdir -p $(@D)
+	sh $^ > $@.new
+	@mv $@.new $@
+$(BUILD)/engine/codegen/generate.o: $(BUILD)/embedded_numerics.h
+
 clean:
 	rm -rf $(BUILD)
 

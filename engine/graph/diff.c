@@ -1,9 +1,9 @@
-// diff.c: derivatives as new nodes of the same graph. Reverse mode walks the nodes backwards and hands each node's cotangent to
-// its op's vjp rule; forward mode walks forwards with the jvp rules. Only nodes between the variables and the results are
-// touched. New nodes take the recipe line of the node that they are the derivative of.
+// diff.c: derivatives as new nodes of the same graph. Reverse mode walks the nodes backwards and hands each node's
+// cotangent to its op's vjp rule; forward mode walks forwards with the jvp rules. Only nodes between the variables and
+// the results are touched. New nodes take the recipe line of the node that they are the derivative of.
 //
-// Cotangents of weak scalars are numbers or 0-d f64 tensors. Cotangents of the tensors of a vector are collected and packed once,
-// when the vector's turn comes, instead of adding up whole vectors.
+// Cotangents of weak scalars are numbers or 0-d f64 tensors. Cotangents of the tensors of a vector are collected and
+// packed once, when the vector's turn comes, instead of adding up whole vectors.
 #include "engine/ops/rules.h"
 
 typedef struct diff {
@@ -88,7 +88,8 @@ static pg_status accumulate(diff *d, pg_value *sum, pg_value term) {
   return pg_built(*sum);
 }
 
-// ---- reverse mode -----------------------------------------------------------------------------------------------------
+// ---- reverse mode
+// -----------------------------------------------------------------------------------------------------
 
 static pg_status add_cotangent(diff *d, pg_value v, pg_value ct) {
   if (pg_at(d->g, v)->weak) ct = pg_as(d->g, ct, PG_F64); // tensors of f32 and f64 may both have met this number
@@ -123,7 +124,8 @@ static pg_status pull_back(diff *d, pg_value v) {
   const pg_node node = *pg_at(d->g, v);
   const pg_op_info *info = pg_op_table[node.op];
   if (d->value[v] == PG_NONE || !info->vjp) return PG_OK;
-  if (node.op == PG_OP_VIEW) return d->active[node.in[0]] ? add_part(d, node.in[0], (int)node.attrs.a[0], d->value[v]) : PG_OK;
+  if (node.op == PG_OP_VIEW)
+    return d->active[node.in[0]] ? add_part(d, node.in[0], (int)node.attrs.a[0], d->value[v]) : PG_OK;
   bool wanted = false;
   for (int i = 0; i < node.nin; i++) {
     d->operands[i] = d->active[node.in[i]] ? PG_NONE : PG_UNWANTED;
@@ -170,7 +172,8 @@ static pg_status run_reverse(diff *d, int ny, const pg_value *ys, const pg_value
   return PG_OK;
 }
 
-pg_status pg_vjp(pg_graph *g, int ny, const pg_value *ys, const pg_value *cts, int n, const pg_value *wrt, pg_value *out) {
+pg_status pg_vjp(pg_graph *g, int ny, const pg_value *ys, const pg_value *cts, int n, const pg_value *wrt,
+                 pg_value *out) {
   diff d;
   const char *where = g->where;
   for (int i = 0; i < n; i++) out[i] = PG_NONE;
@@ -185,7 +188,8 @@ pg_status pg_vjp(pg_graph *g, int ny, const pg_value *ys, const pg_value *cts, i
   return status;
 }
 
-// ---- forward mode -----------------------------------------------------------------------------------------------------
+// ---- forward mode
+// -----------------------------------------------------------------------------------------------------
 
 static pg_status push_forward(diff *d, pg_value v) {
   const pg_node node = *pg_at(d->g, v);

@@ -2,15 +2,15 @@
 // state. The mapping from keys and indices to numbers is part of the engine's numerics:
 //
 //   block(key, i)  Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011) with Philox
-//   key
-//                  key.a and counter (i low, i high, key.b low, key.b high): four 32-bit words, or two 64-bit words
-//                  (words 0, 1 and 2, 3, the low half first)
-//   f32            element i is word i % 4 of block i / 4;  uniform: (word >> 8) 2^-24
-//   f64            element i is 64-bit word i % 2 of block i / 2;  uniform: (word >> 11) 2^-53
-//   normal         Box-Muller on pairs of words (v, w) at even and odd index: sqrt(-2 log u) cos(2 pi t) at the even
-//   one, sin at
-//                  the odd one. f32: u = ((v >> 1) + 1/2) 2^-31, t = w 2^-32; f64: u = ((v >> 12) + 1/2) 2^-52,
-//                  t = w 2^-64 cut to 54 bits. So |normal| is at most 6.67 in f32 and 8.58 in f64.
+//                  key key.a and counter (i low, i high, key.b low, key.b high): four 32-bit words, or two 64-bit
+//                  words (words 0, 1 and 2, 3, the low half first)
+//   f32            element i is word i % 4 of block i / 4; uniform: (word >> 8) 2^-24
+//   f64            element i is 64-bit word i % 2 of block i / 2; uniform: (word >> 11) 2^-53
+//   normal         Box-Muller on the words v, w at an even index and the odd one after it: sqrt(-2 log u) cos(2 pi t)
+//   at
+//                  the even index, sin at the odd one.
+//                  f32: u = ((v >> 1) + 1/2) 2^-31 as f32, t = w 2^-32; at most 6.67 in magnitude
+//                  f64: u = ((v >> 12) + 1/2) 2^-52, t = (w >> 10) 2^-54; at most 8.58
 #ifndef PG_CORE_RANDOM_H
 #define PG_CORE_RANDOM_H
 

@@ -1,5 +1,5 @@
-// layout.c: layouts of flat vectors: names, shapes and padded offsets of the tensors inside. Immutable once made, shared by
-// reference count.
+// layout.c: layouts of flat vectors: names, shapes and padded offsets of the tensors inside. Immutable once made,
+// shared by reference count.
 #include <string.h>
 
 #include "engine/core/error.h"
@@ -16,7 +16,8 @@ struct pg_layout {
 
 static pg_status fill_segment(pg_segment *s, const char *name, int ndim, const int64_t *shape) {
   if (ndim < 0 || ndim > PG_MAX_NDIM)
-    return pg_fail(PG_ERR_SHAPE, "layout: tensor '%s' has %d dimensions, at most %d are allowed", name, ndim, PG_MAX_NDIM);
+    return pg_fail(PG_ERR_SHAPE, "layout: tensor '%s' has %d dimensions, at most %d are allowed", name, ndim,
+                   PG_MAX_NDIM);
   s->ndim = ndim;
   s->size = 1;
   for (int i = 0; i < ndim; i++) {
@@ -100,7 +101,8 @@ bool pg_layout_equal(const pg_layout *a, const pg_layout *b) {
   if (!a || !b || a->count != b->count || a->padded != b->padded) return false;
   for (int i = 0; i < a->count; i++) {
     const pg_segment *s = &a->segments[i], *t = &b->segments[i];
-    if (s->ndim != t->ndim || memcmp(s->shape, t->shape, sizeof s->shape) != 0 || strcmp(s->name, t->name) != 0) return false;
+    if (s->ndim != t->ndim || memcmp(s->shape, t->shape, sizeof s->shape) != 0 || strcmp(s->name, t->name) != 0)
+      return false;
   }
   return true;
 }

@@ -1,5 +1,5 @@
-// memory.c: allocation for the whole engine; see memory.h. Tensor memory is counted so that a limit can be put on it and so
-// that the Lua side can tell its collector.
+// memory.c: allocation for the whole engine; see memory.h. Tensor memory is counted so that a limit can be put on it
+// and so that the Lua side can tell its collector.
 #define _GNU_SOURCE
 #include "engine/core/memory.h"
 
@@ -59,13 +59,14 @@ char *pg_strdup(const char *s) {
 void *pg_aligned_alloc(size_t bytes) {
   size_t size = (bytes + PG_ALIGN - 1) / PG_ALIGN * PG_ALIGN;
   if (size < bytes || (limit_bytes && (used_bytes > limit_bytes || size > limit_bytes - used_bytes))) {
-    pg_fail(PG_ERR_MEMORY, "out of memory: %zu bytes of tensors on top of %zu exceed the limit of %zu", bytes, used_bytes,
-            limit_bytes);
+    pg_fail(PG_ERR_MEMORY, "out of memory: %zu bytes of tensors on top of %zu exceed the limit of %zu", bytes,
+            used_bytes, limit_bytes);
     return NULL;
   }
   if (size == 0) size = PG_ALIGN;
   // Large blocks sit on huge pages: walking 25M parameters through 4 KiB pages costs a tenth of the bandwidth.
-  void *p = aligned_alloc(size >= PG_HUGE ? PG_HUGE : PG_ALIGN, size >= PG_HUGE ? (size + PG_HUGE - 1) / PG_HUGE * PG_HUGE : size);
+  void *p = aligned_alloc(size >= PG_HUGE ? PG_HUGE : PG_ALIGN,
+                          size >= PG_HUGE ? (size + PG_HUGE - 1) / PG_HUGE * PG_HUGE : size);
   if (!p) {
     pg_fail(PG_ERR_MEMORY, "out of memory: %zu bytes", bytes);
     return NULL;

@@ -20,8 +20,8 @@ void pg_parallel_for(int64_t tiles, double work, pg_tile_fn fn, void *arg) {
     if (tiles > 0) fn(arg, 0, tiles);
     return;
   }
-  // Tiles are handed out in runs, so that a thread that was held up does not hold up the others; who takes which run changes
-  // nothing in the result.
+  // Tiles are handed out in runs, so that a thread that was held up does not hold up the others; who takes which run
+  // changes nothing in the result.
   int64_t run = tiles / (threads * 8);
   if (run < 1) run = 1;
   int64_t runs = (tiles + run - 1) / run;

@@ -123,7 +123,8 @@ pg_value pg_sum_to(pg_graph *g, pg_value x, pg_value like) {
       continue;
     }
     int first = axis;
-    while (first > 0 && (first - 1 < extra || (to.shape[first - 1 - extra] == 1 && from.shape[first - 1] != 1))) first--;
+    while (first > 0 && (first - 1 < extra || (to.shape[first - 1 - extra] == 1 && from.shape[first - 1] != 1)))
+      first--;
     x = sum_run(g, x, first, last);
     last = first;
   }

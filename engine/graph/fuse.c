@@ -1,7 +1,7 @@
-// fuse.c: gathers nodes into units of execution. Elementwise nodes join the groups of their consumers (nodes are visited from
-// the last to the first), so that a value used only inside one group never reaches memory; reductions join the group that
-// computes what they reduce. A value that two groups need is stored by the first, unless it is cheap enough to be computed twice:
-// Monte Carlo noise always is (regenerated from its key, never stored).
+// fuse.c: gathers nodes into units of execution. Elementwise nodes join the groups of their consumers (nodes are
+// visited from the last to the first), so that a value used only inside one group never reaches memory; reductions join
+// the group that computes what they reduce. A value that two groups need is stored by the first, unless it is cheap
+// enough to be computed twice: Monte Carlo noise always is (regenerated from its key, never stored).
 #define _GNU_SOURCE // qsort_r
 #include <stdlib.h>
 #include <string.h>
@@ -9,8 +9,8 @@
 #include "engine/graph/plan.h"
 
 enum {
-  MAX_GROUP = 160,     // nodes of one group: keeps generated functions readable and register pressure sane
-  CLONE_BUDGET = 24,   // instructions recomputed rather than stored, for vectors
+  MAX_GROUP = 160,      // nodes of one group: keeps generated functions readable and register pressure sane
+  CLONE_BUDGET = 24,    // instructions recomputed rather than stored, for vectors
   CLONE_BUDGET_GRID = 2 // and for other tensors
 };
 
@@ -54,7 +54,8 @@ bool pg_same_space(const pg_node *n, const pg_unit *u) {
 // ---- what units read ----
 
 // Inside a group, an operand of a map of the group's own space is read at the same index.
-static void visit_operand(const pg_compilation *c, int unit, pg_value operand, void (*visit)(void *, int, bool), void *arg) {
+static void visit_operand(const pg_compilation *c, int unit, pg_value operand, void (*visit)(void *, int, bool),
+                          void *arg) {
   const pg_unit *u = &c->units[unit];
   pg_value v = pg_canon(c->g, operand);
   const pg_view *view = &c->views[v];
@@ -64,8 +65,8 @@ static void visit_operand(const pg_compilation *c, int unit, pg_value operand, v
     for (int i = 0; i < n->nin; i++) visit_operand(c, unit, n->in[i], visit, arg);
     return;
   }
-  bool same_index = pg_same_space(n, u) && !pg_is_reduction(n->op) && c->value_buf[v] == view->buf && view->offset == 0 &&
-                    pg_view_is_contiguous(n, view);
+  bool same_index = pg_same_space(n, u) && !pg_is_reduction(n->op) && c->value_buf[v] == view->buf &&
+                    view->offset == 0 && pg_view_is_contiguous(n, view);
   visit(arg, view->buf, !same_index);
 }
 
@@ -225,7 +226,8 @@ static pg_status note_consumer(consumers *list, int unit) {
 }
 
 // Units may have been merged since they were noted; members know where they are now.
-static pg_status current_consumers(const pg_compilation *c, pg_value v, const pg_value *users, size_t nusers, consumers *out) {
+static pg_status current_consumers(const pg_compilation *c, pg_value v, const pg_value *users, size_t nusers,
+                                   consumers *out) {
   out->count = 0;
   for (size_t i = 0; i < nusers; i++) {
     const pg_node *m = pg_at(c->g, users[i]);

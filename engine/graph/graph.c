@@ -170,8 +170,10 @@ static pg_value simplify(const pg_graph *g, const pg_node *n) {
   const pg_node *a = pg_at(g, n->in[0]);
   switch (n->op) {
   case PG_OP_RESHAPE:
-  case PG_OP_BROADCAST: return pg_same_type(a, n) ? n->in[0] : PG_NONE;
-  case PG_OP_CAST: return !a->weak && a->dtype == n->dtype ? n->in[0] : PG_NONE;
+  case PG_OP_BROADCAST:
+    return pg_same_type(a, n) ? n->in[0] : PG_NONE;
+  case PG_OP_CAST:
+    return !a->weak && a->dtype == n->dtype ? n->in[0] : PG_NONE;
   case PG_OP_TRANSPOSE:
     for (int i = 0; i < n->ndim; i++)
       if (n->attrs.a[i] != i) return PG_NONE;
@@ -184,7 +186,8 @@ static pg_value simplify(const pg_graph *g, const pg_node *n) {
       return n->in[1];
     return PG_NONE;
   }
-  default: return PG_NONE;
+  default:
+    return PG_NONE;
   }
 }
 

@@ -1,6 +1,6 @@
-// graph.h: the graph inside the engine: nodes in order of creation (a topological order), made through pg_node_make, which
-// checks shapes, folds arithmetic among weak constants and returns an existing node where an identical one exists (common-
-// subexpression elimination by hash-consing).
+// graph.h: the graph inside the engine: nodes in order of creation (a topological order), made through pg_node_make,
+// which checks shapes, folds arithmetic among weak constants and returns an existing node where an identical one exists
+// (common- subexpression elimination by hash-consing).
 #ifndef PG_GRAPH_H
 #define PG_GRAPH_H
 
@@ -13,7 +13,7 @@ typedef struct pg_region pg_region;
 typedef struct pg_node {
   uint16_t op; // pg_op
   uint8_t dtype;
-  bool weak;   // an f64 host scalar that takes the dtype of the tensor it meets; ndim 0. Masks of weak scalars are 0/1.
+  bool weak; // an f64 host scalar that takes the dtype of the tensor it meets; ndim 0. Masks of weak scalars are 0/1.
   int8_t ndim;
   int32_t nin;
   pg_value *in;
@@ -24,8 +24,8 @@ typedef struct pg_node {
   pg_region *region; // of TAP, CALL, SCAN, WHILE
 } pg_node;
 
-// A region is what a node holds beyond its operands. TAP holds a callback that builds the cotangent; CALL, SCAN and WHILE hold a
-// body graph whose pg_inputs are its parameters. Retained by every graph that has a node with it.
+// A region is what a node holds beyond its operands. TAP holds a callback that builds the cotangent; CALL, SCAN and
+// WHILE hold a body graph whose pg_inputs are its parameters. Retained by every graph that has a node with it.
 struct pg_region {
   int references;
   pg_graph *body;
@@ -58,8 +58,8 @@ static inline const pg_node *pg_at(const pg_graph *g, pg_value v) {
   return &g->nodes[v];
 }
 
-// Make (or find) a node. attrs NULL = all zero. Returns PG_NONE with the message set on a bad shape, dtype or memory; any
-// PG_NONE input gives PG_NONE and keeps the message.
+// Make (or find) a node. attrs NULL = all zero. Returns PG_NONE with the message set on a bad shape, dtype or memory;
+// any PG_NONE input gives PG_NONE and keeps the message.
 pg_value pg_node_make(pg_graph *g, int op, int nin, const pg_value *in, const pg_attrs *attrs, pg_region *region);
 
 // Shorthands used by derivative rules and composites.

@@ -1,5 +1,5 @@
-// kbuild.c: from values to one kernel. See kbuild.h. Everything that decides how results are rounded is in the iteration space
-// and the order of the instructions, which follow from shapes and the graph alone.
+// kbuild.c: from values to one kernel. See kbuild.h. Everything that decides how results are rounded is in the
+// iteration space and the order of the instructions, which follow from shapes and the graph alone.
 #include "engine/graph/kbuild.h"
 
 #include <string.h>
@@ -148,7 +148,8 @@ static int seg_inst(pg_kbuild *b, const pg_node *n) {
 
 // The dtype in which a map's operands meet: what weak operands are rounded to.
 static pg_dtype operand_dtype(const pg_graph *g, const pg_node *n, int operand) {
-  if (n->op == PG_OP_NOT || n->op == PG_OP_AND || n->op == PG_OP_OR || (n->op == PG_OP_WHERE && operand == 0)) return PG_BOOL;
+  if (n->op == PG_OP_NOT || n->op == PG_OP_AND || n->op == PG_OP_OR || (n->op == PG_OP_WHERE && operand == 0))
+    return PG_BOOL;
   if (n->dtype != PG_BOOL || n->op == PG_OP_WHERE) return (pg_dtype)n->dtype;
   for (int i = 0; i < n->nin; i++) // a comparison
     if (!pg_at(g, n->in[i])->weak) return (pg_dtype)pg_at(g, n->in[i])->dtype;
@@ -370,7 +371,7 @@ static pg_status add_reductions(pg_kbuild *b, pg_step *s, int64_t partials) {
   for (size_t i = 0; i < b->nreduces; i++) {
     int buf = b->reduce_bufs[i];
     if (partials > 0) {
-      buf = pg_buf_new(b->c, b->reduces_list[i].dtype, partials);
+      buf = pg_buf_new(b->c, s->kernel.reduces[i].dtype, partials);
       if (buf < 0) return PG_ERR_MEMORY;
       s->writes[s->nwrites++] = buf;
     }

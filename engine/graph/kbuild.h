@@ -1,4 +1,5 @@
-// kbuild.h: builds one kernel: an iteration space, accesses with strides over it, and instructions; then merges dimensions.
+// kbuild.h: builds one kernel: an iteration space, accesses with strides over it, and instructions; then merges
+// dimensions.
 #ifndef PG_GRAPH_KBUILD_H
 #define PG_GRAPH_KBUILD_H
 
@@ -22,7 +23,7 @@ typedef struct pg_known { // a value already computed in the kernel
 
 typedef struct pg_kbuild {
   pg_compilation *c;
-  int unit;       // whose members are computed here; -1: none
+  int unit; // whose members are computed here; -1: none
   pg_space space;
   int ndim;
   int64_t shape[PG_MAX_NDIM];

@@ -1,5 +1,5 @@
-// lower.c: units to steps: groups become kernels, library operations become calls with strided operands, placements and copies
-// become small kernels; weak scalars become a little program for the host.
+// lower.c: units to steps: groups become kernels, library operations become calls with strided operands, placements and
+// copies become small kernels; weak scalars become a little program for the host.
 #include <stdio.h>
 #include <string.h>
 
@@ -40,7 +40,8 @@ static void group_title(const pg_compilation *c, const pg_unit *u, char *text, s
   size_t used = 0;
   text[0] = 0;
   for (size_t i = 0; i < u->count && used + 24 < size; i++)
-    used += (size_t)snprintf(text + used, size - used, "%s%s", i ? " " : "", pg_op_table[pg_at(c->g, u->members[i])->op]->name);
+    used += (size_t)snprintf(text + used, size - used, "%s%s", i ? " " : "",
+                             pg_op_table[pg_at(c->g, u->members[i])->op]->name);
 }
 
 static pg_kbuild group_builder(pg_compilation *c, int unit) {
@@ -59,10 +60,14 @@ static pg_kbuild group_builder(pg_compilation *c, int unit) {
 
 static int base_reduction(int op) {
   switch (op) {
-  case PG_OP_SEGMAX: return PG_OP_MAX;
-  case PG_OP_SEGMIN: return PG_OP_MIN;
-  case PG_OP_SEGSUM: return PG_OP_SUM;
-  default: return op;
+  case PG_OP_SEGMAX:
+    return PG_OP_MAX;
+  case PG_OP_SEGMIN:
+    return PG_OP_MIN;
+  case PG_OP_SEGSUM:
+    return PG_OP_SUM;
+  default:
+    return op;
   }
 }
 
@@ -75,7 +80,8 @@ static pg_status add_reduce(pg_kbuild *b, pg_value v, int inst) {
   return PG_OK;
 }
 
-// Members in order of creation; each value is stored by the group that owns its buffer. reductions: also the group's own.
+// Members in order of creation; each value is stored by the group that owns its buffer. reductions: also the group's
+// own.
 static pg_status build_group(pg_kbuild *b, bool reductions) {
   const pg_compilation *c = b->c;
   const pg_unit *u = &c->units[b->unit];
@@ -155,7 +161,8 @@ static pg_status lower_group(pg_compilation *c, int unit) {
 
 // ---- copies and placements ----
 
-pg_status pg_emit_copy(pg_compilation *c, int unit, pg_value src, int dst_buf, int64_t dst_offset, const int64_t *dst_stride) {
+pg_status pg_emit_copy(pg_compilation *c, int unit, pg_value src, int dst_buf, int64_t dst_offset,
+                       const int64_t *dst_stride) {
   pg_value v = pg_canon(c->g, src);
   const pg_node *n = pg_at(c->g, v);
   const pg_view *view = &c->views[v];
@@ -185,7 +192,8 @@ pg_status pg_emit_copy(pg_compilation *c, int unit, pg_value src, int dst_buf, i
   } else {
     inst = pg_kbuild_value(&b, v, dtype);
   }
-  pg_status status = inst < 0 ? PG_ERR_MEMORY : pg_kbuild_store(&b, inst, dtype, dst_buf, dst_offset, dst_stride ? stride : NULL);
+  pg_status status =
+      inst < 0 ? PG_ERR_MEMORY : pg_kbuild_store(&b, inst, dtype, dst_buf, dst_offset, dst_stride ? stride : NULL);
   if (status == PG_OK) status = pg_kbuild_finish(&b, "copy");
   if (status == PG_OK) c->plan->steps[c->plan->nsteps - 1].unit = unit;
   pg_kbuild_free(&b);
@@ -193,7 +201,7 @@ pg_status pg_emit_copy(pg_compilation *c, int unit, pg_value src, int dst_buf, i
 }
 
 static bool placed_inside(const pg_compilation *c, pg_value x, int buf, int64_t offset_bytes) {
-  int b = c->value_buf[pg_canon(c->g, x)];
+  int b = pg_exact_buf(c, x);
   if (b < 0) return false;
   const pg_buf *p = &c->plan->bufs[b];
   return p->place == PG_PLACE_INSIDE && p->parent == buf && p->parent_off == offset_bytes;
@@ -312,10 +320,14 @@ static pg_status lower_place(pg_compilation *c, int unit, pg_value v) {
   const pg_node n = *pg_at(c->g, v);
   int buf = c->value_buf[v];
   switch (n.op) {
-  case PG_OP_PACK: return lower_pack(c, unit, &n, buf);
-  case PG_OP_CONCAT: return lower_concat(c, unit, &n, buf);
-  case PG_OP_PAD: return lower_pad(c, unit, &n, buf);
-  default: return pg_fail(PG_ERR_UNSUPPORTED, "%s cannot be compiled yet", pg_op_table[n.op]->name);
+  case PG_OP_PACK:
+    return lower_pack(c, unit, &n, buf);
+  case PG_OP_CONCAT:
+    return lower_concat(c, unit, &n, buf);
+  case PG_OP_PAD:
+    return lower_pad(c, unit, &n, buf);
+  default:
+    return pg_fail(PG_ERR_UNSUPPORTED, "%s cannot be compiled yet", pg_op_table[n.op]->name);
   }
 }
 
@@ -324,10 +336,18 @@ pg_status pg_lower_units(pg_compilation *c, const int *order, int count) {
     const pg_unit *u = &c->units[order[i]];
     pg_value v = u->members[0];
     switch (u->kind) {
-    case PG_UNIT_GROUP: PG_TRY(lower_group(c, order[i])); break;
-    case PG_UNIT_LIBRARY: PG_TRY(lower_library(c, order[i], v)); break;
-    case PG_UNIT_PLACE: PG_TRY(lower_place(c, order[i], v)); break;
-    case PG_UNIT_COPY: PG_TRY(pg_emit_copy(c, order[i], v, u->buf, 0, NULL)); break;
+    case PG_UNIT_GROUP:
+      PG_TRY(lower_group(c, order[i]));
+      break;
+    case PG_UNIT_LIBRARY:
+      PG_TRY(lower_library(c, order[i], v));
+      break;
+    case PG_UNIT_PLACE:
+      PG_TRY(lower_place(c, order[i], v));
+      break;
+    case PG_UNIT_COPY:
+      PG_TRY(pg_emit_copy(c, order[i], v, u->buf, 0, NULL));
+      break;
     }
   }
   return PG_OK;

@@ -1,5 +1,5 @@
-// place.c: where buffers live: results of a plan in the caller's memory, parts of a packed vector inside it, everything else at an
-// offset of the shared arena chosen from lifetimes.
+// place.c: where buffers live: results of a plan in the caller's memory, parts of a packed vector inside it, everything
+// else at an offset of the shared arena chosen from lifetimes.
 #define _GNU_SOURCE // qsort_r
 #include <stdlib.h>
 
@@ -9,13 +9,20 @@ enum { ARENA_ALIGN = 64 };
 
 // ---- results in place ----
 
-// The buffer that holds exactly value v and nothing else, written by a unit and not spoken for; -1: there is none.
-static int own_buffer(const pg_compilation *c, pg_value v) {
+int pg_exact_buf(const pg_compilation *c, pg_value v) {
   v = pg_canon(c->g, v);
-  int b = c->value_buf[v];
-  if (b < 0 || c->views[v].splat || c->views[v].buf != b) return -1;
-  const pg_buf *buf = &c->plan->bufs[b];
-  return buf->place == PG_PLACE_ARENA && buf->unit >= 0 ? b : -1;
+  const pg_view *view = &c->views[v];
+  const pg_node *n = pg_at(c->g, v);
+  if (view->splat || view->offset != 0 || !pg_view_is_contiguous(n, view)) return -1;
+  int64_t size = 1;
+  for (int i = 0; i < n->ndim; i++) size *= n->shape[i];
+  return size == c->plan->bufs[view->buf].size ? view->buf : -1;
+}
+
+// The exact buffer of v if a unit writes it and nothing else has claimed it; -1: there is none.
+static int own_buffer(const pg_compilation *c, pg_value v) {
+  int b = pg_exact_buf(c, v);
+  return b >= 0 && c->plan->bufs[b].place == PG_PLACE_ARENA && c->plan->bufs[b].unit >= 0 ? b : -1;
 }
 
 static void put_inside(pg_compilation *c, pg_value x, int parent, int64_t offset_bytes) {
@@ -64,9 +71,8 @@ static int root_of(const pg_plan *p, int b) {
 }
 
 static bool is_in_place(const pg_compilation *c, int k) {
-  pg_value v = pg_canon(c->g, c->outs[k]);
-  int b = c->value_buf[v];
-  return b >= 0 && c->plan->bufs[b].place == PG_PLACE_OUTPUT && c->plan->bufs[b].index == k && c->views[v].buf == b;
+  int b = pg_exact_buf(c, c->outs[k]);
+  return b >= 0 && c->plan->bufs[b].place == PG_PLACE_OUTPUT && c->plan->bufs[b].index == k;
 }
 
 static bool copies_from_input(const pg_compilation *c, int k, int input) {
@@ -95,7 +101,7 @@ pg_status pg_check_donations(pg_compilation *c, const int *order, int count) {
   for (int k = 0; k < c->nout; k++) {
     int input = p->donate[k];
     if (input < 0 || !is_in_place(c, k)) continue;
-    int target = c->value_buf[pg_canon(c->g, c->outs[k])];
+    int target = pg_exact_buf(c, c->outs[k]);
     hazard h = {.c = c, .input = input, .first_write = count};
     for (size_t b = 0; b < p->nbufs; b++)
       if (p->bufs[b].unit >= 0 && root_of(p, (int)b) == target && c->units[p->bufs[b].unit].order < h.first_write)

@@ -1,5 +1,6 @@
-// plan.c: compiling a graph into a plan, and running plans. See plan.h for the stages. Running allocates nothing: it refreshes a
-// table of pointers if the caller's memory or the arena moved, evaluates the weak scalars, and walks the steps.
+// plan.c: compiling a graph into a plan, and running plans. See plan.h for the stages. Running allocates nothing: it
+// refreshes a table of pointers if the caller's memory or the arena moved, evaluates the weak scalars, and walks the
+// steps.
 #include "engine/graph/plan.h"
 
 #include <stdlib.h>
@@ -70,7 +71,8 @@ static pg_status describe_arguments(pg_compilation *c, const pg_compile_options 
     PG_TRY(copy_type(n, &p->output_types[k]));
     int d = options && options->donate ? options->donate[k] : -1;
     if (d >= p->ninputs || (d >= 0 && !pg_same_type(n, &p->input_types[d])))
-      return pg_fail(PG_ERR_SHAPE, "output %d cannot take the place of input %d: their shapes or dtypes differ", k + 1, d + 1);
+      return pg_fail(PG_ERR_SHAPE, "output %d cannot take the place of input %d: their shapes or dtypes differ", k + 1,
+                     d + 1);
     p->donate[k] = d;
   }
   PG_TRY(pg_grow(&p->num, &p->cap_num, (size_t)p->nscalars + 1, sizeof *p->num));
@@ -213,9 +215,12 @@ void pg_plan_free(pg_plan *p) {
 static void *buffer_base(const pg_plan *p, int buf, void *const *inputs, void *const *outputs) {
   const pg_buf *b = &p->bufs[buf];
   switch (b->place) {
-  case PG_PLACE_INPUT: return inputs[b->index];
-  case PG_PLACE_OUTPUT: return p->donate[b->index] >= 0 ? inputs[p->donate[b->index]] : outputs[b->index];
-  default: return (char *)pg_arena() + b->arena_off;
+  case PG_PLACE_INPUT:
+    return inputs[b->index];
+  case PG_PLACE_OUTPUT:
+    return p->donate[b->index] >= 0 ? inputs[p->donate[b->index]] : outputs[b->index];
+  default:
+    return (char *)pg_arena() + b->arena_off;
   }
 }
 
@@ -260,8 +265,8 @@ static void finish_reductions(const pg_step *s) {
       continue;
     }
     for (int64_t t = 0; t < s->nsegments; t++)
-      pg_finish_reduction(r->op, r->dtype, partial + (size_t)s->seg_tiles[t] * size, 1, s->seg_tiles[t + 1] - s->seg_tiles[t],
-                          1, result + (size_t)t * size);
+      pg_finish_reduction(r->op, r->dtype, partial + (size_t)s->seg_tiles[t] * size, 1,
+                          s->seg_tiles[t + 1] - s->seg_tiles[t], 1, result + (size_t)t * size);
   }
 }
 
@@ -270,7 +275,8 @@ pg_status pg_plan_run(pg_plan *p, void *const *inputs, const double *scalars, vo
   if (p->nscalars) memcpy(p->num, scalars, (size_t)p->nscalars * sizeof *scalars);
   for (size_t i = 0; i < p->nweak; i++) {
     const pg_weak_op *w = &p->weak_ops[i];
-    p->num[w->out] = pg_is_identity(w->op) ? p->num[w->a] : pg_weak_apply(w->op, p->num[w->a], p->num[w->b], p->num[w->c]);
+    p->num[w->out] =
+        pg_is_identity(w->op) ? p->num[w->a] : pg_weak_apply(w->op, p->num[w->a], p->num[w->b], p->num[w->c]);
   }
   for (size_t i = 0; i < p->nsteps; i++) {
     pg_step *s = &p->steps[i];

@@ -1,5 +1,6 @@
-// plan.h: what the stages of compilation share. A compilation turns the live part of a graph into *units* (a fused group, a
-// library call, a placement, a copy), gives every value that must exist in memory a *buffer*, and ends in a list of *steps*.
+// plan.h: what the stages of compilation share. A compilation turns the live part of a graph into *units* (a fused
+// group, a library call, a placement, a copy), gives every value that must exist in memory a *buffer*, and ends in a
+// list of *steps*.
 //
 //   view.c   values → views of buffers, or splats of one number
 //   fuse.c   nodes → units
@@ -66,9 +67,9 @@ typedef struct pg_step {
   pg_kernel_fn fn; // NULL: interpret
   pg_kcall call;
   int64_t tiles, columns;
-  int first_pointer;        // into the plan's table: nargs, then nreduces results, then nreduces partials
-  int64_t *strides;         // call.stride and call.dstride
-  pg_vtile *vtiles;         // of vector reductions and maps; shared by steps of one layout within a plan
+  int first_pointer; // into the plan's table: nargs, then nreduces results, then nreduces partials
+  int64_t *strides;  // call.stride and call.dstride
+  pg_vtile *vtiles;  // of vector reductions and maps; shared by steps of one layout within a plan
   int64_t nvtiles;
   const int64_t *seg_tiles; // vector reduction: first tile of each tensor (count + 1 entries)
   int64_t nsegments;
@@ -127,9 +128,9 @@ typedef struct pg_compilation {
   pg_graph *g;
   pg_plan *plan;
   bool *live;
-  pg_view *views;   // per value
-  int *value_buf;   // the contiguous buffer of a value, or -1
-  int **groups;     // per node: units it is a member of (clones), ended by -1
+  pg_view *views; // per value
+  int *value_buf; // the contiguous buffer of a value, or -1
+  int **groups;   // per node: units it is a member of (clones), ended by -1
   pg_unit *units;
   size_t nunits, cap_units;
   int *num_of; // per weak value: place in plan->num or -1
@@ -171,13 +172,16 @@ void pg_unit_reads(const pg_compilation *c, int unit, void (*visit)(void *arg, i
 
 // lower.c
 pg_status pg_lower_units(pg_compilation *c, const int *order, int count);
-pg_status pg_emit_copy(pg_compilation *c, int unit, pg_value src, int dst_buf, int64_t dst_offset, const int64_t *dst_stride);
+pg_status pg_emit_copy(pg_compilation *c, int unit, pg_value src, int dst_buf, int64_t dst_offset,
+                       const int64_t *dst_stride);
 int pg_num_place(pg_compilation *c, pg_value weak); // place of a weak value in plan->num; -1 on failure
 
 // place.c
-pg_status pg_assign_outputs(pg_compilation *c);              // before lowering: outputs and parts of placements
+// The buffer that holds value v and nothing else, in order; -1: there is none.
+int pg_exact_buf(const pg_compilation *c, pg_value v);
+pg_status pg_assign_outputs(pg_compilation *c); // before lowering: outputs and parts of placements
 pg_status pg_check_donations(pg_compilation *c, const int *order, int count);
-pg_status pg_emit_output_copies(pg_compilation *c);          // after lowering
-pg_status pg_place_buffers(pg_compilation *c);               // lifetimes, arena
+pg_status pg_emit_output_copies(pg_compilation *c); // after lowering
+pg_status pg_place_buffers(pg_compilation *c);      // lifetimes, arena
 
 #endif

@@ -1,5 +1,5 @@
-// view.c: how each value of a compilation is read: as a strided view of a buffer, or as one weak number everywhere. Reshapes,
-// transposes, broadcasts, slices and the tensors of a vector cost nothing here.
+// view.c: how each value of a compilation is read: as a strided view of a buffer, or as one weak number everywhere.
+// Reshapes, transposes, broadcasts, slices and the tensors of a vector cost nothing here.
 #include <string.h>
 
 #include "engine/graph/plan.h"
@@ -124,8 +124,8 @@ static pg_status view_of_tensor(pg_compilation *c, const pg_node *n, pg_view *ou
   return PG_OK;
 }
 
-// Strides of the same elements in row-major order under another shape, if they exist: group the dimensions of both shapes
-// into runs with equal products; within a run the source must be evenly strided.
+// Strides of the same elements in row-major order under another shape, if they exist: group the dimensions of both
+// shapes into runs with equal products; within a run the source must be evenly strided.
 static bool reshape_strides(const pg_node *from, const pg_view *view, const pg_node *to, int64_t *stride) {
   int64_t shape[PG_MAX_NDIM], old[PG_MAX_NDIM];
   int nd = 0;
@@ -181,8 +181,8 @@ static pg_status view_of_reshape(pg_compilation *c, const pg_node *n, pg_view *o
 
 typedef pg_status (*view_fn)(pg_compilation *c, const pg_node *n, pg_view *out);
 static const view_fn view_rules[PG_NUM_OPS] = {
-    [PG_OP_FULL] = view_of_full,           [PG_OP_BROADCAST] = view_of_broadcast, [PG_OP_TRANSPOSE] = view_of_transpose,
-    [PG_OP_SLICE] = view_of_slice,         [PG_OP_VIEW] = view_of_tensor,         [PG_OP_RESHAPE] = view_of_reshape,
+    [PG_OP_FULL] = view_of_full,   [PG_OP_BROADCAST] = view_of_broadcast, [PG_OP_TRANSPOSE] = view_of_transpose,
+    [PG_OP_SLICE] = view_of_slice, [PG_OP_VIEW] = view_of_tensor,         [PG_OP_RESHAPE] = view_of_reshape,
 };
 
 pg_status pg_resolve_views(pg_compilation *c) {

@@ -1,0 +1,283 @@
+// test_fuse.c: fusion, placement and both executors against the meaning of a graph. Random graphs are run as one plan
+// and node by node (each node a plan of its own, as eager mode does); every result must have the same bits, for the
+// interpreter and for generated code, for 1, 2 and 3 threads, and when a result takes the place of an input.
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/ops/ops.h"
+#include "tests/c/check.h"
+
+enum { MAX_VALUES = 64 };
+
+static uint64_t state;
+
+static uint32_t roll(uint32_t n) { // 0..n-1
+  state = state * 6364136223846793005u + 1442695040888963407u;
+  return (uint32_t)((state >> 33) % n);
+}
+
+static pg_layout *make_layout(void) {
+  const char *names[] = {"a", "b", "c"};
+  const int ndims[] = {2, 1, 0};
+  const int64_t shapes[3][PG_MAX_NDIM] = {{5, 7}, {4500}, {0}};
+  pg_layout *layout = NULL;
+  if (pg_layout_new(3, names, ndims, shapes, &layout) != PG_OK) abort();
+  return layout;
+}
+
+// ---- random graphs ----
+
+static pg_value pick(const pg_graph *g, pg_dtype dtype, bool vector) {
+  for (int tries = 0; tries < 200; tries++) {
+    pg_value v = (pg_value)roll((uint32_t)pg_graph_size(g));
+    const pg_node *n = pg_at(g, v);
+    if (!n->weak && n->dtype == dtype && (n->layout != NULL) == vector) return v;
+  }
+  return PG_NONE;
+}
+
+static const int unary[] = {PG_OP_NEG, PG_OP_ABS,  PG_OP_TANH, PG_OP_SIGMOID,
+                            PG_OP_SIN, PG_OP_RELU, PG_OP_SIGN, PG_OP_SOFTPLUS};
+static const int binary[] = {PG_OP_ADD, PG_OP_SUB, PG_OP_MUL, PG_OP_MAXIMUM, PG_OP_MINIMUM};
+
+static pg_value weak_factor(pg_graph *g) {
+  if (roll(2)) return pg_number(g, 0.25 * (1 + roll(7)));
+  return pg_op2(g, PG_OP_MUL, g->scalars[roll((uint32_t)g->nscalars)], pg_number(g, 0.5 + roll(3)));
+}
+
+static pg_value random_reduce(pg_graph *g, pg_value x) {
+  const pg_node n = *pg_at(g, x);
+  if (n.layout) return pg_op1(g, roll(2) ? PG_OP_SEGSUM : PG_OP_SEGMAX, x);
+  if (n.ndim == 0) return x;
+  int first = (int)roll((uint32_t)n.ndim), last = first + 1 + (int)roll((uint32_t)(n.ndim - first));
+  pg_attrs attrs = {.n = 2, .a = {first, last}, .flags = 1};
+  x = pg_node_make(g, roll(3) ? PG_OP_SUM : PG_OP_MAX, 1, &x, &attrs, NULL);
+  return roll(2) ? pg_broadcast(g, x, n.ndim, n.shape) : x;
+}
+
+static pg_value random_view(pg_graph *g, pg_value x) {
+  const pg_node n = *pg_at(g, x);
+  if (n.layout) {
+    pg_attrs attrs = {.n = 1, .a = {(int64_t)roll((uint32_t)pg_layout_count(n.layout))}};
+    return pg_node_make(g, PG_OP_VIEW, 1, &x, &attrs, NULL);
+  }
+  if (n.ndim == 0) return x;
+  int perm[PG_MAX_NDIM];
+  int64_t flat = 1;
+  for (int i = 0; i < n.ndim; i++) {
+    perm[i] = n.ndim - 1 - i;
+    flat *= n.shape[i];
+  }
+  pg_attrs attrs = {.n = n.ndim};
+  for (int i = 0; i < n.ndim; i++) {
+    attrs.c[i] = 1;
+    attrs.b[i] = n.shape[i] > 1 ? n.shape[i] - 1 : n.shape[i];
+    attrs.a[i] = n.shape[i] > 1 ? roll(2) : 0;
+  }
+  switch (roll(5)) {
+  case 0:
+    return pg_transpose(g, x, perm);
+  case 1:
+    return pg_reshape(g, x, 1, &flat);
+  case 2:
+    return pg_op1(g, PG_OP_STOP, x);
+  case 3:
+    return pg_node_make(g, PG_OP_SLICE, 1, &x, &attrs, NULL);
+  default: {
+    pg_attrs cat = {.n = 1, .a = {(int64_t)roll((uint32_t)n.ndim)}};
+    return pg_node_make(g, PG_OP_CONCAT, 2, (pg_value[]){x, x}, &cat, NULL);
+  }
+  }
+}
+
+static pg_value random_draw(pg_graph *g, pg_value key, const pg_layout *layout) {
+  pg_attrs attrs = {.n = 2, .a = {3, 5}, .dtype = PG_F32};
+  if (roll(2)) attrs = (pg_attrs){.dtype = PG_F32, .layout = layout};
+  return pg_node_make(g, roll(2) ? PG_OP_NORMAL : PG_OP_UNIFORM, 1, &key, &attrs, NULL);
+}
+
+static pg_value random_node(pg_graph *g, pg_value key, const pg_layout *layout) {
+  bool vector = roll(3) == 0;
+  pg_value x = pick(g, PG_F32, vector), y = pick(g, PG_F32, vector);
+  if (x == PG_NONE || y == PG_NONE) return PG_NONE;
+  switch (roll(10)) {
+  case 0:
+  case 1:
+    return pg_op1(g, unary[roll(sizeof unary / sizeof *unary)], x);
+  case 2:
+  case 3:
+  case 4:
+    return pg_op2(g, binary[roll(sizeof binary / sizeof *binary)], x, y);
+  case 5:
+    return pg_op2(g, PG_OP_MUL, x, weak_factor(g));
+  case 6:
+    return random_reduce(g, x);
+  case 7:
+    return random_view(g, x);
+  case 8:
+    return pg_op3(g, PG_OP_WHERE, pg_op2(g, PG_OP_LT, x, y), x, roll(2) ? y : pg_number(g, 0.5));
+  default:
+    return random_draw(g, key, layout);
+  }
+}
+
+// ---- reference: every node by itself ----
+
+static void run_node(const pg_graph *g, pg_value v, pg_tensor **values, const double *weak) {
+  const pg_node *n = pg_at(g, v);
+  pg_graph *h;
+  if (pg_graph_new(&h) != PG_OK) abort();
+  pg_value in[8];
+  pg_tensor *args[8];
+  double scalars[8];
+  int nargs = 0;
+  for (int i = 0; i < n->nin; i++) {
+    const pg_node *m = pg_at(g, n->in[i]);
+    if (m->weak) {
+      scalars[h->nscalars] = weak[n->in[i]];
+      in[i] = pg_scalar(h);
+      continue;
+    }
+    in[i] = pg_input(h, (pg_dtype)m->dtype, m->ndim, m->shape, m->layout);
+    args[nargs++] = values[n->in[i]];
+  }
+  pg_value out = pg_node_make(h, n->op, n->nin, in, &n->attrs, NULL);
+  pg_plan *plan = NULL;
+  pg_compile_options options = {.executor = PG_EXEC_INTERPRET};
+  CHECK_STATUS(pg_tensor_new((pg_dtype)n->dtype, n->ndim, n->shape, n->layout, &values[v]), PG_OK);
+  CHECK_STATUS(pg_compile(h, 1, &out, &options, &plan), PG_OK);
+  CHECK_STATUS(pg_run(plan, args, scalars, &values[v]), PG_OK);
+  pg_plan_free(plan);
+  pg_graph_free(h);
+}
+
+static void reference(const pg_graph *g, pg_tensor *const *inputs, const double *scalars, pg_tensor **values) {
+  double weak[MAX_VALUES + 8];
+  for (int v = 0; v < pg_graph_size(g); v++) {
+    const pg_node *n = pg_at(g, v);
+    values[v] = NULL;
+    if (n->op == PG_OP_INPUT)
+      values[v] = pg_tensor_retain(inputs[n->attrs.a[0]]);
+    else if (n->op == PG_OP_SCALAR)
+      weak[v] = scalars[n->attrs.a[0]];
+    else if (n->op == PG_OP_NUMBER)
+      weak[v] = n->attrs.x;
+    else if (n->weak) // only products here
+      weak[v] = weak[n->in[0]] * weak[n->in[1]];
+    else
+      run_node(g, v, values, weak);
+  }
+}
+
+static pg_tensor *random_tensor(pg_dtype dtype, int ndim, const int64_t *shape, const pg_layout *layout) {
+  pg_tensor *t = NULL;
+  if (pg_tensor_new(dtype, ndim, shape, layout, &t) != PG_OK) abort();
+  if (dtype == PG_KEY) {
+    pg_key *k = pg_tensor_data(t);
+    for (int64_t i = 0; i < pg_tensor_size(t); i++) k[i] = pg_key_fold(pg_key_seed(state), (uint64_t)i);
+    return t;
+  }
+  float *x = pg_tensor_data(t);
+  if (!layout)
+    for (int64_t i = 0; i < pg_tensor_size(t); i++) x[i] = (float)roll(2001) / 1000.0f - 1.0f;
+  for (int s = 0; layout && s < pg_layout_count(layout); s++)
+    for (int64_t i = 0; i < pg_layout_segment(layout, s)->size; i++)
+      x[pg_layout_segment(layout, s)->offset + i] = (float)roll(2001) / 1000.0f - 1.0f;
+  return t;
+}
+
+static bool run_one_graph(uint64_t seed) {
+  state = seed;
+  pg_layout *layout = make_layout();
+  pg_graph *g = NULL;
+  if (pg_graph_new(&g) != PG_OK) abort();
+  const int64_t shapes[4][PG_MAX_NDIM] = {{3, 5}, {5}, {2, 3, 5}, {300, 40}};
+  const int ndims[4] = {2, 1, 3, 2};
+  pg_tensor *inputs[7];
+  int nin = 0;
+  for (int i = 0; i < 4; i++) {
+    pg_input(g, PG_F32, ndims[i], shapes[i], NULL);
+    inputs[nin++] = random_tensor(PG_F32, ndims[i], shapes[i], NULL);
+  }
+  for (int i = 0; i < 2; i++) {
+    pg_input(g, PG_F32, 0, NULL, layout);
+    inputs[nin++] = random_tensor(PG_F32, 0, NULL, layout);
+  }
+  pg_value key = pg_input(g, PG_KEY, 0, NULL, NULL);
+  inputs[nin++] = random_tensor(PG_KEY, 0, NULL, NULL);
+  pg_scalar(g);
+  pg_scalar(g);
+  const double scalars[2] = {0.3, -1.7};
+  for (int i = 0; i < 400 && pg_graph_size(g) < MAX_VALUES; i++) random_node(g, key, layout);
+  // Results: the last values and a few others; the first vector result takes the place of vector input 4.
+  pg_value outs[8];
+  int donate[8], nout = 0;
+  for (int i = 0; i < 8; i++) {
+    pg_value v = i < 3 ? pg_graph_size(g) - 1 - i : (pg_value)roll((uint32_t)pg_graph_size(g));
+    if (pg_at(g, v)->weak || pg_at(g, v)->dtype == PG_KEY) continue;
+    donate[nout] = -1;
+    outs[nout++] = v;
+  }
+  for (int k = 0, slot = 4; k < nout && slot < 6; k++)
+    if (pg_at(g, outs[k])->layout && pg_at(g, outs[k])->dtype == PG_F32 && roll(2)) donate[k] = slot++;
+  pg_tensor *values[MAX_VALUES + 8];
+  reference(g, inputs, scalars, values);
+  bool ok = true;
+  for (int mode = 0; mode < 4 && ok; mode++) {
+    pg_compile_options options = {.executor = mode == 0 ? PG_EXEC_INTERPRET : PG_EXEC_AUTO, .donate = donate};
+    pg_set_threads(mode ? mode : 1);
+    pg_plan *plan = NULL;
+    if (pg_compile(g, nout, outs, &options, &plan) != PG_OK) {
+      printf("# seed %llu: %s\n", (unsigned long long)seed, pg_last_error());
+      ok = false;
+      break;
+    }
+    for (int again = 0; again < 2; again++) {
+      pg_tensor *in[7], *out[8];
+      for (int i = 0; i < nin; i++) pg_tensor_clone(inputs[i], &in[i]);
+      for (int k = 0; k < nout; k++) {
+        const pg_node *n = pg_at(g, outs[k]);
+        if (donate[k] >= 0)
+          out[k] = pg_tensor_retain(in[donate[k]]);
+        else
+          pg_tensor_new((pg_dtype)n->dtype, n->ndim, n->shape, n->layout, &out[k]);
+      }
+      if (pg_run(plan, in, scalars, out) != PG_OK) ok = false;
+      for (int k = 0; k < nout; k++) {
+        pg_tensor *want = values[outs[k]];
+        if (memcmp(pg_tensor_data(want), pg_tensor_data(out[k]), pg_tensor_bytes(want)) != 0) {
+          printf("# seed %llu: result %d (node %d, %s) differs, mode %d\n", (unsigned long long)seed, k, outs[k],
+                 pg_op_table[pg_at(g, outs[k])->op]->name, mode);
+          ok = false;
+        }
+        pg_tensor_release(out[k]);
+      }
+      for (int i = 0; i < nin; i++) pg_tensor_release(in[i]);
+    }
+    pg_plan_free(plan);
+  }
+  for (int v = 0; v < pg_graph_size(g) && v < MAX_VALUES + 8; v++) pg_tensor_release(values[v]);
+  for (int i = 0; i < nin; i++) pg_tensor_release(inputs[i]);
+  pg_graph_free(g);
+  pg_layout_release(layout);
+  return ok;
+}
+
+static uint64_t first_seed = 20261122;
+static int graphs = 40;
+
+static void random_graphs_give_the_same_bits_however_they_run(void) {
+  printf("# seeds %llu to %llu\n", (unsigned long long)first_seed,
+         (unsigned long long)first_seed + (uint64_t)graphs - 1);
+  int bad = 0;
+  for (int i = 0; i < graphs; i++) bad += !run_one_graph(first_seed + (uint64_t)i);
+  CHECK(bad == 0);
+}
+
+int main(int argc, char **argv) {
+  if (argc > 1) first_seed = strtoull(argv[1], NULL, 10);
+  if (argc > 2) graphs = atoi(argv[2]);
+  CHECK_RUN(random_graphs_give_the_same_bits_however_they_run);
+  return check_result();
+}

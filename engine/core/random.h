@@ -6,9 +6,8 @@
 //                  words (words 0, 1 and 2, 3, the low half first)
 //   f32            element i is word i % 4 of block i / 4; uniform: (word >> 8) 2^-24
 //   f64            element i is 64-bit word i % 2 of block i / 2; uniform: (word >> 11) 2^-53
-//   normal         Box-Muller on the words v, w at an even index and the odd one after it: sqrt(-2 log u) cos(2 pi t)
-//   at
-//                  the even index, sin at the odd one.
+//   normal         Box-Muller on the words v, w at an even index and the odd one after it: sqrt(-2 log u) times
+//                  cos(2 pi t) at the even index and sin(2 pi t) at the odd one.
 //                  f32: u = ((v >> 1) + 1/2) 2^-31 as f32, t = w 2^-32; at most 6.67 in magnitude
 //                  f64: u = ((v >> 12) + 1/2) 2^-52, t = (w >> 10) 2^-54; at most 8.58
 #ifndef PG_CORE_RANDOM_H

@@ -190,7 +190,7 @@ static void normals_f64(const batch *b, int pairs, double *restrict out) {
 
 // ---- draws --------------------------------------------------------------------------------------------------------
 
-// `count` blocks (at most BLOCKS) of one key as 4 count numbers; `out` has room for whole vectors of blocks.
+// `count` blocks of one key as numbers; a multiple of 2 LANES, at most BLOCKS.
 static void draw_blocks_f32(bool normal, pg_key key, uint64_t first, int count, float *out) {
   batch b;
   fill_run(&b, key, first, count, false);
@@ -202,30 +202,38 @@ static void draw_blocks_f64(bool normal, pg_key key, uint64_t first, int count, 
   (normal ? normals_f64 : uniforms_f64)(&b, count, out);
 }
 
+// Blocks that hold n numbers of `per_block` each, in whole pairs of vectors: the loops over them then have no
+// remainder.
+static int blocks_for(int64_t n, int per_block) {
+  int step = 2 * LANES * per_block;
+  return (int)((n + step - 1) / step) * 2 * LANES;
+}
+
+// Whole batches go straight to their place, the ends by way of a buffer.
 static void draw_run_f32(bool normal, pg_key key, uint64_t index, int64_t n, float *out) {
+  enum { PER_BLOCK = 4, SIZE = PER_BLOCK * BLOCKS };
   while (n > 0) {
-    int64_t skip = (int64_t)(index % 4), blocks = smaller(BLOCKS, skip ? 1 : n / 4), done = 4 * blocks;
-    if (skip == 0 && blocks > 0) {
-      draw_blocks_f32(normal, key, index / 4, (int)blocks, out);
+    int64_t skip = (int64_t)(index % PER_BLOCK), done = smaller(SIZE - skip, n);
+    if (done == SIZE) {
+      draw_blocks_f32(normal, key, index / PER_BLOCK, BLOCKS, out);
     } else {
-      float partial[4];
-      draw_blocks_f32(normal, key, index / 4, 1, partial);
-      done = smaller(4 - skip, n);
-      memcpy(out, partial + skip, (size_t)done * sizeof *out);
+      float buffer[SIZE];
+      draw_blocks_f32(normal, key, index / PER_BLOCK, blocks_for(skip + done, PER_BLOCK), buffer);
+      memcpy(out, buffer + skip, (size_t)done * sizeof *out);
     }
     index += (uint64_t)done, out += done, n -= done;
   }
 }
 static void draw_run_f64(bool normal, pg_key key, uint64_t index, int64_t n, double *out) {
+  enum { PER_BLOCK = 2, SIZE = PER_BLOCK * BLOCKS };
   while (n > 0) {
-    int64_t skip = (int64_t)(index % 2), blocks = smaller(BLOCKS, skip ? 1 : n / 2), done = 2 * blocks;
-    if (skip == 0 && blocks > 0) {
-      draw_blocks_f64(normal, key, index / 2, (int)blocks, out);
+    int64_t skip = (int64_t)(index % PER_BLOCK), done = smaller(SIZE - skip, n);
+    if (done == SIZE) {
+      draw_blocks_f64(normal, key, index / PER_BLOCK, BLOCKS, out);
     } else {
-      double partial[2];
-      draw_blocks_f64(normal, key, index / 2, 1, partial);
-      done = 1;
-      out[0] = partial[skip];
+      double buffer[SIZE];
+      draw_blocks_f64(normal, key, index / PER_BLOCK, blocks_for(skip + done, PER_BLOCK), buffer);
+      memcpy(out, buffer + skip, (size_t)done * sizeof *out);
     }
     index += (uint64_t)done, out += done, n -= done;
   }

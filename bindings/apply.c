@@ -16,8 +16,9 @@ typedef struct call {
   const char *name;
   const pg_attrs *attrs;
   int first, n;
-  int ntensors, nlayouts;
+  int ntensors, nscalars, nlayouts;
   bool traced;
+  bool baked;      // numbers are constants of the plan, not run-time scalars
   void **inputs;   // data of the eager tensors in order
   double *scalars; // numbers in order
   uint64_t *words;
@@ -55,14 +56,21 @@ static void add_tensor(call *c, const pg_tensor *t) {
   c->inputs[c->ntensors++] = pg_tensor_data(t);
 }
 
+static void add_number(call *c, double x) {
+  c->words[c->nwords++] = c->baked ? 3 : 1;
+  if (c->baked) memcpy(&c->words[c->nwords++], &x, sizeof x);
+  c->scalars[c->nscalars++] = x;
+}
+
 // Read the operands into the call. Returns the stack index of the first that is neither a tensor nor a number, or 0.
 static int read_operands(lua_State *L, call *c) {
   size_t len = strlen(c->name);
   if (len >= NAME_WORDS * sizeof(uint64_t)) return pgl_error(L, "there is no function named '%s'", c->name);
   memset(c->words, 0, NAME_WORDS * sizeof(uint64_t));
   memcpy(c->words, c->name, len);
+  // x^2 is x*x in a trace, where the exponent is known, and the bits must be the same here.
+  c->baked = strcmp(c->name, "pow") == 0;
   c->nwords = NAME_WORDS;
-  int nscalars = 0;
   for (int i = c->first; i < c->first + c->n; i++) {
     const pgl_tensor *t = pgl_to_tensor(L, i);
     if (t && t->tensor) {
@@ -70,8 +78,7 @@ static int read_operands(lua_State *L, call *c) {
     } else if (t && t->trace) {
       c->traced = true;
     } else if (!t && lua_type(L, i) == LUA_TNUMBER) {
-      c->words[c->nwords++] = 1;
-      c->scalars[nscalars++] = lua_tonumber(L, i);
+      add_number(c, lua_tonumber(L, i));
     } else {
       return i;
     }
@@ -83,9 +90,9 @@ static int read_operands(lua_State *L, call *c) {
 // ---- eager ----
 
 // The value of operand i as an argument of graph g.
-static pg_value declare_operand(lua_State *L, pg_graph *g, int i) {
+static pg_value declare_operand(lua_State *L, const call *c, pg_graph *g, int i) {
   const pgl_tensor *t = pgl_to_tensor(L, i);
-  if (!t) return pg_scalar(g);
+  if (!t) return c->baked ? pg_number(g, lua_tonumber(L, i)) : pg_scalar(g);
   return pg_input(g, pg_tensor_dtype(t->tensor), pg_tensor_ndim(t->tensor), pg_tensor_shape(t->tensor),
                   pg_tensor_layout(t->tensor));
 }
@@ -98,7 +105,7 @@ static pg_status compile_call(lua_State *L, const call *c, pg_plan **plan) {
   if (c->n > FEW) in = pg_alloc((size_t)c->n, sizeof *in);
   pg_status status = in ? PG_OK : PG_ERR_MEMORY;
   if (in) {
-    for (int i = 0; i < c->n; i++) in[i] = declare_operand(L, g, c->first + i);
+    for (int i = 0; i < c->n; i++) in[i] = declare_operand(L, c, g, c->first + i);
     out = pg_call(g, c->name, c->n, in, c->attrs);
   }
   if (out == PG_NONE)

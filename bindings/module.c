@@ -7,10 +7,7 @@
 
 #include <lualib.h>
 
-#if __has_include("bindings/data.h")
 #include "bindings/data.h"
-#define PGL_HAS_DATA 1
-#endif
 #include "bindings/module.h"
 #include "bindings/scripts.h"
 #include "bindings/tensor.h"
@@ -107,10 +104,8 @@ PGL_EXPORT int luaopen_perigee_core(lua_State *L) {
   pgl_open_apply(L);
   pgl_open_trace(L);
   pgl_open_program(L);
-#ifdef PGL_HAS_DATA
   luaopen_perigee_data(L);
   lua_setfield(L, -2, "data");
-#endif
   return 1;
 }
 

@@ -1,0 +1,440 @@
+-- tensor.lua: what tensors can do in Lua, in the fashion of NumPy and PyTorch: methods, functions on pg, creation.
+-- Axes, indices and slices written in Lua count from 1 and negative ones from the end; the engine counts from 0, and so do
+-- integers inside tensors (labels, argmax, indices of take). No mathematics here: everything ends in core.apply.
+local core = require "perigee.core"
+local text = require "perigee.tensor_text"
+
+local apply, is_tensor = core.apply, core.is_tensor
+local methods = core.methods
+local M = {}
+
+local function raise(format, ...)
+  return core.raise(select("#", ...) > 0 and format:format(...) or format)
+end
+
+local function shape_text(x)
+  return text.type(x)
+end
+
+-- ---- axes and shapes ----
+
+-- Axis of a tensor of `ndim` axes, from 1 or negative from the end → from 0.
+local function axis_of(what, axis, ndim, x)
+  local integer = math.tointeger(axis)
+  if not integer then raise("%s: an axis is an integer, got %s", what, tostring(axis)) end
+  if integer == 0 or integer > ndim or integer < -ndim then
+    raise("%s: axis %d is outside 1..%d%s", what, integer, ndim, x and " of " .. shape_text(x) or "")
+  end
+  return integer > 0 and integer - 1 or integer + ndim
+end
+M.axis_of = axis_of
+
+local function check_tensor(what, x)
+  if not is_tensor(x) then raise("%s: a tensor was expected, got %s", what, type(x)) end
+  return x
+end
+
+-- Shapes are given as a table or as numbers.
+local function shape_of(what, first, ...)
+  local shape = first
+  if type(first) == "number" then shape = { first, ... } end
+  if type(shape) ~= "table" then raise("%s: a shape is a table of integers, got %s", what, type(first)) end
+  return shape
+end
+
+-- ---- elementwise functions ----
+
+local elementwise = {
+  "neg", "abs", "sign", "floor", "ceil", "round", "sqrt", "rsqrt", "exp", "expm1", "log", "log1p", "sin", "cos", "tanh",
+  "erf", "sigmoid", "softplus", "relu", "isfinite", "add", "sub", "mul", "div", "pow", "maximum", "minimum",
+  "lt", "le", "gt", "ge", "eq", "ne", "square", "reciprocal", "silu", "log_sigmoid",
+}
+for _, name in ipairs(elementwise) do methods[name] = core.method(name) end
+methods.logical_not, methods.logical_and, methods.logical_or = core.method("not"), core.method("and"), core.method("or")
+
+-- x limited to [low, high]; nil leaves a side open.
+function methods.clip(x, low, high)
+  if low then x = methods.maximum(x, low) end
+  if high then x = methods.minimum(x, high) end
+  return x
+end
+
+-- x where the mask holds, y elsewhere.
+function M.where(mask, x, y)
+  if type(mask) == "boolean" then
+    if mask then return x end
+    return y
+  end
+  return apply("where", nil, mask, x, y)
+end
+
+-- ---- reductions ----
+
+-- Axes of x given as nil (all), a number or a table of numbers, from 0.
+local function axes_of(what, axes, x)
+  check_tensor(what, x)
+  if axes == nil then return {} end
+  if type(axes) == "number" then axes = { axes } end
+  local a, ndim = {}, x.ndim
+  for i, axis in ipairs(axes) do a[i] = axis_of(what, axis, ndim, x) end
+  return a
+end
+
+-- norm is the Euclidean one; any and all are of masks.
+for _, name in ipairs { "sum", "mean", "max", "min", "norm", "any", "all" } do
+  methods[name] = function(x, axes, keepdims)
+    if axes == nil and not keepdims then return apply(name, nil, x) end
+    return apply(name, { a = axes_of(name, axes, x), flags = keepdims and 1 or 0 }, x)
+  end
+end
+
+-- Variance: of a population, or of a sample with correction = 1.
+function methods.var(x, axes, opts)
+  local a = axes_of("var", axes, x)
+  return apply("var", { a = a, flags = opts and opts.keepdims and 1 or 0, x = opts and opts.correction or 0 }, x)
+end
+
+function methods.std(x, axes, opts) return methods.var(x, axes, opts):sqrt() end
+
+-- Sum of products: the inner product of two tensors or vectors.
+methods.dot = core.method("dot")
+
+-- Products of all pairs: [m] and [n] → [m, n].
+methods.outer = core.method("outer")
+
+-- Index (from 0) of the first largest element: along an axis, or of the flattened tensor.
+function methods.argmax(x, axis)
+  check_tensor("argmax", x)
+  if axis == nil then return apply("argmax", nil, x:reshape { x.size }) end
+  local ndim = x.ndim
+  local k = axis_of("argmax", axis, ndim, x)
+  if k == ndim - 1 then return apply("argmax", nil, x) end
+  local perm = {}
+  for i = 0, ndim - 1 do if i ~= k then perm[#perm + 1] = i end end
+  perm[ndim] = k
+  return apply("argmax", nil, apply("transpose", { a = perm }, x))
+end
+
+function methods.argmin(x, axis) return methods.argmax(-x, axis) end
+
+-- ---- shapes ----
+
+-- One extent may be -1: what is left.
+function methods.reshape(x, ...)
+  return apply("reshape", { a = shape_of("reshape", ...) }, check_tensor("reshape", x))
+end
+
+-- Axes [from, to] as one (all by default).
+function methods.flatten(x, from, to)
+  local shape, ndim = x.shape, x.ndim
+  if ndim == 0 then return x:reshape { 1 } end
+  local first, last = axis_of("flatten", from or 1, ndim, x) + 1, axis_of("flatten", to or -1, ndim, x) + 1
+  local result, merged = {}, 1
+  for i, n in ipairs(shape) do
+    if i >= first and i <= last then merged = merged * n end
+    if i < first or i > last then result[#result + 1] = n end
+    if i == last then result[#result + 1] = merged end
+  end
+  return x:reshape(result)
+end
+
+-- x:transpose(): axes reversed; x:transpose{2, 1, 3}: a permutation; x:transpose(1, 2): two axes swapped.
+function methods.transpose(x, first, second)
+  check_tensor("transpose", x)
+  local ndim, a = x.ndim, {}
+  if first == nil then
+    for i = 1, ndim do a[i] = ndim - i end
+  elseif type(first) == "number" then
+    for i = 1, ndim do a[i] = i - 1 end
+    local i, j = axis_of("transpose", first, ndim, x) + 1, axis_of("transpose", second, ndim, x) + 1
+    a[i], a[j] = a[j], a[i]
+  else
+    if #first ~= ndim then raise("transpose: %d axes for %s", #first, shape_text(x)) end
+    for i, axis in ipairs(first) do a[i] = axis_of("transpose", axis, ndim, x) end
+  end
+  return apply("transpose", { a = a }, x)
+end
+
+function methods.t(x)
+  if x.ndim ~= 2 then raise("t: a matrix was expected, got %s", shape_text(x)) end
+  return methods.transpose(x)
+end
+
+-- A new axis of extent 1 at position `axis` of the result.
+function methods.unsqueeze(x, axis)
+  local shape = x.shape
+  table.insert(shape, axis_of("unsqueeze", axis, #shape + 1, x) + 1, 1)
+  return x:reshape(shape)
+end
+
+-- Without axis `axis`, which has extent 1; without all such axes if none is given.
+function methods.squeeze(x, axis)
+  local result, k = {}, axis and axis_of("squeeze", axis, x.ndim, x) + 1
+  for i, n in ipairs(x.shape) do
+    if k == i and n ~= 1 then raise("squeeze: axis %d of %s has extent %d, not 1", axis, shape_text(x), n) end
+    if (k and i ~= k) or (not k and n ~= 1) then result[#result + 1] = n end
+  end
+  return x:reshape(result)
+end
+
+function methods.broadcast_to(x, ...)
+  local shape = shape_of("broadcast_to", ...)
+  return apply("broadcast", { a = shape }, is_tensor(x) and x or M.tensor(x))
+end
+
+-- ---- parts ----
+
+-- {first, last, step} on an axis of extent n, from 1, inclusive, negative from the end → start from 0, length, step.
+local function range_of(range, n, axis, x)
+  local first, last, step = range[1] or 1, range[2] or n, range[3] or 1
+  if first < 0 then first = first + n + 1 end
+  if last < 0 then last = last + n + 1 end
+  if step < 1 then raise("slice: the step on axis %d is %s; it must be positive", axis, tostring(step)) end
+  if first < 1 or last > n or last < first - 1 then
+    raise("slice: {%s, %s} is outside 1..%d on axis %d of %s", tostring(range[1] or 1), tostring(range[2] or n), n, axis,
+      shape_text(x))
+  end
+  return first - 1, (last - first) // step + 1, step
+end
+
+-- One argument per axis: {first, last, step} (inclusive), {} or nothing for the whole axis, an integer to pick one and drop
+-- the axis.
+function methods.slice(x, ...)
+  check_tensor("slice", x)
+  local shape = x.shape
+  local n = select("#", ...)
+  if n > #shape then raise("slice: %d ranges for %s", n, shape_text(x)) end
+  local a, b, c, kept = {}, {}, {}, {}
+  for axis, extent in ipairs(shape) do
+    local range = axis <= n and (select(axis, ...)) or {}
+    local picked = math.type(range) == "integer" and range
+    if picked then range = { picked, picked } end
+    if type(range) ~= "table" then raise("slice: range %d is a %s; {first, last} was expected", axis, type(range)) end
+    if picked and (picked == 0 or picked > extent or picked < -extent) then
+      raise("index %d is outside 1..%d on axis %d of %s", picked, extent, axis, shape_text(x))
+    end
+    a[axis], b[axis], c[axis] = range_of(range, extent, axis, x)
+    if not picked then kept[#kept + 1] = b[axis] end
+  end
+  local part = apply("slice", { a = a, b = b, c = c }, x)
+  return #kept < #shape and part:reshape(kept) or part
+end
+
+-- Entries of x along an axis (the first by default) at indices that count from 0: a tensor of integers, or a table.
+function methods.take(x, indices, axis)
+  check_tensor("take", x)
+  if not is_tensor(indices) then indices = M.tensor(indices, "i64") end
+  return apply("gather", { a = { axis_of("take", axis or 1, x.ndim, x) } }, x, indices)
+end
+methods.gather = methods.take
+
+-- x with updates added at indices (from 0) along an axis.
+function methods.scatter_add(x, indices, updates, axis)
+  return apply("scatter_add", { a = { axis_of("scatter_add", axis or 1, x.ndim, x) } }, x, indices, updates)
+end
+
+-- Tensors side by side along an axis (the first by default).
+function M.concat(list, axis)
+  if type(list) ~= "table" or #list == 0 then raise("concat: a table of tensors was expected") end
+  local first = check_tensor("concat", list[1])
+  return apply("concat", { a = { axis_of("concat", axis or 1, first.ndim, first) } }, table.unpack(list))
+end
+
+-- Tensors of one shape along a new axis (the first by default).
+function M.stack(list, axis)
+  if type(list) ~= "table" or #list == 0 then raise("stack: a table of tensors was expected") end
+  local parts = {}
+  for i, x in ipairs(list) do
+    x = is_tensor(x) and x or M.tensor(x)
+    parts[i] = methods.unsqueeze(x, axis or 1)
+  end
+  return M.concat(parts, axis or 1)
+end
+
+-- ---- matrices and small functions with options ----
+
+methods.matmul = core.method("matmul")
+
+-- Functions along one axis, the last by default.
+local function along_axis(name)
+  return function(x, axis)
+    check_tensor(name, x)
+    return apply(name, { a = { axis_of(name, axis or -1, x.ndim, x) }, n = 1 }, x)
+  end
+end
+for _, name in ipairs { "softmax", "log_softmax" } do methods[name] = along_axis(name) end
+
+-- log(sum(exp(x))) along an axis (the last by default), without overflow.
+function methods.logsumexp(x, axis, keepdims)
+  check_tensor("logsumexp", x)
+  return apply("logsumexp", { a = { axis_of("logsumexp", axis or -1, x.ndim, x) }, flags = keepdims and 1 or 0 }, x)
+end
+
+-- Activations with a parameter.
+function methods.gelu(x, opts) return apply("gelu", { flags = opts and opts.approximate and 1 or 0 }, x) end
+
+function methods.leaky_relu(x, slope) return apply("leaky_relu", { x = slope or 0.01 }, x) end
+
+function methods.elu(x, alpha) return apply("elu", { x = alpha or 1 }, x) end
+
+-- Integers from 0 as rows with a single 1 among n.
+function M.one_hot(labels, n, dtype)
+  return apply("one_hot", { a = { n }, dtype = dtype or "f32" }, check_tensor("one_hot", labels))
+end
+
+-- x [..., n] at indices [...] from 0 along the last axis → [...].
+methods.take_along_last = core.method("take_along_last")
+
+-- ---- dtype and device ----
+
+local dtypes = { f32 = true, f64 = true, i32 = true, i64 = true, u8 = true, bool = true }
+
+-- x as another dtype, or on a device.
+function methods.to(x, where)
+  check_tensor("to", x)
+  if where == "cpu" or where == x.dtype then return x end
+  if dtypes[where] then return apply("cast", { dtype = where }, x) end
+  if type(where) == "string" and where:find("^cuda") then
+    raise("to: no CUDA backend is in this build, so there is no device '%s'", where)
+  end
+  return raise("to: '%s' is neither a dtype (f32, f64, i32, i64, u8, bool) nor a device", tostring(where))
+end
+
+function methods.clone(x)
+  if x.traced then return x end
+  return x:copy()
+end
+
+-- ---- vectors ----
+
+-- A tensor of a vector by its name: a copy, or inside a trace a view.
+function methods.view(x, name)
+  local layout = check_tensor("view", x).layout
+  if not layout then raise("this tensor, %s, is not a vector and has no tensor named '%s'", shape_text(x), tostring(name)) end
+  local i = math.type(name) == "integer" and name or layout:find(name)
+  if not i or not layout[i] then raise("the vector has no tensor named '%s'", tostring(name)) end
+  if x.traced then return apply("view", { a = { i - 1 } }, x) end
+  return x:segment(i)
+end
+
+-- All tensors of a vector: {name = tensor}.
+function methods.unpack(x)
+  local layout, result = check_tensor("unpack", x).layout, {}
+  if not layout then raise("unpack: a vector was expected, got %s", shape_text(x)) end
+  for i = 1, #layout do result[layout[i].name] = methods.view(x, i) end
+  return result
+end
+
+-- A vector from tensors: pg.vector{ {name, tensor}, … }, pg.vector(layout, {tensors…}), or from all numbers in order: pg.vector(layout, flat).
+function M.vector(list, tensors)
+  local layout = list
+  if not core.is_layout(list) then
+    local entries = {}
+    tensors = {}
+    for i, entry in ipairs(list) do
+      if type(entry) ~= "table" or type(entry[1]) ~= "string" or not is_tensor(entry[2]) then
+        raise("vector: entry %d must be {name, tensor}", i)
+      end
+      entries[i], tensors[i] = { entry[1], entry[2].shape }, entry[2]
+    end
+    layout = core.layout(entries)
+  elseif is_tensor(tensors) then
+    return apply("pack_flat", { layout = layout }, tensors)
+  end
+  return apply("pack", { layout = layout }, table.unpack(tensors))
+end
+
+-- The numbers of a vector without pads, [size].
+methods.flat = core.method("flatten_vector")
+
+-- t[i]: entry i of the first axis. theta["1.weight"]: a tensor of a vector. Other names are not there.
+function methods.__index(x, key)
+  if math.type(key) == "integer" then return methods.slice(x, key) end
+  if x.layout and type(key) == "string" and x.layout:find(key) then return methods.view(x, key) end
+  return raise("tensors have no method or property '%s'%s", tostring(key),
+    x.layout and ", and this vector no tensor of that name" or "")
+end
+
+-- ---- creation ----
+
+local function dtype_of(opts, default)
+  local dtype = type(opts) == "table" and opts.dtype or type(opts) == "string" and opts or default
+  if dtype == "cpu" then return default end
+  return dtype
+end
+
+local function first_leaf(x)
+  while type(x) == "table" do x = x[1] end
+  return x
+end
+
+-- pg.tensor{{1, 2}, {3, 4}}: nested tables of numbers or booleans. dtype as a second argument or an option.
+function M.tensor(values, opts)
+  if is_tensor(values) then return opts and methods.to(values, dtype_of(opts)) or values end
+  if type(values) ~= "table" and type(values) ~= "number" and type(values) ~= "boolean" then
+    raise("tensor: numbers or nested tables of numbers were expected, got %s", type(values))
+  end
+  return core.nested(dtype_of(opts, type(first_leaf(values)) == "boolean" and "bool" or "f32"), values)
+end
+
+-- A tensor of this shape (or vector of this layout) filled with one number.
+function M.full(shape, value, opts)
+  local dtype = dtype_of(opts, "f32")
+  if core.is_layout(shape) then return apply("full", { layout = shape, dtype = dtype }, value) end
+  shape = shape_of("full", shape)
+  return apply("full", { a = shape, dtype = dtype }, value)
+end
+
+function M.zeros(shape, opts)
+  if core.tracing() then return M.full(shape, 0, opts) end
+  if core.is_layout(shape) then return core.vector(shape, dtype_of(opts, "f32")) end
+  return core.tensor(dtype_of(opts, "f32"), shape_of("zeros", shape))
+end
+
+function M.ones(shape, opts) return M.full(shape, 1, opts) end
+
+-- Filled tensors of another's shape or layout, and of its dtype unless said otherwise.
+function M.full_like(x, value, opts)
+  check_tensor("full_like", x)
+  return M.full(x.layout or x.shape, value, dtype_of(opts, x.dtype))
+end
+
+function M.zeros_like(x, opts) return M.full_like(x, 0, opts) end
+
+function M.ones_like(x, opts) return M.full_like(x, 1, opts) end
+
+-- pg.arange(n): 0 … n-1. pg.arange(first, last, step): from `first` up to but without `last`. f32 unless a dtype follows.
+function M.arange(...)
+  local args = { ... }
+  local dtype = dtype_of(type(args[#args]) ~= "number" and table.remove(args) or nil, "f32")
+  local first, last, step = 0, args[1], args[3] or 1
+  if #args >= 2 then first, last = args[1], args[2] end
+  if type(last) ~= "number" or step == 0 then raise("arange: numbers and a step other than 0 were expected") end
+  local n = math.max(0, math.ceil((last - first) / step))
+  local index = apply("iota", { a = { n }, b = { 0 }, dtype = dtype })
+  if step ~= 1 then index = index * step end
+  if first ~= 0 then index = index + first end
+  return index
+end
+
+-- n numbers from first to last, both included.
+function M.linspace(first, last, n, opts)
+  local index = apply("iota", { a = { n }, b = { 0 }, dtype = dtype_of(opts, "f32") })
+  return index * ((last - first) / math.max(n - 1, 1)) + first
+end
+
+function M.eye(n, opts)
+  return apply("eye", { a = { n }, dtype = dtype_of(opts, "f32") })
+end
+
+-- ---- as functions ----
+
+core.metatable.__tostring = text.tostring
+core.metatable.__name = "tensor"
+
+for name, method in next, methods do
+  if not M[name] and name ~= "__index" and name ~= "free" and name ~= "unpack" then M[name] = method end
+end
+M.methods, M.dtype_of, M.shape_of, M.check_tensor, M.raise = methods, dtype_of, shape_of, check_tensor, raise
+M.is_tensor = is_tensor
+return M

@@ -1,0 +1,123 @@
+-- builder.lua: tracing a Lua function into a program whose inputs are state slots bound once. A builder is open while
+-- the function runs; what it returns is a program that needs, per step, only its scalars read from tables of numbers
+-- and run().
+
+local core = require "perigee.core"
+
+local builder = {}
+
+local Builder = {}
+Builder.__index = Builder
+
+local Program = {}
+Program.__index = Program
+
+-- Open a trace, call f(b), compile what b:output registered, close the trace. Errors of f pass through unchanged.
+-- options: {executor = …} or nil.
+function builder.trace(f, options)
+  local b = setmetatable({
+    tr = core.trace(), by_tensor = {}, open = {}, bound = {}, getters = {}, outputs = {}, donate = {}, count = 0,
+  }, Builder)
+  local ok, result = pcall(function()
+    f(b)
+    return b:compile(options)
+  end)
+  b.tr:finish()
+  if not ok then
+    error(result, 0)
+  end
+  return result
+end
+
+function Builder:new_input(t)
+  self.count = self.count + 1
+  if t.layout ~= nil then
+    return self.tr:input(t.dtype, t.layout)
+  end
+  return self.tr:input(t.dtype, t.shape)
+end
+
+-- The traced value of an eager tensor that stays bound; the same value for the same tensor.
+function Builder:slot(t)
+  local value = self.by_tensor[t]
+  if not value then
+    value = self:new_input(t)
+    self.by_tensor[t] = value
+    self.bound[self.count] = t
+    self.by_tensor[value] = self.count
+  end
+  return value
+end
+
+-- An input bound by name before a run; `like` gives dtype and shape or layout.
+function Builder:input(name, like)
+  local value = self:new_input(like)
+  self.open[name] = self.count
+  return value
+end
+
+-- A run-time scalar read from values[name] before each run; the same for the same place.
+function Builder:scalar(values, name)
+  for _, getter in ipairs(self.getters) do
+    if getter.values == values and getter.name == name then
+      return getter.value
+    end
+  end
+  local value = self.tr:scalar()
+  self.getters[#self.getters + 1] = { values = values, name = name, value = value }
+  return value
+end
+
+-- Make `value` an output; returns its number. With `slot`, an eager tensor, the output is written into it at the end
+-- of the run. With `into`, the name of an open input, into whatever is bound there.
+function Builder:output(value, slot, into)
+  local k = #self.outputs + 1
+  self.outputs[k] = value
+  if slot then
+    self.donate[k] = self.by_tensor[self:slot(slot)]
+  elseif into then
+    self.donate[k] = self.open[into]
+  end
+  return k
+end
+
+function Builder:compile(options)
+  local program = self.tr:compile(self.outputs, { donate = self.donate, executor = options and options.executor })
+  for i, t in pairs(self.bound) do
+    program:bind(i, t)
+  end
+  local self_program = { program = program, open = self.open, now = {}, values = {}, names = {} }
+  for i, getter in ipairs(self.getters) do
+    self_program.values[i], self_program.names[i] = getter.values, getter.name
+  end
+  return setmetatable(self_program, Program)
+end
+
+-- Bind an open input; nothing happens when the same tensor is bound already.
+function Program:bind(name, tensor)
+  if self.now[name] ~= tensor then
+    self.program:bind(self.open[name], tensor)
+    self.now[name] = tensor
+  end
+end
+
+-- Read the scalars and run.
+function Program:run()
+  local program, values, keys = self.program, self.values, self.names
+  for i = 1, #keys do
+    program:set(i, values[i][keys[i]])
+  end
+  program:run()
+end
+
+-- The tensor of output k that has no slot; the same memory every run.
+function Program:result(k)
+  return self.program:result(k)
+end
+
+-- The generated source, or "" where it is interpreted.
+function Program:source()
+  return self.program:source()
+end
+
+return builder

@@ -1,0 +1,117 @@
+-- correction.lua: corrections replace the statistics of a step by less noisy ones. A correction has a host part,
+-- `refresh`, which runs when due and may take full passes over the data, and a traced part, `correct`, which becomes
+-- part of the step's program.
+
+local core = require "perigee.core"
+local hyper = require "perigee.hyper"
+local names = require "perigee.names"
+local schedule = require "perigee.schedule"
+local statistics = require "perigee.statistics"
+
+local correction = {}
+
+local Correction = {}
+Correction.__index = Correction
+Correction.__name = "perigee.correction"
+
+local DEFINITION = { "name", "hyper", "static", "due", "refresh", "correct", "active" }
+-- Options that every correction has.
+local COMMON = { "every", "start", "mega", "noise" }
+
+local function check_common(owner, given)
+  local mega, noise = given.mega or "full", given.noise or "shared"
+  if mega ~= "full" and (math.type(mega) ~= "integer" or mega < 1) then
+    core.raise(owner .. ": mega is \"full\" or a number of batches")
+  elseif noise ~= "shared" and noise ~= "fresh" then
+    core.raise(owner .. ": noise is \"shared\" or \"fresh\"")
+  end
+  return mega, noise
+end
+
+-- Define a correction.
+--   refresh(s, ctx): plain Lua, runs when due, before the step. ctx.q is the posterior (ctx.q:clone() freezes it),
+--     ctx:full(q) the mean
+--     statistics of a pass over the data (or the mega-batch) at q, ctx.step, ctx.segment, ctx:coin(p). s.x = value
+--       makes a slot: a
+--     frozen posterior, statistics, a tensor or a number, copied in. It is run once beforehand on zeros, to find the
+--       slots.
+--   correct(s, ctx, o) → statistics [, info]: traced. ctx:evaluate(q) gives statistics at q on this batch under this
+--     randomness; ctx.q, ctx.t,
+--     ctx.key. `s.x = e` writes a slot. info is a table of scalars handed to the rule as ctx.info.
+--   due: "every" (each `every` steps from `start`) or a function(ctx) → boolean.
+--   active(values, step): whether the step is corrected at all; default: alpha (and alpha_h), if there is one, is not
+--     0.
+-- Every correction also takes every (default one epoch), start (default 0), mega ("full" or a number of batches) and
+-- noise ("shared": the points of a step see the same noise; "fresh": each its own).
+function correction.define(definition)
+  names.check("pg.correction.define", definition, DEFINITION)
+  if type(definition.name) ~= "string" or type(definition.correct) ~= "function" then
+    core.raise("pg.correction.define needs a name and a correct function")
+  end
+  return function(given)
+    given = given or {}
+    local owner = "correction " .. definition.name
+    local h = hyper.resolve(owner, definition.hyper or {}, given, definition.static, COMMON)
+    local mega, noise = check_common(owner, given)
+    return setmetatable({
+      kind = "correction", name = definition.name, definition = definition, hyper = h,
+      every = given.every or schedule.epochs(1), start = given.start or 0, mega = mega, noise = noise,
+    }, Correction)
+  end
+end
+
+-- Whether a step is corrected. values: of the hyperparameters at this step.
+function Correction:is_active(values, step, units)
+  if step < schedule.resolve_steps(self.start, units) then
+    return false
+  elseif self.definition.active then
+    return self.definition.active(values, step)
+  end
+  return not values.alpha or values.alpha ~= 0 or (values.alpha_h or 0) ~= 0
+end
+
+-- The period of `every` steps, counted from start, that a step is in.
+function Correction:period(step, units)
+  local every = schedule.resolve_steps(self.every, units)
+  if every < 1 then
+    core.raise(("correction %s: every must be at least one step"):format(self.name))
+  end
+  return (step - schedule.resolve_steps(self.start, units)) // every
+end
+
+function correction.is(x)
+  return getmetatable(x) == Correction
+end
+
+function correction.none()
+  return nil
+end
+
+-- SVRG and alpha-SVRG; over the diagonal family, IVON's posterior correction. alpha_h: the strength for h, default
+-- alpha. With alpha = 1 the result at the snapshot is the mean of the pass, exactly, because the subtraction comes
+-- first. prox adds the proximal term alpha (mean.h - old.h) (mean - snapshot) to g; it is off by default, since
+-- Price's estimate of h is too noisy for it.
+correction.svrg = correction.define {
+  name = "svrg",
+  hyper = { alpha = 1, alpha_h = false, prox = false },
+  refresh = function(s, ctx)
+    s.at = ctx.q:clone()
+    s.mean = ctx:full(s.at)
+  end,
+  correct = function(s, ctx, o)
+    local now, old = ctx:evaluate(ctx.q), ctx:evaluate(s.at)
+    local alpha = o.alpha
+    if o.alpha_h then
+      alpha = statistics.map(now, function(_, field)
+        return field == "g" and o.alpha or o.alpha_h
+      end)
+    end
+    local corrected = (now - alpha * old) + alpha * s.mean
+    if o.prox then
+      corrected.g = corrected.g + o.alpha * (s.mean.h - old.h) * (ctx.q.mean - s.at.mean)
+    end
+    return corrected
+  end,
+}
+
+return correction

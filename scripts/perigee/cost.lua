@@ -1,0 +1,46 @@
+-- cost.lua: the cost meter of a run: gradient evaluations per example (one forward and one backward pass of one
+-- example at one parameter point), split by what they were for, and forward-only evaluations. Nothing is estimated:
+-- every program that runs adds what it evaluated.
+
+local cost = {}
+
+local Cost = {}
+Cost.__index = Cost
+Cost.__name = "perigee.cost"
+
+-- Gradients for updates; for full or mega-batch passes; for measurements. Forward: evaluations without a gradient.
+local PURPOSES = { "steps", "passes", "probes", "forward" }
+
+function cost.new()
+  return setmetatable({ steps = 0, passes = 0, probes = 0, forward = 0 }, Cost)
+end
+
+-- Book `examples` evaluations for one of "steps", "passes", "probes" (gradients) or "forward".
+function Cost:add(purpose, examples)
+  self[purpose] = self[purpose] + examples
+end
+
+-- All gradient evaluations per example.
+function Cost:gradients()
+  return self.steps + self.passes + self.probes
+end
+
+-- Write the counts into a flat table of numbers as "cost.steps", …, and read them back.
+function Cost:save(numbers)
+  for _, purpose in ipairs(PURPOSES) do
+    numbers["cost." .. purpose] = self[purpose]
+  end
+end
+
+function Cost:load(numbers)
+  for _, purpose in ipairs(PURPOSES) do
+    self[purpose] = numbers["cost." .. purpose] or 0
+  end
+end
+
+function Cost:__tostring()
+  return ("%d gradients (%d steps, %d passes, %d probes), %d forward"):format(self:gradients(), self.steps, self.passes,
+    self.probes, self.forward)
+end
+
+return cost

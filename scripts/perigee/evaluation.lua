@@ -1,0 +1,100 @@
+-- evaluation.lua: one evaluation inside a trace: sample a point from q, take loss and gradient of the batch there,
+-- edit the gradient by the per-evaluation stages, form the family's statistics. Steps and passes are built from it.
+-- Pure: same point, batch and keys, same bits.
+--
+-- Keys. From the key of a step: noise = fold(key, NOISE, step), examples = fold(key, EXAMPLE, EPOCH or SEGMENT,
+-- number, id). Plain steps use the epoch; corrected steps and their pass the snapshot segment, so that all gradients
+-- of a segment see the same randomness per example. Passes draw noise from fold(key, OUTER, segment, batch).
+
+local core = require "perigee.core"
+local hyper = require "perigee.hyper"
+local posterior = require "perigee.posterior"
+
+local evaluation = {}
+
+local Evaluation = {}
+Evaluation.__index = Evaluation
+
+evaluation.streams = {
+  noise = 1, example = 2, outer = 3, coin = 4, rule = 5, fresh = 6, mega = 7, -- folded into the step's key
+  epoch = 1, segment = 2, -- folded into the stream of examples
+}
+
+-- Fold numbers (plain, or traced scalars) into a key, one after the other.
+function evaluation.fold(key, ...)
+  for i = 1, select("#", ...) do
+    key = core.apply("key_fold", nil, key, (select(i, ...)))
+  end
+  return key
+end
+
+-- An evaluation in builder b of optimizer opt. args: { evaluator, batch (traced), key (traced), noise_key (traced),
+-- stream ("epoch" or "segment"), stream_index (traced scalar), theta (an eager vector that gives dtype and layout),
+-- decay, t }.
+function evaluation.new(b, opt, args)
+  local streams = evaluation.streams
+  local key = evaluation.fold(args.key, streams.example, streams[args.stream], args.stream_index)
+  if args.batch.id then
+    key = core.apply("key_fold", nil, key, args.batch.id)
+  end
+  local function scalar(values, name)
+    return b:scalar(values, name)
+  end
+  local self = setmetatable({
+    opt = opt, evaluator = args.evaluator, batch = args.batch, example_key = key, noise_key = args.noise_key, count = 0,
+    stage_ctx = { t = args.t, weight_decay = args.decay },
+  }, Evaluation)
+  self.family_o = opt.family.hyper:traced(scalar, args.like)
+  self.family_o.weight_decay = args.decay
+  self.stages = {}
+  for i, stage in ipairs(opt.stages.per_evaluation) do
+    self.stages[i] = { stage = stage, o = stage.hyper:traced(scalar, args.like) }
+  end
+  return self
+end
+
+function Evaluation:gradient(theta, k)
+  local key = self.example_key
+  if self.opt.family.samples > 1 then
+    key = core.apply("key_fold", nil, key, k)
+  end
+  local at = core.mark(theta)
+  local loss, aux = self.evaluator:trace_loss(at, self.batch, { train = true, key = key })
+  local g = core.vjp({ loss }, { false }, { at })[1]
+  for _, entry in ipairs(self.stages) do
+    g = entry.stage:apply(g, entry.o, self.stage_ctx)
+  end
+  return loss, g, aux
+end
+
+-- Statistics at q, a traced view. noise_key: default that of the step. The first evaluation's loss and aux stay in
+-- self.loss, self.aux.
+function Evaluation:at(q, noise_key)
+  local stats, loss, aux = self.opt.family:evaluate(q, noise_key or self.noise_key, self.family_o, function(theta, k)
+    return self:gradient(theta, k)
+  end)
+  self.count = self.count + self.opt.family.samples
+  if not self.loss then
+    self.loss, self.aux = loss, aux
+  end
+  return stats
+end
+
+-- A read-only view on traced fields as a posterior; numbers of the family can be read off it.
+function Evaluation:view(owner, values, writable)
+  local o = self.family_o
+  return posterior.view(owner, values, writable or {}, function(name)
+    return o[name]
+  end)
+end
+
+-- The optimizer's weight decay in a trace.
+function evaluation.decay(b, opt, like)
+  local decay = opt.weight_decay
+  if decay.scalar then
+    return b:scalar(decay.values, "decay")
+  end
+  return hyper.spread(decay.given, like)
+end
+
+return evaluation

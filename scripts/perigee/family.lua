@@ -1,0 +1,174 @@
+-- family.lua: families own the posterior q: at which points the loss is evaluated, which statistics come back, how
+-- the precision moves. point: q is the mean; {g}. isotropic: mean with fixed Gaussian noise; {g}. diagonal: IVON's
+-- Gaussian with Hessian diagonal h; {g, h}. Formulas of the diagonal family: Shen et al. 2024 (IVON) and Daheim et
+-- al. 2025 (posterior correction).
+
+local core = require "perigee.core"
+local generic = require "perigee.generic"
+local hyper = require "perigee.hyper"
+local names = require "perigee.names"
+local posterior = require "perigee.posterior"
+local statistics = require "perigee.statistics"
+local vectors = require "perigee.vectors"
+
+local family = {}
+
+local Family = {}
+Family.__index = Family
+Family.__name = "perigee.family"
+
+local DEFINITION = { "name", "hyper", "static", "stats", "init", "sample", "statistics", "update", "check" }
+
+-- Define a family.
+--   init(theta, o) → { mean = theta, … }: eager vectors that make up q; o holds the numbers of step 0
+--   sample(q, key, o) → theta, aux: traced; a point to evaluate at. Its noise comes from key.
+--   statistics(g, aux, q, o) → { g = …, h = … }: traced. stats: the fields it returns, default {"g"}.
+--   update(q, stats, o, ctx): traced; moves the precision by q.h = …; may be nil. ctx has t and weight_decay.
+-- o also holds weight_decay (the prior's precision over ess). The result is called with hyperparameters and `samples`.
+function family.define(definition)
+  names.check("pg.family.define", definition, DEFINITION)
+  for _, need in ipairs { "name", "init", "sample", "statistics" } do
+    if definition[need] == nil then
+      core.raise("pg.family.define needs " .. need)
+    end
+  end
+  return function(given)
+    given = given or {}
+    local owner = "family " .. definition.name
+    local h = hyper.resolve(owner, definition.hyper or {}, given, definition.static, { "samples" })
+    local samples = given.samples or 1
+    if math.type(samples) ~= "integer" or samples < 1 then
+      core.raise(owner .. ": samples is a whole number of at least 1")
+    end
+    if definition.check then
+      definition.check(h.given)
+    end
+    return setmetatable({
+      kind = "family", name = definition.name, definition = definition, hyper = h, samples = samples,
+      stats = definition.stats or { "g" },
+    }, Family)
+  end
+end
+
+-- q for parameters theta, which become q.mean as they are. units: as in schedule.resolve_steps.
+function Family:init(theta, units)
+  local o = {}
+  for k, v in pairs(self.hyper.given) do
+    o[k] = v
+  end
+  for k, v in pairs(self.hyper:evaluate(0, units)) do
+    o[k] = v
+  end
+  local q = self.definition.init(theta, o)
+  local fields = { "mean" }
+  for _, name in ipairs(names.sorted(q)) do
+    if name ~= "mean" then
+      fields[#fields + 1] = name
+    end
+  end
+  return posterior.new(fields, q)
+end
+
+-- Traced: statistics at q, averaged over the samples. gradient(theta, k) → loss, g, aux. Returns statistics, loss,
+-- aux of sample 1.
+function Family:evaluate(q, key, o, gradient)
+  local total, total_loss, first_aux
+  for k = 1, self.samples do
+    local theta, noise = self.definition.sample(q, core.apply("key_fold", nil, key, k), o)
+    local loss, g, aux = gradient(theta, k)
+    local stats = statistics.new(self.definition.statistics(g, noise, q, o))
+    if k == 1 then
+      total, total_loss, first_aux = stats, loss, aux
+    else
+      total, total_loss = total + stats, total_loss + loss
+    end
+  end
+  if self.samples > 1 then
+    total, total_loss = total / self.samples, total_loss / self.samples
+  end
+  return total, total_loss, first_aux
+end
+
+-- Traced: move the precision.
+function Family:update(q, stats, o, ctx)
+  if self.definition.update then
+    self.definition.update(q, stats, o, ctx)
+  end
+end
+
+function family.is(x)
+  return getmetatable(x) == Family
+end
+
+-- q is the mean alone; the loss is evaluated there.
+family.point = family.define {
+  name = "point",
+  init = function(theta)
+    return { mean = theta }
+  end,
+  sample = function(q)
+    return q.mean
+  end,
+  statistics = function(g)
+    return { g = g }
+  end,
+}
+
+-- Gaussian noise of fixed standard deviation sigma around the mean (variational SGD).
+family.isotropic = family.define {
+  name = "isotropic",
+  hyper = { sigma = hyper.required },
+  init = function(theta)
+    return { mean = theta }
+  end,
+  sample = function(q, key, o)
+    return q.mean + o.sigma * generic.normal_like(key, q.mean)
+  end,
+  statistics = function(g)
+    return { g = g }
+  end,
+}
+
+-- One over the standard deviation of q's coordinates.
+local function inverse_sigma(q, o)
+  return generic.sqrt(o.ess * (q.h + o.weight_decay))
+end
+
+-- IVON's diagonal Gaussian: variance 1 / (ess (h + decay)). hess_approx "price": h's statistic is g * noise / sigma,
+-- unbiased for the diagonal of the Hessian of the mean loss; "gradsq": ess * g^2, as the reference has it. noise =
+-- false evaluates at the mean.
+family.diagonal = family.define {
+  name = "diagonal",
+  stats = { "g", "h" },
+  hyper = { ess = hyper.required, h0 = 1, beta2 = 0.99999, hess_approx = "price", noise = true },
+  check = function(o)
+    if o.hess_approx ~= "price" and o.hess_approx ~= "gradsq" then
+      core.raise(("family diagonal: hess_approx is 'price' or 'gradsq', not '%s'"):format(o.hess_approx))
+    elseif not o.noise and o.hess_approx == "price" then
+      core.raise("family diagonal: Price's estimate is a product with the noise; noise = false needs "
+        .. "hess_approx = 'gradsq'")
+    end
+  end,
+  init = function(theta, o)
+    return { mean = theta, h = vectors.full_like(theta, o.h0) }
+  end,
+  sample = function(q, key, o)
+    if not o.noise then
+      return q.mean
+    end
+    local noise = { eps = generic.normal_like(key, q.mean), scale = inverse_sigma(q, o) }
+    return q.mean + noise.eps / noise.scale, noise
+  end,
+  statistics = function(g, noise, _, o)
+    if o.hess_approx == "gradsq" then
+      return { g = g, h = o.ess * (g * g) }
+    end
+    return { g = g, h = g * noise.eps * noise.scale }
+  end,
+  update = function(q, stats, o)
+    local rate, d = 1 - o.beta2, q.h - stats.h
+    q.h = o.beta2 * q.h + rate * stats.h + (0.5 * rate ^ 2) * (d * d / (q.h + o.weight_decay))
+  end,
+}
+
+return family

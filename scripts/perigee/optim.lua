@@ -1,0 +1,89 @@
+-- optim.lua: the usual names, ready-made: each is a cell of family x correction x rule. Options are sorted to the
+-- part that has them; weight_decay, stages and dtype go to the optimizer.
+
+local correction = require "perigee.correction"
+local family = require "perigee.family"
+local names = require "perigee.names"
+local optimizer = require "perigee.optimizer"
+local rule = require "perigee.rule"
+local schedule = require "perigee.schedule"
+
+local optim = {}
+
+local SHARED = { "weight_decay", "stages", "dtype" }
+local SGD = { "lr", "momentum", "dampening", "nesterov" }
+local ADAM = { "lr", "beta1", "beta2", "eps", "amsgrad" }
+local IVON = { "lr", "beta1", "clip_radius", "debias", "rescale_lr" }
+local DIAGONAL = { "ess", "h0", "beta2", "hess_approx", "noise", "samples" }
+local SVRG = { "every", "start", "mega", "alpha", "alpha_h", "prox", "noise" }
+
+local function pick(given, keys)
+  local out = {}
+  for _, k in ipairs(keys) do
+    out[k] = given[k]
+  end
+  return out
+end
+
+-- Build an optimizer from one flat table. parts: { { field, constructor, keys }, … }; `defaults` stand in for what is
+-- not given.
+local function compose(name, given, parts, defaults)
+  given = given or {}
+  local known, spec = { table.unpack(SHARED) }, pick(given, SHARED)
+  for _, part in ipairs(parts) do
+    for _, k in ipairs(part[3]) do
+      known[#known + 1] = k
+    end
+  end
+  names.check("pg.optim." .. name, given, known)
+  local merged = {}
+  for _, k in ipairs(known) do
+    merged[k] = given[k]
+    if merged[k] == nil and defaults then
+      merged[k] = defaults[k]
+    end
+  end
+  for _, part in ipairs(parts) do
+    spec[part[1]] = part[2](pick(merged, part[3]))
+  end
+  return optimizer(spec)
+end
+
+local function define(name, parts, defaults)
+  optim[name] = function(given)
+    return compose(name, given, parts, defaults)
+  end
+end
+
+local sgd, svrg = { "rule", rule.sgd, SGD }, { "correction", correction.svrg, SVRG }
+
+define("sgd", { sgd })
+define("momentum", { sgd }, { momentum = 0.9 })
+define("adam", { { "rule", rule.adam, ADAM } })
+define("adamw", { { "rule", rule.adamw, ADAM } }, { weight_decay = 0.01 })
+define("svrg", { sgd, svrg })
+
+local ivon = { "rule", rule.ivon, IVON }
+local diagonal = { "family", family.diagonal, DIAGONAL }
+define("ivon", { diagonal, ivon })
+-- The correction's noise is an option of the correction here; a diagonal family without noise is composed by
+-- pg.optimizer.
+define("ivon_poco", { { "family", family.diagonal, { "ess", "h0", "beta2", "hess_approx", "samples" } }, ivon, svrg })
+
+-- SVRG with a strength that falls linearly from alpha0 to 0 over the run, constant within a segment (Yin et al. 2025).
+function optim.alpha_svrg(given)
+  given = given or {}
+  local every = given.every or schedule.epochs(1)
+  local rest = {}
+  for k, v in pairs(given) do
+    if k ~= "alpha0" then
+      rest[k] = v
+    end
+  end
+  rest.alpha = rest.alpha or schedule.hold {
+    of = schedule.linear { from = given.alpha0 or 0.75, to = 0, over = schedule.whole_run }, every = every,
+  }
+  return compose("alpha_svrg", rest, { sgd, svrg })
+end
+
+return optim

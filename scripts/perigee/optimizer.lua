@@ -1,0 +1,356 @@
+-- optimizer.lua: optimizer = family x correction x rule, with stages. Owns the traced program of a whole step
+-- (sample, loss and gradient at q and at the snapshot, stages, correction, precision, mean) and the order of things
+-- on the host: schedules, the decision whether this step is corrected, refreshes, one program run. A step commits at
+-- the end of that run.
+
+local core = require "perigee.core"
+local builder = require "perigee.builder"
+local correction = require "perigee.correction"
+local evaluation = require "perigee.evaluation"
+local family = require "perigee.family"
+local memory = require "perigee.memory"
+local names = require "perigee.names"
+local passes = require "perigee.passes"
+local posterior = require "perigee.posterior"
+local rule = require "perigee.rule_class"
+local schedule = require "perigee.schedule"
+local stage = require "perigee.stage"
+local state = require "perigee.state"
+local statistics = require "perigee.statistics"
+local vectors = require "perigee.vectors"
+
+local optimizer = {}
+
+local Optimizer = {}
+Optimizer.__index = Optimizer
+Optimizer.__name = "perigee.optimizer"
+
+local function check_stages(given)
+  names.check("pg.optimizer stages", given, { "per_evaluation", "combined" })
+  local stages = {}
+  for _, place in ipairs { "per_evaluation", "combined" } do
+    stages[place] = given[place] or {}
+    for _, s in ipairs(stages[place]) do
+      if not stage.is(s) then
+        core.raise(("pg.optimizer: stages.%s holds something that is not a stage"):format(place))
+      end
+    end
+  end
+  return stages
+end
+
+local function make(spec)
+  names.check("pg.optimizer", spec, { "weight_decay", "family", "correction", "stages", "rule", "dtype" })
+  if not rule.is(spec.rule) then
+    core.raise("pg.optimizer needs a rule, as pg.rule.sgd { lr = 0.1 }")
+  elseif spec.family and not family.is(spec.family) then
+    core.raise("pg.optimizer: family is not a family, as pg.family.point {}")
+  elseif spec.correction and not correction.is(spec.correction) then
+    core.raise("pg.optimizer: correction is not a correction, as pg.correction.svrg {}")
+  end
+  local decay = spec.weight_decay or 0
+  return setmetatable({
+    family = spec.family or family.point {}, correction = spec.correction, rule = spec.rule, dtype = spec.dtype,
+    stages = check_stages(spec.stages or {}), units = {},
+    weight_decay = {
+      given = decay, scalar = type(decay) == "number" or schedule.is_schedule(decay), values = { decay = 0 },
+    },
+  }, Optimizer)
+end
+
+-- pg.optimizer { weight_decay, family, correction, stages = { per_evaluation, combined }, rule, dtype }.
+-- weight_decay: a number, schedule or pg.per_tensor; the prior of the family and the decay of the rule. family:
+-- default point. correction: default none. dtype: of the parameters; default that of theta.
+setmetatable(optimizer, {
+  __call = function(_, spec)
+    return make(spec)
+  end,
+})
+
+function optimizer.is(x)
+  return getmetatable(x) == Optimizer
+end
+
+-- Say how long an epoch and the run are, in steps, for schedules and periods: { steps_per_epoch =, total_steps = }.
+function Optimizer:configure(units)
+  for _, k in ipairs { "steps_per_epoch", "total_steps" } do
+    self.units[k] = units[k] or self.units[k]
+  end
+end
+
+-- State for parameters theta, which are copied. key: default key of the steps.
+function Optimizer:init(theta, key)
+  local q = self.family:init(vectors.clone(theta, self.dtype), self.units)
+  for _, field in ipairs(self.rule.definition.needs) do
+    if q[field] == nil then
+      core.raise(("rule %s reads q.%s, which family %s does not keep; use pg.family.diagonal"):format(
+        self.rule.name, field, self.family.name))
+    end
+  end
+  local c = self.correction
+  local st = state.new {
+    q = q, rule_slots = self.rule:allocate(q.mean), rule_names = self.rule.slot_names, key = key,
+    memory = c and memory.new("correction " .. c.name),
+  }
+  st.stats = self.family.stats
+  if c and c.definition.refresh then
+    st.passes = passes.probe(self, st)
+  end
+  return st
+end
+
+-- ---- programs ----
+
+local function all_hypers(self)
+  local list = { self.family.hyper, self.rule.hyper }
+  if self.correction then
+    list[#list + 1] = self.correction.hyper
+  end
+  for _, place in ipairs { "per_evaluation", "combined" } do
+    for _, s in ipairs(self.stages[place]) do
+      list[#list + 1] = s.hyper
+    end
+  end
+  return list
+end
+
+local function copy(t)
+  local out = {}
+  for k, v in pairs(t) do
+    out[k] = v
+  end
+  return out
+end
+
+-- Trace the correction: statistics, info, and a function that registers its slots.
+local function trace_correction(self, st, b, eval, fields, shared)
+  local c = self.correction
+  local live = eval:view("ctx.q", copy(fields))
+  local s, register = st.memory:traced_view(b, function(name, values)
+    return eval:view("s." .. name, values)
+  end)
+  local points = 0
+  local ctx = { q = live, t = shared.t, key = shared.key, weight_decay = shared.decay }
+  function ctx.evaluate(_, q)
+    local view = q
+    if not posterior.values(q) then
+      view = copy(fields)
+      view.mean = q
+      view = eval:view("q", view)
+    end
+    local key
+    if c.noise == "fresh" and view ~= live then
+      points = points + 1
+      key = evaluation.fold(eval.noise_key, evaluation.streams.fresh, points)
+    end
+    return eval:at(view, key)
+  end
+  local o = c.hyper:traced(shared.scalar, fields.mean)
+  local stats, info = c.definition.correct(s, ctx, o)
+  if type(stats) == "table" and not statistics.is(stats) then
+    stats = statistics.new(stats)
+  end
+  if not statistics.is(stats) then
+    core.raise(("correct of correction %s must return statistics, not a %s"):format(c.name, type(stats)))
+  end
+  return stats, info, register
+end
+
+-- The program of a whole step. mode: "plain" or "corrected".
+local function build_step(self, st, evaluator, mode, batch)
+  local entry = {}
+  entry.program = builder.trace(function(b)
+    local shared = { t = b:scalar(st.scalars, "t") }
+    function shared.scalar(values, name)
+      return b:scalar(values, name)
+    end
+    local key, traced = b:input("key", evaluator.key), {}
+    traced.batch, entry.bind = evaluator:declare(b, batch)
+    local fields = {}
+    for _, field in ipairs(st.q.fields) do
+      fields[field] = b:slot(st.q[field])
+    end
+    local p, step = fields.mean, b:scalar(st.scalars, "step")
+    shared.decay = evaluation.decay(b, self, p)
+    shared.key = evaluation.fold(key, evaluation.streams.rule, step)
+    local eval = evaluation.new(b, self, {
+      evaluator = evaluator, batch = traced.batch, key = key, like = p, decay = shared.decay, t = shared.t,
+      stream = mode == "plain" and "epoch" or "segment",
+      stream_index = b:scalar(st.scalars, mode == "plain" and "epoch" or "segment"),
+      noise_key = evaluation.fold(key, evaluation.streams.noise, step),
+    })
+    local stats, info, register
+    if mode == "plain" then
+      stats = eval:at(eval:view("q", fields))
+    else
+      stats, info, register = trace_correction(self, st, b, eval, fields, shared)
+    end
+    for _, s in ipairs(self.stages.combined) do
+      stats.g = s:apply(stats.g, s.hyper:traced(shared.scalar, p), eval.stage_ctx)
+    end
+    local q, moved = eval:view("q of family " .. self.family.name, copy(fields), { table.unpack(st.q.fields, 2) })
+    self.family:update(q, stats, eval.family_o, { t = shared.t, weight_decay = shared.decay })
+    local slot_values = {}
+    for _, name in ipairs(st.rule_names) do
+      slot_values[name] = b:slot(st.rule[name])
+    end
+    local ctx = { t = shared.t, key = shared.key, q = q, info = info or {}, weight_decay = shared.decay }
+    local new, written = self.rule:apply(p, stats, slot_values, self.rule.hyper:traced(shared.scalar, p), ctx)
+    entry.loss = b:output(eval.loss)
+    entry.aux = require("perigee.evaluator").register_aux(b, eval.aux)
+    b:output(new, st.q.mean)
+    for _, field in ipairs(moved) do
+      b:output(q[field], st.q[field])
+    end
+    for _, name in ipairs(written) do
+      b:output(slot_values[name], st.rule[name])
+    end
+    if register then
+      register()
+    end
+    entry.evaluations = eval.count
+  end)
+  return entry
+end
+
+-- The program of a mode ("plain", "corrected", "pass") for batches of this signature; traced on first use.
+function Optimizer:program(st, evaluator, mode, batch)
+  local programs = st.programs[evaluator]
+  if not programs then
+    programs = { plain = {}, corrected = {}, pass = {} }
+    st.programs[evaluator] = programs
+  end
+  local signature = evaluator:signature(batch)
+  local entry = programs[mode][signature]
+  if not entry then
+    if mode == "pass" then
+      entry = passes.build_batch(self, st, evaluator, batch)
+    else
+      entry = build_step(self, st, evaluator, mode, batch)
+    end
+    programs[mode][signature] = entry
+  end
+  return entry
+end
+
+-- The programs around pass number `which` of a refresh.
+function Optimizer:frame(st, which)
+  st.frames = st.frames or {}
+  st.frames[which] = st.frames[which] or passes.build_frame(self, st, which)
+  return st.frames[which]
+end
+
+-- Build every program now, so that later steps allocate nothing. batches: a list of batches, or of tables like them
+-- with { dtype =, shape = } for tensors: one for each size that occurs, the usual one first.
+function Optimizer:prepare(st, evaluator, batches)
+  self:evaluate_hypers(0)
+  for _, batch in ipairs(batches) do
+    self:program(st, evaluator, "plain", batch)
+    if self.correction then
+      self:program(st, evaluator, "corrected", batch)
+      if self.correction.definition.refresh and st.passes > 0 then
+        self:program(st, evaluator, "pass", batch)
+      end
+    end
+  end
+  for which = 1, st.passes or 0 do
+    self:frame(st, which)
+  end
+  if st.pass_size == 0 and batches[1] then
+    st.pass_size = evaluator.batch or evaluator:count(batches[1])
+  end
+end
+
+-- ---- a step ----
+
+function Optimizer:evaluate_hypers(step)
+  self.hypers = self.hypers or all_hypers(self)
+  for _, h in ipairs(self.hypers) do
+    h:evaluate(step, self.units)
+  end
+  local decay = self.weight_decay
+  if decay.scalar then
+    decay.values.decay = schedule.value(decay.given, step, self.units)
+  end
+end
+
+local function learn_units(self, st, evaluator, batch)
+  if st.pass_size == 0 then
+    st.pass_size = evaluator.batch or evaluator:count(batch)
+  end
+  local units = self.units
+  units.total_steps = evaluator.total_steps or units.total_steps
+  units.steps_per_epoch = evaluator.steps_per_epoch or units.steps_per_epoch
+  if not units.steps_per_epoch and evaluator.source then
+    units.steps_per_epoch = (evaluator.source.n + st.pass_size - 1) // st.pass_size
+  end
+end
+
+-- Whether the correction's refresh is due before this step.
+local function is_due(self, st, key)
+  local c = self.correction
+  if not c.definition.refresh then
+    return false
+  elseif st.pass then
+    return true
+  end
+  local due = c.definition.due or "every"
+  if type(due) == "function" then
+    local ctx = { step = st.step, segment = st.segment, q = st.q, o = c.hyper.values }
+    function ctx.coin(_, p)
+      return passes.coin(key, st.step, p)
+    end
+    return due(ctx) or st.segment == 0
+  end
+  return c:period(st.step, self.units) ~= st.period
+end
+
+-- Whether the next step is corrected, as far as schedules tell; and the segment its examples' randomness belongs to
+-- (nil: the epoch's).
+function Optimizer:next_segment(st, key)
+  local c = self.correction
+  if not c then
+    return nil
+  end
+  self:evaluate_hypers(st.step)
+  if not c:is_active(c.hyper.values, st.step, self.units) then
+    return nil
+  end
+  return st.segment + (is_due(self, st, key or st.key) and 1 or 0)
+end
+
+-- One step. batch: see evaluator.lua. key: the run's key (the step is folded in), default the state's, then the
+-- evaluator's. hooks: { on_pass = function(st, done, total) → false to stop there; epoch = number }. Returns st,
+-- info: { loss, aux, corrected, refreshed, suspended }; info and its tensors are overwritten by the next step. If a
+-- pass was stopped, info.suspended is true, no step was made, and the next call goes on with the pass.
+function Optimizer:step(st, evaluator, batch, key, hooks)
+  key, hooks = key or st.key or evaluator.key, hooks or {}
+  local info, c, step = st.info, self.correction, st.step
+  learn_units(self, st, evaluator, batch)
+  self:evaluate_hypers(step)
+  local scalars = st.scalars
+  scalars.step, scalars.t = step, step + 1
+  local corrected = c ~= nil and c:is_active(c.hyper.values, step, self.units)
+  info.refreshed, info.suspended, info.corrected = false, false, corrected
+  if corrected and is_due(self, st, key) then
+    if not passes.refresh { opt = self, st = st, evaluator = evaluator, key = key, hooks = hooks } then
+      info.suspended = true
+      return st, info
+    end
+    st.period = c:period(step, self.units)
+    info.refreshed = true
+  end
+  scalars.segment = st.segment
+  scalars.epoch = hooks.epoch or (self.units.steps_per_epoch and step // self.units.steps_per_epoch) or step
+  local entry = self:program(st, evaluator, corrected and "corrected" or "plain", batch)
+  local program = entry.program
+  entry.bind(program, batch)
+  program:bind("key", key)
+  program:run()
+  st.cost:add("steps", evaluator:count(batch) * entry.evaluations)
+  st.step = step + 1
+  info.loss, info.aux = vectors.number(program:result(entry.loss)), entry.aux(program)
+  return st, info
+end
+
+return optimizer

@@ -1,0 +1,212 @@
+-- rule_class.lua: what a rule is: its definition, its state and the standalone use (rule:init, rule:step) that needs
+-- no model. A rule moves the mean: a Lua function over vectors, traced once into one fused program. The ready-made
+-- rules are in rule.lua.
+
+local core = require "perigee.core"
+local branchcheck = require "perigee.branchcheck"
+local builder = require "perigee.builder"
+local hyper = require "perigee.hyper"
+local names = require "perigee.names"
+local per_tensor = require "perigee.per_tensor"
+local slots = require "perigee.slots"
+local statistics = require "perigee.statistics"
+
+local rule = {}
+
+local getinfo = debug.getinfo -- recipes have no debug library
+
+local Rule = {}
+Rule.__index = Rule
+Rule.__name = "perigee.rule"
+
+local DEFINITION = { "name", "state", "hyper", "static", "update", "needs", "variant" }
+local PRIVATE = {} -- key of a state table under which a standalone state keeps its programs
+
+local function instantiate(definition, given)
+  local owner = "rule " .. definition.name
+  local h = hyper.resolve(owner, definition.hyper, given, definition.static)
+  local self = setmetatable({ kind = "rule", name = definition.name, definition = definition, hyper = h }, Rule)
+  if definition.variant then
+    self.variant = definition.variant(h.given)
+  end
+  local state = definition.state
+  if type(state) == "function" then
+    state = state(h.given)
+  end
+  self.slots = slots.declare(state)
+  self.slot_names = {}
+  for i, slot in ipairs(self.slots) do
+    self.slot_names[i] = slot.name
+    self.per_tensor = self.per_tensor or per_tensor.is(slot.init)
+  end
+  return self
+end
+
+-- Define a rule. name: for messages and state names. state: slots, as { "m" } (vectors of zeros) or { m = 0, d =
+-- pg.per_tensor(0), n = pg.scalar(0) }, or a function of the hyperparameters that returns this. hyper: names and
+-- defaults; numbers are run-time scalars (a schedule may be given), booleans and strings are static, as are the names
+-- in `static`. update(p, stats, s, o, ctx) → new p: traced; ctx has t (step + 1), key, q, info, weight_decay. needs:
+-- fields of q it reads beyond the mean, as {"h"}. variant(o) → table of further statics for `o`, derived from the
+-- given values. The result is the rule with its defaults; call it with a table for others: local r = signum { lr =
+-- 0.1 }.
+function rule.define(definition)
+  names.check("pg.rule.define", definition, DEFINITION)
+  if type(definition.name) ~= "string" or type(definition.update) ~= "function" then
+    core.raise("pg.rule.define needs a name and an update function")
+  end
+  local info = getinfo(definition.update, "S")
+  local full = {
+    name = definition.name, state = definition.state or {}, hyper = definition.hyper or {},
+    static = definition.static or {}, update = definition.update, needs = definition.needs or {},
+    variant = definition.variant, checked = {}, location = ("%s:%d"):format(info.short_src, info.linedefined),
+  }
+  local self = instantiate(full, {})
+  if not info.short_src:find("perigee]rule.lua", 1, true) then
+    branchcheck.check(self) -- the ready-made rules are checked when first used
+  end
+  return self
+end
+
+function Rule:__call(given)
+  return instantiate(self.definition, given or {})
+end
+
+-- The same rule with some hyperparameters replaced.
+function Rule:with(given)
+  local merged = {}
+  for k, v in pairs(self.hyper.given) do
+    merged[k] = v
+  end
+  for k, v in pairs(given) do
+    merged[k] = v
+  end
+  return instantiate(self.definition, merged)
+end
+
+-- Call update on traced, eager or plain values. values: slot name → value, written in place. Returns the new mean and
+-- the names of the slots written.
+function Rule:apply(p, stats, values, o, ctx)
+  if self.variant then
+    for k, v in pairs(self.variant) do
+      o[k] = v
+    end
+  end
+  local layout = self.per_tensor and core.is_tensor(p) and p.layout or nil
+  local view, written = slots.view("rule " .. self.name, values, self.slot_names, nil, layout)
+  local new = self.definition.update(p, stats, view, o, ctx)
+  if new == nil then
+    core.raise(("%s: update of rule %s returned nothing; it returns the new parameters"):format(
+      self.definition.location, self.name))
+  end
+  return new, written
+end
+
+-- Memory for the slots: name → tensor.
+function Rule:allocate(theta)
+  branchcheck.check(self)
+  local state = {}
+  for _, slot in ipairs(self.slots) do
+    state[slot.name] = slots.allocate(slot, theta)
+  end
+  return state
+end
+
+-- Standalone use: state for parameters theta. o: hyperparameters that differ from the rule's own, and weight_decay
+-- (default 0).
+function Rule:init(theta, o)
+  local given, decay = {}, 0
+  for k, v in pairs(o or {}) do
+    if k == "weight_decay" then
+      decay = v
+    else
+      given[k] = v
+    end
+  end
+  local self_with = next(given) and self:with(given) or self
+  local state = self_with:allocate(theta)
+  state[PRIVATE] = { rule = self_with, decay = decay, programs = {}, numbers = {} }
+  return state
+end
+
+-- Build the program of one standalone step; `extra` as in Rule:step.
+local function build(private, theta, stats, state, extra)
+  local self = private.rule
+  return builder.trace(function(b)
+    local numbers = private.numbers
+    local function scalar(values, name)
+      return b:scalar(values, name)
+    end
+    local p = b:slot(theta)
+    local traced = {}
+    for _, field in ipairs(statistics.fields(stats)) do
+      traced[field] = b:input(field, stats[field])
+    end
+    local q = { mean = p }
+    for _, k in ipairs(names.sorted(extra.q or {})) do
+      local v = extra.q[k]
+      if k ~= "mean" then
+        q[k] = type(v) == "number" and b:scalar(numbers, "q." .. k) or b:input("q." .. k, v)
+      end
+    end
+    local decay = private.decay
+    local ctx = {
+      t = b:scalar(numbers, "t"), q = q, info = extra.info or {},
+      weight_decay = type(decay) == "number" and b:scalar(numbers, "decay") or hyper.spread(decay, p),
+      key = extra.key and b:input("key", extra.key),
+    }
+    local values = {}
+    for _, name in ipairs(self.slot_names) do
+      values[name] = b:slot(state[name])
+    end
+    local new, written = self:apply(p, statistics.new(traced), values, self.hyper:traced(scalar, p), ctx)
+    b:output(new, theta)
+    for _, name in ipairs(written) do
+      b:output(values[name], state[name])
+    end
+  end)
+end
+
+-- Standalone use: apply one update in place. stats: { g = vector, … }; step is 0-based; extra: { q = { h =, h0 =, …
+-- }, key =, info = } for rules that read them. Returns theta and state.
+function Rule:step(theta, stats, state, step, extra) -- luacheck: ignore self
+  extra = extra or {}
+  local private = state[PRIVATE]
+  stats = statistics.new(stats)
+  local signature = table.concat(statistics.fields(stats), ",")
+  local program = private.programs[signature]
+  private.rule.hyper:evaluate(step)
+  private.numbers.t = step + 1
+  private.numbers.decay = type(private.decay) == "number" and private.decay or 0
+  for k, v in pairs(extra.q or {}) do
+    if type(v) == "number" then
+      private.numbers["q." .. k] = v
+    end
+  end
+  if not program then
+    program = build(private, theta, stats, state, extra)
+    private.programs[signature] = program
+  end
+  for _, field in ipairs(statistics.fields(stats)) do
+    program:bind(field, stats[field])
+  end
+  for k, v in pairs(extra.q or {}) do
+    if type(v) ~= "number" and k ~= "mean" then
+      program:bind("q." .. k, v)
+    end
+  end
+  if extra.key then
+    program:bind("key", extra.key)
+  end
+  program:run()
+  return theta, state
+end
+
+function Rule:__tostring()
+  return "rule " .. self.name
+end
+
+function rule.is(x)
+  return getmetatable(x) == Rule
+end
+
+return rule

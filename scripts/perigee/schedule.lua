@@ -1,0 +1,221 @@
+-- schedule.lua: numbers that change over a run. A schedule is a number, a function of the step, or one of the
+-- ready-made ones here; all are evaluated on the host before each step, with the 0-based step, in f64, so they never
+-- recompile anything. Durations are whole steps: a number, pg.steps(n), pg.epochs(n) or pg.whole_run; the last two
+-- are turned into steps when the run knows how long an epoch and the run are.
+
+local core = require "perigee.core"
+local names = require "perigee.names"
+
+local schedule = {}
+
+local Duration = {}
+Duration.__index = Duration
+Duration.__name = "perigee.duration"
+
+local Schedule = {}
+Schedule.__index = Schedule
+Schedule.__name = "perigee.schedule"
+
+-- n epochs of ceil(examples / batch) steps each. n may be a fraction; the product is rounded to the nearest step.
+function schedule.epochs(n)
+  return setmetatable({ unit = "epochs", n = n }, Duration)
+end
+
+function schedule.steps(n)
+  return setmetatable({ unit = "steps", n = n }, Duration)
+end
+
+-- The number of steps of the run.
+schedule.whole_run = setmetatable({ unit = "run", n = 1 }, Duration)
+
+function Duration:__mul(other)
+  if getmetatable(self) ~= Duration then
+    self, other = other, self
+  end
+  return setmetatable({ unit = self.unit, n = self.n * other }, Duration)
+end
+
+function Duration:__tostring()
+  return self.unit == "run" and "whole_run" or ("%s(%.17g)"):format(self.unit, self.n)
+end
+
+local function round(x)
+  return math.floor(x + 0.5)
+end
+
+-- A duration in steps. `units` is { steps_per_epoch =, total_steps = }; a missing one that is needed is an error.
+function schedule.resolve_steps(duration, units)
+  if type(duration) == "number" then
+    return round(duration)
+  end
+  if getmetatable(duration) ~= Duration then
+    core.raise("a duration is a number of steps, pg.steps(n), pg.epochs(n) or pg.whole_run, not a " .. type(duration))
+  end
+  if duration.unit == "steps" then
+    return round(duration.n)
+  elseif duration.unit == "epochs" then
+    local per_epoch = units and units.steps_per_epoch
+    if not per_epoch then
+      core.raise("pg.epochs: the length of an epoch is not known (the evaluator needs a source, or steps_per_epoch)")
+    end
+    return round(duration.n * per_epoch)
+  end
+  local total = units and units.total_steps
+  if not total then
+    core.raise("pg.whole_run: the length of the run is not known here (the evaluator needs total_steps)")
+  end
+  return round(duration.n * total)
+end
+
+function schedule.is_duration(x)
+  return getmetatable(x) == Duration
+end
+
+-- True for what may stand where a number may change over the run: a function or a ready-made schedule.
+function schedule.is_schedule(x)
+  return type(x) == "function" or getmetatable(x) == Schedule
+end
+
+-- The value of a number, function or schedule at a step.
+function schedule.value(x, step, units)
+  if type(x) == "number" then
+    return x
+  end
+  local v
+  if type(x) == "function" then
+    v = x(step)
+  else
+    v = x.at(step, units)
+  end
+  if type(v) ~= "number" then
+    core.raise(("a schedule returned a %s instead of a number at step %d"):format(type(v), step))
+  end
+  return v
+end
+
+-- Schedules answer calls too: s(step) or s(step, units).
+function Schedule:__call(step, units)
+  return self.at(step, units)
+end
+
+function Schedule:__tostring()
+  return self.text
+end
+
+local function describe(name, spec)
+  local parts = {}
+  for _, k in ipairs(names.sorted(spec)) do
+    local v = spec[k]
+    parts[#parts + 1] = ("%s = %s"):format(tostring(k), type(v) == "number" and ("%.17g"):format(v) or tostring(v))
+  end
+  return ("%s { %s }"):format(name, table.concat(parts, ", "))
+end
+
+local function make(name, spec, at)
+  return setmetatable({ at = at, text = describe(name, spec) }, Schedule)
+end
+
+local function need(name, spec, field)
+  if spec[field] == nil then
+    core.raise(("pg.schedule.%s needs '%s'"):format(name, field))
+  end
+  return spec[field]
+end
+
+function schedule.constant(x)
+  return make("constant", { x }, function()
+    return x
+  end)
+end
+
+-- From `from` at step `start` (default 0) to `to` at step start + over; constant outside.
+function schedule.linear(spec)
+  names.check("pg.schedule.linear", spec, { "from", "to", "over", "start" })
+  local from, to, over = need("linear", spec, "from"), need("linear", spec, "to"), need("linear", spec, "over")
+  return make("linear", spec, function(step, units)
+    local length = schedule.resolve_steps(over, units)
+    local done = step - schedule.resolve_steps(spec.start or 0, units)
+    if done <= 0 then
+      return from
+    elseif done >= length then
+      return to
+    end
+    return from + (to - from) * (done / length)
+  end)
+end
+
+-- Linear warm-up over `warmup` steps, (step + 1) / warmup of `peak`, then half a cosine from `peak` down to `floor`
+-- at step `total` (default: the whole run), then `floor`.
+function schedule.cosine(spec)
+  names.check("pg.schedule.cosine", spec, { "peak", "warmup", "total", "floor" })
+  local peak, floor = need("cosine", spec, "peak"), spec.floor or 0
+  return make("cosine", spec, function(step, units)
+    local warmup = schedule.resolve_steps(spec.warmup or 0, units)
+    local total = schedule.resolve_steps(spec.total or schedule.whole_run, units)
+    if step < warmup then
+      return peak * (step + 1) / warmup
+    elseif step >= total then
+      return floor
+    end
+    return floor + (peak - floor) * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (total - warmup)))
+  end)
+end
+
+-- `from` times `factor` for each `every` steps passed, or for each of the steps in `at` that is reached.
+function schedule.step(spec)
+  names.check("pg.schedule.step", spec, { "from", "factor", "every", "at" })
+  local from, factor = need("step", spec, "from"), need("step", spec, "factor")
+  if (spec.every == nil) == (spec.at == nil) then
+    core.raise("pg.schedule.step needs either 'every' or 'at'")
+  end
+  return make("step", spec, function(step, units)
+    local drops = 0
+    if spec.every then
+      drops = step // schedule.resolve_steps(spec.every, units)
+    else
+      for _, at in ipairs(spec.at) do
+        drops = drops + (step >= schedule.resolve_steps(at, units) and 1 or 0)
+      end
+    end
+    return from * factor ^ drops
+  end)
+end
+
+-- { { value, until }, …, { value } }: each value holds before its step `until`; the last one to the end. Values may
+-- be schedules.
+function schedule.piecewise(pieces)
+  for i, piece in ipairs(pieces) do
+    if i < #pieces and piece[2] == nil then
+      core.raise("pg.schedule.piecewise: every piece but the last needs the step at which it ends")
+    end
+  end
+  return make("piecewise", { #pieces .. " pieces" }, function(step, units)
+    for i, piece in ipairs(pieces) do
+      if i == #pieces or step < schedule.resolve_steps(piece[2], units) then
+        return schedule.value(piece[1], step, units)
+      end
+    end
+  end)
+end
+
+-- `after` (a number or schedule) scaled by (step + 1) / over during the first `over` steps.
+function schedule.warmup(spec)
+  names.check("pg.schedule.warmup", spec, { "over", "after" })
+  local over, after = need("warmup", spec, "over"), need("warmup", spec, "after")
+  return make("warmup", spec, function(step, units)
+    local length = schedule.resolve_steps(over, units)
+    return schedule.value(after, step, units) * math.min(1, (step + 1) / math.max(1, length))
+  end)
+end
+
+-- The value that `of` has at the first step of each period of `every` steps: constant within a segment of SVRG.
+function schedule.hold(spec)
+  names.check("pg.schedule.hold", spec, { "of", "every" })
+  local of, every = need("hold", spec, "of"), need("hold", spec, "every")
+  return make("hold", spec, function(step, units)
+    local length = schedule.resolve_steps(every, units)
+    return schedule.value(of, step - step % length, units)
+  end)
+end
+
+return schedule

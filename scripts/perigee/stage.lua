@@ -1,0 +1,68 @@
+-- stage.lua: stages edit a gradient in one of two named places of an optimizer: `per_evaluation` (each gradient
+-- alike, at every point where one is taken) and `combined` (once, after the correction). They are traced into the
+-- step's program.
+
+local core = require "perigee.core"
+local generic = require "perigee.generic"
+local hyper = require "perigee.hyper"
+local names = require "perigee.names"
+
+local stage = {}
+
+local Stage = {}
+Stage.__index = Stage
+Stage.__name = "perigee.stage"
+
+-- Define a stage. apply(g, o, ctx) → g, traced; ctx has t, weight_decay. hyper and static as in pg.rule.define. The
+-- result is called with a table of hyperparameters and gives the stage.
+function stage.define(definition)
+  names.check("pg.stage.define", definition, { "name", "hyper", "static", "apply" })
+  if type(definition.name) ~= "string" or type(definition.apply) ~= "function" then
+    core.raise("pg.stage.define needs a name and an apply function")
+  end
+  return function(given)
+    local h = hyper.resolve("stage " .. definition.name, definition.hyper or {}, given or {}, definition.static)
+    return setmetatable({ kind = "stage", name = definition.name, definition = definition, hyper = h }, Stage)
+  end
+end
+
+function Stage:apply(g, o, ctx)
+  return self.definition.apply(g, o, ctx)
+end
+
+function stage.is(x)
+  return getmetatable(x) == Stage
+end
+
+-- As torch.nn.utils.clip_grad_norm_: g times min(1, max_norm / (norm + 1e-6)).
+local function scale_to(norm, limit)
+  return generic.minimum(limit / (norm + 1e-6), 1)
+end
+
+local clip = stage.define {
+  name = "clip",
+  hyper = { norm = false, value = false, per_tensor = false },
+  apply = function(g, o)
+    if o.value then
+      g = generic.clip(g, -o.value, o.value)
+    end
+    if o.per_tensor then
+      g = g * scale_to(g:per_tensor():norm(), o.per_tensor)
+    end
+    if o.norm then
+      g = g * scale_to(generic.norm(g), o.norm)
+    end
+    return g
+  end,
+}
+
+-- Clipping: { norm = c }: the norm of the whole vector to c; { per_tensor = c }: the norm of each tensor; { value = c
+-- }: each coordinate to [-c, c]. Several may be given; they act in the order value, per_tensor, norm.
+function stage.clip(given)
+  if not (given.norm or given.value or given.per_tensor) then
+    core.raise("pg.stage.clip needs norm, value or per_tensor")
+  end
+  return clip(given)
+end
+
+return stage

@@ -1,0 +1,44 @@
+-- vectors.lua: flat vectors of parameters as the optimizer handles them: making, copying, reading single numbers; and
+-- pg.scalar, which declares a state slot of one number.
+
+local core = require "perigee.core"
+
+local vectors = {}
+
+-- A zero vector of theta's layout. dtype: default theta's.
+function vectors.zeros_like(theta, dtype)
+  return core.vector(theta.layout, dtype or theta.dtype)
+end
+
+-- A copy in memory of its own, cast where dtype differs.
+function vectors.clone(x, dtype)
+  if dtype and dtype ~= x.dtype then
+    return core.apply("cast", { dtype = dtype }, x)
+  end
+  return x:copy()
+end
+
+-- A vector of theta's layout filled with one number; pads stay 0.
+function vectors.full_like(theta, x)
+  return core.apply("full", { layout = theta.layout, dtype = theta.dtype }, x)
+end
+
+-- The number in a 0-d tensor.
+function vectors.number(t)
+  return t:data_read(0)
+end
+
+local Scalar = {}
+Scalar.__index = Scalar
+Scalar.__name = "perigee.scalar"
+
+-- One number, as a state slot.
+function vectors.scalar(value)
+  return setmetatable({ value = value or 0 }, Scalar)
+end
+
+function vectors.is_scalar(x)
+  return getmetatable(x) == Scalar
+end
+
+return vectors

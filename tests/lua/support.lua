@@ -1,0 +1,68 @@
+-- support.lua: what the optimizer's specs share: finding the built module, making vectors from lists, comparing numbers.
+
+assert(_VERSION == "Lua 5.4", "run the tests as: lua5.4 /usr/bin/busted (this is " .. _VERSION .. ")")
+package.cpath = package.cpath .. ";build/?.so"
+
+local pg = require "perigee"
+local core = require "perigee.core"
+
+local support = { pg = pg, core = core }
+
+-- A layout of tensors named t1, t2, … of these shapes.
+function support.layout(shapes)
+  local entries = {}
+  for i, shape in ipairs(shapes) do
+    entries[i] = { "t" .. i, shape }
+  end
+  return core.layout(entries)
+end
+
+-- A vector from one flat list per tensor.
+function support.vector(layout, dtype, lists)
+  local v = core.vector(layout, dtype)
+  for i, list in ipairs(lists) do
+    for k, x in ipairs(list) do
+      v:data_write(layout[i].offset + k - 1, x)
+    end
+  end
+  return v
+end
+
+-- A vector of one tensor from a flat list.
+function support.flat(dtype, list)
+  return support.vector(support.layout { { #list } }, dtype, { list })
+end
+
+-- The largest difference between two lists (b may be nested per tensor), absolute below 1, relative above.
+function support.difference(a, b)
+  local flat = {}
+  for _, x in ipairs(b) do
+    if type(x) == "table" then
+      table.move(x, 1, #x, #flat + 1, flat)
+    else
+      flat[#flat + 1] = x
+    end
+  end
+  assert(#a == #flat, ("%d against %d numbers"):format(#a, #flat))
+  local worst = 0
+  for i, x in ipairs(a) do
+    local d = math.abs(x - flat[i]) / math.max(1, math.abs(flat[i]))
+    worst = d ~= d and math.huge or math.max(worst, d)
+  end
+  return worst
+end
+
+-- Numbers from a fixed stream, standard-normal-like, for test problems.
+function support.stream(seed)
+  local state = seed
+  return function()
+    local sum = 0
+    for _ = 1, 12 do
+      state = (state * 1103515245 + 12345) % 2147483648
+      sum = sum + state / 2147483648
+    end
+    return sum - 6
+  end
+end
+
+return support

@@ -1,26 +1,28 @@
 -- check.lua: `perigee check` and `perigee emit`: a recipe run for a few steps to look at it. Check asks whether the
--- recipe's own method repeats: three steps, save, load, three steps against six at once; and whether its correction does
--- what a correction must. Emit prints the C its steps become.
+-- recipe's own method repeats: three steps, save, load, three steps against six at once; and whether its correction
+-- does what a correction must. Emit prints the C its steps become.
 
 local builder = require "perigee.builder"
-local files = require "perigee.files"
+local files = require("perigee.core").data
 local names = require "perigee.names"
 
 local check = {}
 
 local STEPS = 3
 
+local function remove_tree(path)
+  local found = files.stat(path)
+  if found and found.type == "directory" then
+    for _, name in ipairs(files.list(path)) do remove_tree(path .. "/" .. name) end
+  end
+  files.remove(path)
+end
+
 -- A directory of its own below the run root, and the function that removes it.
 local function scratch_directory(flags)
-  local root = flags.runs or "runs"
-  files.make_directories(root)
-  for i = 1, 10000 do
-    local path = ("%s/.check-%d"):format(root, i)
-    if files.make_directory(path) then
-      return path, function() files.remove_tree(path) end
-    end
-  end
-  error(("no free name below %s"):format(root), 0)
+  local path = ("%s/.check-%d"):format(flags.runs or "runs", files.pid())
+  files.mkdir(path)
+  return path, function() remove_tree(path) end
 end
 
 local function newest(directory)
@@ -29,12 +31,12 @@ local function newest(directory)
 end
 
 local function same_file(a, b)
-  return a ~= nil and b ~= nil and files.exists(a) and files.exists(b) and files.read(a) == files.read(b)
+  return a ~= nil and b ~= nil and files.exists(a) and files.exists(b) and files.read_file(a) == files.read_file(b)
 end
 
 -- The first line in which two metrics files differ, for a person.
 local function first_difference(a, b)
-  local left, right = files.read(a), files.read(b)
+  local left, right = files.read_file(a), files.read_file(b)
   local next_right = right:gmatch("([^\n]*)\n")
   for line in left:gmatch("([^\n]*)\n") do
     local other = next_right()

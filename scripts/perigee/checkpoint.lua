@@ -6,10 +6,8 @@
 -- A leaf's name is its path, "opt/mean"; "~" and "/" inside a key are "~0" and "~1", and a whole number as key is "#7".
 
 local core = require "perigee.core"
-local files = require "perigee.files"
-local json = require "perigee.json"
+local data = core.data
 local names = require "perigee.names"
-local safetensors = require "perigee.safetensors"
 
 local checkpoint = {}
 
@@ -31,6 +29,12 @@ local function unescape_key(text)
   return (text:gsub("^~2", "#"):gsub("~1", "/"):gsub("~0", "~"))
 end
 
+-- A string as text that safetensors metadata can hold.
+local function encode_string(text)
+  if utf8.len(text) and not text:find("\0", 1, true) then return "s" .. text end
+  return "x" .. text:gsub(".", function(c) return ("%02x"):format(c:byte()) end)
+end
+
 local function encode_number(x)
   if math.type(x) == "integer" then return ("i%d"):format(x) end
   if x ~= x then return "nnan" end
@@ -45,7 +49,21 @@ local function decode_scalar(text)
     if body == "nan" then return 0 / 0 elseif body == "inf" then return math.huge end
     return body == "-inf" and -math.huge or tonumber(body)
   end
+  if kind == "x" then return (body:gsub("%x%x", function(hex) return string.char(tonumber(hex, 16)) end)) end
   if kind == "s" then return body elseif kind == "b" then return body == "true" end
+end
+
+-- Values that save themselves, as an optimizer's state does: value:tensors() → list of { name, tensor },
+-- value:numbers() → name → number, value:load(name → tensor, name → number).
+local function is_saving(value)
+  local meta = getmetatable(value)
+  return type(meta) == "table" and type(value.tensors) == "function" and type(value.numbers) == "function"
+end
+
+local function saved_parts(value)
+  local tensors = {}
+  for _, entry in ipairs(value:tensors()) do tensors[entry[1]] = entry[2] end
+  return { tensors = tensors, numbers = value:numbers() }
 end
 
 -- Call visit(path, value) for every leaf and every empty table of a tree, in a fixed order.
@@ -61,6 +79,7 @@ local function walk(tree, path, visit, open)
   if #keys == 0 and path ~= "" then visit(path, tree) end
   for _, name in ipairs(keys) do
     local value, below = tree[by_name[name]], path == "" and name or path .. "/" .. name
+    if type(value) == "table" and is_saving(value) then value = saved_parts(value) end
     if type(value) == "table" then
       walk(value, below, visit, open)
     else
@@ -79,7 +98,7 @@ function checkpoint.flatten(tree)
     elseif type(value) == "number" then
       scalars[path] = encode_number(value)
     elseif type(value) == "string" then
-      scalars[path] = "s" .. value
+      scalars[path] = encode_string(value)
     elseif type(value) == "boolean" then
       scalars[path] = "b" .. tostring(value)
     elseif type(value) == "table" then
@@ -95,15 +114,15 @@ end
 -- ---- digests --------------------------------------------------------------------------------------------------------
 
 local function digest_of(strings, tensors)
-  local hash = files.hasher()
+  local parts = {}
   for _, key in ipairs(names.sorted(strings)) do
-    hash:update(("%d:%s%d:%s"):format(#key, key, #strings[key], strings[key]))
+    parts[#parts + 1] = ("%d:%s%d:%s"):format(#key, key, #strings[key], strings[key])
   end
   for _, path in ipairs(names.sorted(tensors)) do
-    hash:update(("%d:%s"):format(#path, path))
-    hash:update(tensors[path]:bytes())
+    parts[#parts + 1] = ("%d:%s"):format(#path, path)
+    parts[#parts + 1] = tensors[path]
   end
-  return hash:hex()
+  return data.sha256(table.unpack(parts))
 end
 
 -- A short hash of everything in a tree, for logs: equal trees, equal hashes.
@@ -118,13 +137,13 @@ local function encode_layout(layout)
   local parts = {}
   for i = 1, #layout do
     local segment = layout[i]
-    parts[i] = { segment.name, segment.shape }
+    parts[i] = { segment.name, data.json_array(segment.shape) }
   end
-  return json.encode(parts)
+  return data.json_encode(parts)
 end
 
 local function decode_layout(text)
-  return core.layout(json.decode(text))
+  return core.layout(data.json_decode(text))
 end
 
 -- ---- saving and loading ---------------------------------------------------------------------------------------------
@@ -140,7 +159,9 @@ function checkpoint.save(path, tree, info)
     if t.layout then strings["layout." .. key] = encode_layout(t.layout) end
   end
   strings.digest = digest_of(strings, flat.tensors)
-  safetensors.save(path, flat.tensors, strings)
+  local list = {}
+  for i, key in ipairs(names.sorted(flat.tensors)) do list[i] = { key, flat.tensors[key] } end
+  data.safetensors_write(path, list, strings)
 end
 
 -- Put `value` where `path` says in a tree, making tables on the way.
@@ -166,7 +187,7 @@ end
 
 -- Read a checkpoint: { info = strings, tree = … }, or nil and a message that names the file.
 function checkpoint.load(path)
-  local ok, tensors, strings = pcall(safetensors.load, path)
+  local ok, tensors, strings = pcall(data.safetensors_read, path)
   if not ok then return nil, tostring(tensors) end
   if strings.format ~= checkpoint.FORMAT then
     return nil, ("%s: not a checkpoint of this version (format %s, expected %s)"):format(path,
@@ -174,6 +195,9 @@ function checkpoint.load(path)
   end
   local digest = strings.digest
   strings.digest = nil
+  for _, key in ipairs(names.sorted(strings)) do
+    if key:sub(1, 8) == "perigee." then strings[key] = nil end -- the file format's own
+  end
   if digest ~= digest_of(strings, tensors) then return nil, ("%s: torn or altered (digests differ)"):format(path) end
   local tree, layouts = {}, section(strings, "layout.")
   for _, key in ipairs(names.sorted(tensors)) do
@@ -208,7 +232,9 @@ function checkpoint.restore(tree, saved)
   end
   for key, value in next, saved do
     local now = tree[key]
-    if type(value) == "table" and type(now) == "table" then
+    if type(value) == "table" and type(now) == "table" and is_saving(now) then
+      now:load(value.tensors or {}, value.numbers or {})
+    elseif type(value) == "table" and type(now) == "table" then
       checkpoint.restore(now, value)
     elseif core.is_tensor(value) and core.is_tensor(now) and same_memory(now, value) then
       now:from_bytes(value:bytes())
@@ -223,7 +249,8 @@ end
 -- The checkpoints in a directory, newest first: {{step =, path =}, …}.
 function checkpoint.list(directory)
   local out = {}
-  for _, name in ipairs(files.list(directory) or {}) do
+  if not data.exists(directory) then return out end
+  for _, name in ipairs(data.list(directory)) do
     local step = name:match("^step%-(%d+)%.safetensors$")
     if step then out[#out + 1] = { step = math.tointeger(step), path = directory .. "/" .. name } end
   end
@@ -234,7 +261,7 @@ end
 -- Remove all but the newest `keep`, and what a kill in a write left behind.
 function checkpoint.prune(directory, keep)
   for i, entry in ipairs(checkpoint.list(directory)) do
-    if i > keep then files.remove(entry.path) end
+    if i > keep then data.remove(entry.path) end
   end
 end
 

@@ -2,7 +2,7 @@
 -- shape of error messages: one line with the recipe's file and line; --trace adds where in the library it came from.
 
 local core = require "perigee.core"
-local files = require "perigee.files"
+local files = core.data
 local names = require "perigee.names"
 local options = require "perigee.options"
 
@@ -20,7 +20,7 @@ local function nearest_file(path)
   local directory = path:match("^(.*)/[^/]*$") or "."
   local candidates = {}
   for _, place in ipairs { directory, "recipes" } do
-    for _, name in ipairs(files.list(place) or {}) do
+    for _, name in ipairs(files.exists(place) and files.list(place) or {}) do
       if name:match("%.lua$") then candidates[#candidates + 1] = place == "." and name or place .. "/" .. name end
     end
   end
@@ -33,7 +33,7 @@ local function nearest_file(path)
 end
 
 local function read_recipe(path)
-  local source = files.exists(path) and files.read(path)
+  local source = files.exists(path) and files.read_file(path)
   if source then return source end
   local near = nearest_file(path)
   misused("%s: no such recipe%s", path, near and ('; did you mean "%s"?'):format(near) or "")

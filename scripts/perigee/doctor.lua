@@ -2,7 +2,7 @@
 -- and the wording; the facts come from the engine and from /proc.
 
 local core = require "perigee.core"
-local files = require "perigee.files"
+local files = core.data
 
 local doctor = {}
 

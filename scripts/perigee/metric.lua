@@ -5,12 +5,11 @@ local metric = {}
 
 -- 1 where the largest of the outputs is the label. Binary labels with one output per example: the sign decides.
 function metric.accuracy(out, batch)
-  local pg = require "perigee"
   local y = batch.y
   if #out.shape == #y.shape then
-    return pg.where(out:gt(0):eq(y:gt(0)), 1, 0):to(out.dtype)
+    return out:gt(0):to(out.dtype):eq(y:gt(0):to(out.dtype)):to(out.dtype)
   end
-  return pg.where(out:argmax(-1):to(y.dtype):eq(y), 1, 0):to(out.dtype)
+  return out:argmax(-1):to(y.dtype):eq(y):to(out.dtype)
 end
 
 return metric

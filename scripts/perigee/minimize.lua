@@ -15,7 +15,7 @@ function minimize.cholesky(a)
       local lj, sum = l[j], a[i][j]
       for k = 1, j - 1 do sum = sum - li[k] * lj[k] end
       if i == j then
-        if not (sum > 0) then return nil, i end
+        if sum ~= sum or sum <= 0 then return nil, i end
         li[i] = sum ^ 0.5
       else
         li[j] = sum / lj[j]
@@ -103,7 +103,7 @@ local function search_line(value_and_gradient, x, value, gradient, d, slope)
 end
 
 -- value_and_gradient(x) → number, list; product(x, v) → list: the Hessian at x times v; x: where to begin, a list.
--- opts: tolerance of the gradient's norm relative to max(1, norm at the start) (default 1e-14), iterations (default 60).
+-- opts: tolerance of the gradient's norm relative to max(1, norm at the start), default 1e-14; iterations, default 60.
 -- → { x, value, gradient (its norm), hessian, iterations, converged }
 function minimize.newton(value_and_gradient, product, x, opts)
   opts = opts or {}

@@ -1,8 +1,8 @@
 -- progress.lua: one line on a terminal that shows a run moving. It writes to stderr, at most ten times a second, and
--- only if that is a terminal; else it is silent, so that a log file holds no control characters. It is told numbers that
--- are there anyway and never asks for any.
+-- only if that is a terminal; else it is silent, so that a log file holds no control characters. It is told numbers
+-- that are there anyway and never asks for any.
 
-local files = require "perigee.files"
+local files = require("perigee.core").data
 
 local progress = {}
 
@@ -27,13 +27,13 @@ function progress.new(name, opts)
   local out = opts.out or io.stderr
   if not opts.force and not files.isatty(2) then return silent end
   local self = {}
-  local started, shown_at, width = files.now(), -1, 0
+  local started, shown_at, width = files.clock(), -1, 0
   local done_before
 
   -- state: epoch, epochs, fraction (of the whole run), done (units so far), unit ("ex", "steps"), what ("full pass" or
   -- nil), shown = {{"loss", 0.31}, …}. Cheap to call at every step: it looks at the clock and returns.
   function self.update(state)
-    local now = files.now()
+    local now = files.clock()
     if now - shown_at < 0.1 then return end
     shown_at = now
     done_before = done_before or state.done

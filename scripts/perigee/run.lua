@@ -10,11 +10,11 @@
 
 local checkpoint = require "perigee.checkpoint"
 local core = require "perigee.core"
-local files = require "perigee.files"
+local data = core.data
 local journal = require "perigee.journal"
-local json = require "perigee.json"
 local names = require "perigee.names"
 local options = require "perigee.options"
+local sampler = require "perigee.sampler"
 local sandbox = require "perigee.sandbox"
 
 local run = {}
@@ -27,7 +27,7 @@ local invocation
 function run.begin_invocation(given)
   invocation = {
     recipe = given.recipe, source = given.source, words = given.words or {}, root = given.root or "runs",
-    trust = given.trust, resume = given.resume, limit = given.limit, quiet = given.quiet,
+    trust = given.trust, resume = given.resume, limit = given.limit, inspect = given.inspect,
     counts = {}, runs = {}, first = given.resume and given.resume.first, done = {},
   }
   return invocation
@@ -56,33 +56,31 @@ local function must(value, message)
   return value
 end
 
--- A directory of its own for a new run: `wanted`, or `wanted`-2, -3, … Making it is what claims it.
+-- A directory of its own for a new run: `wanted`, or `wanted`-2, -3, …
 local function claim(wanted)
-  local parent = wanted:match("^(.+)/[^/]+$")
-  if parent then files.make_directories(parent) end
-  for i = 1, 100000 do
-    local path = i == 1 and wanted or ("%s-%d"):format(wanted, i)
-    if files.make_directory(path) then return path end
-    if not files.exists(path) then error(("cannot make the run directory %s"):format(path), 0) end
+  local path, i = wanted, 1
+  while data.exists(path) do
+    i = i + 1
+    path = ("%s-%d"):format(wanted, i)
   end
-  error(("no free name like %s"):format(wanted), 0)
+  data.mkdir(path .. "/checkpoints")
+  return path
 end
 
-local function write_json(path, value) files.write_atomic(path, json.encode(value) .. "\n") end
+local function write_json(path, value) data.write_file_atomic(path, data.json_encode(value) .. "\n") end
 
 -- Which directory the run `spec` uses: path, and whether it exists from before.
 local function find_directory(inv, spec)
   inv.counts[spec.name] = (inv.counts[spec.name] or 0) + 1
   local id = ("%s#%d"):format(spec.name, inv.counts[spec.name])
   local known = inv.resume and inv.resume.runs[id]
-  if known and files.exists(known .. "/settings.json") then
+  if known and data.exists(known .. "/settings.json") then
     inv.runs[id] = known
     return known, true
   end
   local wanted = spec.out or inv.root .. "/" .. spec.name
   must(sandbox.may_open(wanted, "w"))
   local path = claim(wanted)
-  files.make_directory(path .. "/checkpoints")
   inv.runs[id] = path
   inv.first = inv.first or path
   return path, false
@@ -91,30 +89,24 @@ end
 -- ---- settings -------------------------------------------------------------------------------------------------------
 
 local function versions()
-  local out = { perigee = core.version, format = core.format_version, numerics = core.numerics_version, lua = _VERSION }
-  return out
-end
-
-local function machine()
-  return { blas = core.blas_description(), cpu = core.cpu_description(), compiler = core.compiler_description(),
-    threads = core.threads() }
+  return { perigee = core.version, format = core.format_version, numerics = core.numerics_version, lua = _VERSION }
 end
 
 -- What must be the same for a run to be the same: a text whose hash goes into every checkpoint.
 local function identity(inv, spec)
   local parts = { spec.name, ("%d"):format(spec.seed), inv.source or "", spec.identity or "" }
   for _, word in ipairs(inv.words) do parts[#parts + 1] = word[1] .. "=" .. word[2] end
-  return files.hash(table.concat(parts, "\0"))
+  return data.sha256(table.concat(parts, "\0"))
 end
 
 local function save_settings(inv, spec, directory)
-  if inv.source then files.write_atomic(directory .. "/recipe.lua", inv.source) end
+  if inv.source then data.write_file_atomic(directory .. "/recipe.lua", inv.source) end
   local words = {}
   for i, word in ipairs(inv.words) do words[i] = word[1] .. "=" .. word[2] end
   write_json(directory .. "/settings.json", {
     name = spec.name, seed = spec.seed, steps = spec.steps, recipe = inv.recipe, arguments = words,
     options = options.resolved, config = spec.config, invocation = inv.first, trust = inv.trust or false,
-    versions = versions(), machine = machine(),
+    versions = versions(), machine = core.doctor(),
   })
   write_json(inv.first .. "/invocation.json", { first = inv.first, runs = inv.runs })
 end
@@ -123,10 +115,10 @@ end
 -- { recipe, source, words, trust, resume = {first, runs} }.
 function run.read_settings(directory)
   directory = directory:gsub("(.)/+$", "%1")
-  if not files.exists(directory) then return nil, ("%s: no such run directory"):format(directory) end
+  if not data.exists(directory) then return nil, ("%s: no such run directory"):format(directory) end
   local function read_json(path)
-    local text = files.exists(path) and files.read(path)
-    local ok, value = pcall(json.decode, text or "")
+    local text = data.exists(path) and data.read_file(path)
+    local ok, value = pcall(data.json_decode, text or "")
     return ok and type(value) == "table" and value or nil
   end
   local settings = read_json(directory .. "/settings.json")
@@ -137,7 +129,7 @@ function run.read_settings(directory)
   if not group or type(group.runs) ~= "table" then
     group = { first = directory, runs = { [settings.name .. "#1"] = directory } }
   end
-  local source = files.exists(directory .. "/recipe.lua") and files.read(directory .. "/recipe.lua")
+  local source = data.exists(directory .. "/recipe.lua") and data.read_file(directory .. "/recipe.lua")
   if not source then return nil, ("%s: no recipe.lua there"):format(directory) end
   local words = must(options.split(settings.arguments or {}), directory .. "/settings.json: bad arguments")
   return { recipe = settings.recipe, source = source, words = words, trust = settings.trust, resume = group,
@@ -160,21 +152,21 @@ function Context:log(record)
 end
 
 -- A batch of `n` examples of a split for this step: a keyed permutation per epoch, the short last batch as it is. Its
--- fields are staging tensors that the next call fills again.
-function Context:batch(split, n)
-  local source = self.sources[split]
-  if not source then
-    source = split:source(n, self.run_key)
-    self.sources[split] = source
+-- fields are staging tensors that the next call fills again. opts: dtype of float fields.
+function Context:batch(split, n, opts)
+  local source = self.samplers[split]
+  if not source or source.batch_size ~= math.min(n, split.n) then
+    source = sampler.shuffled(split, n, self.run_key:fold(("split %d"):format(split.n)), opts)
+    self.samplers[split] = source
   end
-  return source:batch(self.step)
+  return (source:at(self.step))
 end
 
 -- End the run after this step.
 function Context:stop() self.stopped = true end
 
--- Inside a long step (a full pass): save what there is, if a checkpoint is due. The state must say by itself how far the
--- step got, since the step runs again from there.
+-- Inside a long step (a full pass): save what there is, if a checkpoint is due. The state must say by itself how far
+-- the step got, since the step runs again from there.
 function Context:save_if_due()
   if self.due() then self.save(self.step, false) end
 end
@@ -182,7 +174,7 @@ end
 local function check_spec(spec, level)
   if type(spec) ~= "table" then error("pg.run takes a table: name, seed, steps, state, step", level + 1) end
   local known = { "name", "seed", "steps", "state", "step", "out", "checkpoint_every", "keep", "hash_every", "config",
-    "identity", "cost", "at_end", "describe", "epochs_of" }
+    "identity", "cost", "at_start", "at_end", "inspect" }
   names.check("pg.run", spec, known, level)
   local function need(key, kind)
     if type(spec[key]) ~= kind then
@@ -202,13 +194,13 @@ local function check_spec(spec, level)
 end
 
 -- When to save: every so many seconds (a number, default 60) or { steps = n }.
-local function make_due(every, ctx, started)
+local function make_due(every, ctx)
   if type(every) == "table" and every.steps then
-    return function() return ctx.completed % every.steps == 0 and ctx.completed > 0 and ctx.saved ~= ctx.completed end
+    return function() return ctx.completed > ctx.saved and ctx.completed % every.steps == 0 end
   end
-  local seconds, last = type(every) == "number" and every or 60, started
+  local seconds, last = type(every) == "number" and every or 60, data.clock()
   return function()
-    local now = files.now()
+    local now = data.clock()
     if now - last < seconds then return false end
     last = now
     return true
@@ -221,7 +213,7 @@ local function newest_checkpoint(directory, wanted_identity)
   for _, entry in ipairs(checkpoint.list(directory .. "/checkpoints")) do
     local saved, message = checkpoint.load(entry.path)
     if saved and saved.info.identity ~= wanted_identity then
-      error(("%s: made with another recipe, seed or options than this run has now"):format(entry.path), 0)
+      error(("%s: made with another recipe, seed, data or options than this run has now"):format(entry.path), 0)
     end
     if saved then return saved, entry.path end
     io.stderr:write(("perigee: %s; trying the one before\n"):format(message))
@@ -229,7 +221,7 @@ local function newest_checkpoint(directory, wanted_identity)
 end
 
 local function last_seconds(path)
-  local records = files.exists(path) and journal.read(path)
+  local records = data.exists(path) and journal.read(path)
   local last = records and records[#records]
   return last and tonumber(last.seconds) or 0
 end
@@ -242,91 +234,110 @@ local function reopen(directory, id)
     local opened, message = journal.open(path, tonumber(saved.info.offset))
     if opened then return opened, saved end
     io.stderr:write(("perigee: %s: %s; trying the checkpoint before\n"):format(where, message))
-    files.remove(where)
+    data.remove(where)
     saved, where = newest_checkpoint(directory, id)
   end
   return must(journal.open(path, 0))
 end
 
-local function hash_due(spec, completed)
-  local every = spec.hash_every or 100
-  return every > 0 and completed % every == 0
+-- Where a run lives: { directory, journal, saved, identity, before (seconds spent earlier) }. With out = false it lives
+-- in memory only and leaves nothing.
+local function open_place(inv, spec)
+  if spec.out == false then return { journal = journal.in_memory(), before = 0 } end
+  local directory, existed = find_directory(inv, spec)
+  local place = { directory = directory, identity = identity(inv, spec), before = 0 }
+  if existed then
+    place.journal, place.saved = reopen(directory, place.identity)
+    place.before = last_seconds(directory .. "/timing.jsonl")
+  else
+    save_settings(inv, spec, directory)
+    place.journal = must(journal.open(directory .. "/metrics.jsonl", 0))
+  end
+  return place
 end
 
--- pg.run{ name, seed, steps, state, step = function(state, ctx) … end }: call `step` for every step from where the run
--- stands. Options: out (directory), checkpoint_every (seconds, or { steps = n }), keep (checkpoints, default 2),
--- hash_every (steps between hashes of the state in the metrics, default 100; 0 = none), config (settings to record).
--- → { state, directory, steps, history, seconds, interrupted }
-function run.run(spec)
-  check_spec(spec, 2)
-  local inv = current_invocation()
-  local state, seed = spec.state or {}, spec.seed or 1
-  spec.seed = seed
-  local directory, existed = find_directory(inv, spec)
-  local id = identity(inv, spec)
-  if not existed then save_settings(inv, spec, directory) end
+local function append_timing(directory, step, seconds)
+  local timing <close> = data.open_log(directory .. "/timing.jsonl")
+  timing:write(journal.encode { step = step, seconds = seconds } .. "\n")
+end
 
-  local log, saved
-  if existed then
-    log, saved = reopen(directory, id)
-  else
-    log = must(journal.open(directory .. "/metrics.jsonl", 0))
-  end
-  local ctx = setmetatable({ journal = log, directory = directory, run_key = core.key(seed), cost = spec.cost,
-    sources = {}, completed = 0, resumed = existed }, Context)
-  if saved then
-    checkpoint.restore(state, saved.tree.state or {})
-    ctx.completed = math.tointeger(tonumber(saved.info.step))
-    if spec.cost then spec.cost:load(saved.tree.cost or {}) end
-  end
-  ctx.saved = ctx.completed
-  local finished = saved ~= nil and saved.info.finished == "true"
-  local timing_path = directory .. "/timing.jsonl"
-  local before, started = existed and last_seconds(timing_path) or 0, files.now()
-  local function seconds() return before + files.now() - started end
+-- Save the state after `step` steps, whole or not at all, and let older checkpoints go.
+local function save(place, spec, state, step, is_final, seconds)
+  checkpoint.save(("%s/checkpoints/step-%d.safetensors"):format(place.directory, step), { state = state }, {
+    step = ("%d"):format(step), offset = ("%d"):format(place.journal:sync()), identity = place.identity,
+    name = spec.name, numerics = ("%d"):format(core.numerics_version), finished = tostring(is_final),
+  })
+  checkpoint.prune(place.directory .. "/checkpoints", spec.keep or 2)
+  append_timing(place.directory, step, seconds)
+end
 
-  function ctx.save(step, is_final)
-    local cost = {}
-    if spec.cost then spec.cost:save(cost) end
-    checkpoint.save(("%s/checkpoints/step-%d.safetensors"):format(directory, step), { state = state, cost = cost }, {
-      step = ("%d"):format(step), offset = ("%d"):format(log:sync()), identity = id, name = spec.name,
-      numerics = ("%d"):format(core.numerics_version), finished = tostring(is_final),
-    })
-    ctx.saved = step
-    checkpoint.prune(directory .. "/checkpoints", spec.keep or 2)
-    local timing = io.open(timing_path, "ab")
-    if timing then
-      timing:write(journal.encode { step = step, seconds = seconds() }, "\n")
-      timing:close()
-    end
-  end
-  ctx.due = make_due(spec.checkpoint_every, ctx, started)
-
-  local last = spec.steps
-  if inv.limit and inv.limit < last then last = inv.limit end
+-- The loop itself, from ctx.completed to `last`.
+local function take_steps(spec, state, ctx, last)
   local step_key = ctx.run_key:fold("step")
-  while not finished and ctx.completed < last and not ctx.stopped do
+  local hash_every = ctx.hash_every
+  while ctx.completed < last and not ctx.stopped do
     ctx.step = ctx.completed
     ctx.key = step_key:fold(ctx.step)
     spec.step(state, ctx)
     ctx.completed = ctx.completed + 1
-    if hash_due(spec, ctx.completed) then log:append { step = ctx.step, state = checkpoint.hash(state) } end
+    if hash_every > 0 and ctx.completed % hash_every == 0 then
+      ctx.journal:append { step = ctx.step, state = checkpoint.hash(state) }
+    end
     if ctx.completed < last and ctx.due() then ctx.save(ctx.completed, false) end
-    if files.interrupted() then ctx.stopped, ctx.interrupted = true, true end
+    if core.interrupted and core.interrupted() then ctx.stopped, ctx.interrupted = true, true end
   end
-  if not finished then
-    finished = (ctx.completed == spec.steps or ctx.stopped) and not ctx.interrupted
+end
+
+-- pg.run{ name, seed, steps, state, step = function(state, ctx) … end }: call `step` for every step from where the run
+-- stands. Options: out (directory; false: leave nothing on disk), checkpoint_every (seconds, or { steps = n }), keep
+-- (checkpoints, default 2), hash_every (steps between hashes of the state in the metrics, default 100; 0 = none),
+-- config (settings to record), cost (a meter whose count every record carries), at_start(ctx), at_end(state, ctx).
+-- → { state, directory, steps, history, seconds }
+function run.run(spec)
+  check_spec(spec, 2)
+  local inv = current_invocation()
+  spec.seed = spec.seed or 1
+  local state = spec.state or {}
+  local place = open_place(inv, spec)
+  local saved, started = place.saved, data.clock()
+  local function seconds() return place.before + data.clock() - started end
+
+  local ctx = setmetatable({ journal = place.journal, directory = place.directory, run_key = core.key(spec.seed),
+    cost = spec.cost, samplers = {}, completed = 0, saved = 0 }, Context)
+  if saved then
+    checkpoint.restore(state, saved.tree.state or {})
+    ctx.completed = math.tointeger(tonumber(saved.info.step))
+    ctx.saved = ctx.completed
+  end
+  ctx.hash_every = inv.limit and 1 or spec.hash_every or (place.directory and 100 or 0)
+  function ctx.save(step, is_final)
+    if place.directory then save(place, spec, state, step, is_final, seconds()) end
+    ctx.saved = step
+  end
+  ctx.due = place.directory and make_due(spec.checkpoint_every, ctx) or function() return false end
+  if spec.at_start then spec.at_start(ctx) end
+  if inv.inspect and spec.inspect then inv.inspect(spec.inspect()) end
+
+  local total
+  if saved and saved.info.finished == "true" then
+    total = place.before
+  else
+    take_steps(spec, state, ctx, math.min(spec.steps, inv.limit or spec.steps))
+    local finished = (ctx.completed == spec.steps or ctx.stopped) and not ctx.interrupted
     if finished and spec.at_end then
       ctx.step = ctx.completed
       spec.at_end(state, ctx)
     end
     ctx.save(ctx.completed, finished)
+    total = seconds()
   end
-  local total = existed and finished and saved and saved.info.finished == "true" and before or seconds()
-  log:close()
-  inv.done[#inv.done + 1] = { name = spec.name, directory = directory, steps = ctx.completed }
-  if ctx.interrupted then error({ interrupted = directory }, 0) end
-  return { state = state, directory = directory, steps = ctx.completed, history = log.records, seconds = total }
+  place.journal:close()
+  if place.directory then
+    inv.done[#inv.done + 1] = { name = spec.name, directory = place.directory, steps = ctx.completed }
+  end
+  if ctx.interrupted then error({ interrupted = place.directory }, 0) end
+  return { state = state, directory = place.directory, steps = ctx.completed, history = place.journal.records,
+    seconds = total }
 end
 
 return run

@@ -1,33 +1,93 @@
 -- sampler.lua: what a step sees. A sampler says how many steps an epoch has and which examples each takes, as a pure
--- function of the key and the step, so that a resumed run needs no state but its step count. It knows nothing of files.
+-- function of the key and the step, so that a resumed run needs no state but its step count; and it assembles the
+-- batches, into staging tensors that are made once for each size. It is also the source that full passes draw from.
+
+local core = require "perigee.core"
 
 local sampler = {}
 
--- Without replacement: a keyed permutation per epoch, cut into batches; the short last batch is used.
--- `permutation(key, n)` gives an object of n 0-based indices, kept for the epoch.
-function sampler.shuffled(n, batch, key, permutation)
-  if batch < 1 or batch % 1 ~= 0 then error(("a batch has at least one example, not %s"):format(batch), 3) end
+local Sampler = {}
+Sampler.__index = Sampler
+Sampler.__name = "perigee.sampler"
+
+-- Batches of `batch` examples of `split` without replacement: a keyed permutation per epoch, cut into pieces; the short
+-- last one is used. opts: dtype of float fields (default f32), pass_batch (size in full passes, default `batch`).
+function sampler.shuffled(split, batch, key, opts)
+  opts = opts or {}
+  if type(batch) ~= "number" or batch < 1 or batch % 1 ~= 0 then
+    error(("a batch has a whole number of examples, not %s"):format(tostring(batch)), 3)
+  end
+  local n = split.n
   batch = math.tointeger(math.min(batch, n))
-  local self = { n = n, batch = batch, per_epoch = (n + batch - 1) // batch }
-  local order_key = key:fold("order")
-  local epoch_at, order = nil, nil
+  return setmetatable({
+    split = split, n = n, batch_size = batch, dtype = opts.dtype or "f32", per_epoch = (n + batch - 1) // batch,
+    order_key = key:fold("order"), epoch = nil, order = nil, steps = {}, passes = {},
+    natural = core.apply("iota", { a = { n }, b = { 0 }, dtype = "i64" }),
+  }, Sampler)
+end
 
-  -- Step `step` (0-based) of the run: order of its epoch, first position in it (0-based), count, epoch.
-  function self.at(step)
-    local epoch, k = step // self.per_epoch, step % self.per_epoch
-    if epoch ~= epoch_at then
-      epoch_at, order = epoch, permutation(order_key:fold(epoch), n)
-    end
-    local first = k * batch
-    return order, first, math.min(batch, n - first), epoch
+local function staging(self, pool, count)
+  local tensors = pool[count]
+  if not tensors then
+    tensors = self.split:staging(count, self.dtype)
+    pool[count] = tensors
   end
+  return tensors
+end
 
-  -- The sizes a batch can have: the usual one and, if n is not a multiple of it, the last one's.
-  function self.sizes()
-    local last = n - (self.per_epoch - 1) * batch
-    return last == batch and { batch } or { batch, last }
+-- Make the staging tensors of every size a step or a pass of `pass_size` can have, and return one batch of each step
+-- size, for preparing programs.
+function Sampler:prepare(pass_size)
+  local batches = {}
+  for i, size in ipairs(sampler.sizes(self.n, self.batch_size)) do batches[i] = staging(self, self.steps, size) end
+  for _, size in ipairs(pass_size and sampler.sizes(self.n, pass_size) or {}) do staging(self, self.passes, size) end
+  return batches
+end
+
+-- The sizes of the pieces that n examples fall into: the usual one and, where it does not divide n, the last one's.
+function sampler.sizes(n, size)
+  size = math.min(n, size)
+  local last = n % size
+  return last == 0 and { size } or { size, last }
+end
+
+-- The batch of a step (0-based), and its epoch (0-based). The tensors are filled again by the next call.
+function Sampler:at(step)
+  local epoch, k = step // self.per_epoch, step % self.per_epoch
+  if epoch ~= self.epoch then
+    self.epoch = epoch
+    self.order = core.apply("permutation", { a = { self.n } }, self.order_key:fold(epoch))
   end
-  return self
+  local first = k * self.batch_size
+  local count = math.min(self.batch_size, self.n - first)
+  local batch = staging(self, self.steps, count)
+  self.split:fill(batch, self.order, first, count)
+  return batch, epoch
+end
+
+-- ---- the source of full passes (see evaluator.lua) ----
+
+function Sampler:total(size, count)
+  return count and math.min(self.n, size * count) or self.n
+end
+
+-- Batches of `size` over all examples in file order, or over options.count batches' worth drawn afresh per segment.
+function Sampler:batches(size, options)
+  options = options or {}
+  local total, order = self:total(size, options.count), self.natural
+  if options.count then
+    order = core.apply("permutation", { a = { self.n } }, options.key:fold(options.segment or 0))
+  end
+  local j = (options.first or 1) - 1
+  return function()
+    local first = j * size
+    if first >= total then return nil end
+    j = j + 1
+    local count = math.min(size, total - first)
+    local batch = staging(self, self.passes, count)
+    self.split:fill(batch, order, first, count)
+    return j, batch
+  end
 end
 
 return sampler

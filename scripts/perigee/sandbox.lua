@@ -3,7 +3,7 @@
 -- directories. Owns the list of what a recipe may touch and the two rules that keep its numbers repeatable: `pairs`
 -- goes in sorted order and math.random is an error. `--trust` lifts all but the sorted order.
 
-local files = require "perigee.files"
+local files = require("perigee.core").data
 
 local sandbox = {}
 
@@ -62,14 +62,16 @@ end
 -- The directories a recipe may read below and write below, as real paths; nil while recipes are trusted.
 local readable, writable
 
--- The real path of `path`, of its directory if the file does not exist yet; nil if that has none either.
+-- The real path of `path`; where its last parts do not exist yet, that of what does, with those parts behind it. nil for
+-- a path that leads through "..".
 local function resolve(path)
   local real = files.realpath(path)
   if real then return real end
-  local directory, name = path:match("^(.*)/([^/]+)$")
+  local directory, name = path:match("^(.*)/([^/]*)$")
   if not directory then directory, name = ".", path end
   if name == ".." or name == "." then return nil end
-  local parent = files.realpath(directory == "" and "/" or directory)
+  local parent = resolve(directory == "" and "/" or directory)
+  if name == "" then return parent end
   return parent and (parent == "/" and "" or parent) .. "/" .. name
 end
 

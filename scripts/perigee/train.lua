@@ -1,0 +1,295 @@
+-- train.lua: pg.train, the usual training loop, written on pg.run: batches in keyed order, one optimizer step each,
+-- logging, evaluation of a held-out split at the posterior mean, progress. Holds no mathematics.
+
+local checkpoint = require "perigee.checkpoint"
+local core = require "perigee.core"
+local evaluator = require "perigee.evaluator"
+local names = require "perigee.names"
+local optimizer = require "perigee.optimizer"
+local progress = require "perigee.progress"
+local run = require "perigee.run"
+local sampler = require "perigee.sampler"
+local schedule = require "perigee.schedule"
+
+local train = {}
+
+local KNOWN = { "name", "model", "data", "loss", "optimizer", "epochs", "steps", "budget", "batch", "pass_batch",
+  "seed", "metrics", "hooks", "eval_every", "eval_batch", "log_every", "checkpoint_every", "keep", "from", "out",
+  "theta", "dtype", "device", "micro" }
+
+local EVAL_BATCH = 1000
+local PASS_BATCH = 1024
+
+-- ---- the specification ----------------------------------------------------------------------------------------------
+
+local function check(spec, level)
+  if type(spec) ~= "table" then
+    error("pg.train takes a table: name, model, data, loss, optimizer, epochs, batch", level + 1)
+  end
+  names.check("pg.train", spec, KNOWN, level)
+  local function need(ok, message) if not ok then error("pg.train: " .. message, level + 1) end end
+  need(type(spec.loss) == "function", "loss is a function (model, theta, batch, ctx)")
+  need(optimizer.is(spec.optimizer), "optimizer is an optimizer, as pg.optim.sgd { lr = 0.1 }")
+  need(spec.data ~= nil, "data is a data set, as pg.data.load \"fashion-mnist\"")
+  need(spec.model ~= nil or spec.theta ~= nil, "model (or theta, to begin at) is missing")
+  need(type(spec.batch) == "number", "batch is the number of examples of a step")
+  need((spec.epochs and 1 or 0) + (spec.steps and 1 or 0) + (spec.budget and 1 or 0) == 1,
+    "give one of epochs, steps and budget = { gradients = n }")
+  need(not spec.budget or type(spec.budget.gradients) == "number", "budget is { gradients = n }")
+  need(not spec.device or spec.device == "cpu", "this build computes on the cpu only")
+  need(not spec.micro or spec.micro == 1, "micro-batches are not part of this version")
+end
+
+local function splits_of(data)
+  if data.train then return data.train, data.test end
+  return data, nil
+end
+
+-- "runs/x@5000" → the newest checkpoint of runs/x that is not beyond step 5000.
+local function load_from(from)
+  local directory, step = from:match("^(.*)@(%d+)$")
+  directory = directory or from
+  for _, entry in ipairs(checkpoint.list(directory .. "/checkpoints")) do
+    if not step or entry.step <= tonumber(step) then
+      local saved, message = checkpoint.load(entry.path)
+      if saved then return saved.tree.state.optimizer.tensors, entry.path end
+      error(message, 0)
+    end
+  end
+  error(("from = \"%s\": no checkpoint there"):format(from), 0)
+end
+
+-- Where the parameters begin: given, or the model's own initialization.
+local function initial_parameters(spec, key)
+  if spec.theta then return spec.theta end
+  return spec.model:init(key:fold("init"), spec.dtype)
+end
+
+-- Take over the posterior of another run; counters and the rule's slots begin anew.
+local function adopt(st, from)
+  local tensors, path = load_from(from)
+  for _, field in ipairs(st.q.fields) do
+    local saved = tensors["q." .. field]
+    if saved then
+      local now = st.q[field]
+      if now.dtype ~= saved.dtype or #now:bytes() ~= #saved:bytes() then
+        error(("from: q.%s of %s does not fit this model"):format(field, path), 0)
+      end
+      now:from_bytes(saved:bytes())
+    end
+  end
+end
+
+-- ---- evaluation -----------------------------------------------------------------------------------------------------
+
+-- A function () → { loss =, metric = … }: means over `split` at theta, without side effects.
+local function make_evaluation(spec, split, theta, key, cost)
+  local list = names.sorted(spec.metrics or {})
+  local function loss_and_metrics(model, at, batch, ctx)
+    local loss = spec.loss(model, at, batch, ctx)
+    local out = #list > 0 and model(at, batch.x, ctx) or nil
+    local values = {}
+    for i, name in ipairs(list) do values[i] = spec.metrics[name](out, batch):mean() end
+    return loss, table.unpack(values)
+  end
+  local source = sampler.shuffled(split, spec.eval_batch or EVAL_BATCH, key, { dtype = theta.dtype })
+  local eval = evaluator { loss = loss_and_metrics, model = spec.model, key = key:fold("evaluation") }
+  return function()
+    local sums, total = { loss = 0.0 }, 0
+    for _, name in ipairs(list) do sums[name] = 0.0 end
+    for _, batch in source:batches(source.batch_size) do
+      local n = eval:count(batch)
+      local loss, aux = eval:evaluate(theta, batch, { train = false })
+      sums.loss = sums.loss + n * loss
+      for i, name in ipairs(list) do sums[name] = sums[name] + n * aux[i]:item() end
+      total = total + n
+    end
+    cost:add("forward", total)
+    for _, name in ipairs(names.sorted(sums)) do sums[name] = sums[name] / total end
+    return sums
+  end
+end
+
+-- ---- cost before the run --------------------------------------------------------------------------------------------
+
+-- Steps that a budget of gradients pays for, and what a step costs on average.
+local function steps_of_budget(budget, opt, st, eval, batch, source)
+  local entry = opt:program(st, eval, opt.correction and "corrected" or "plain", batch)
+  local per_epoch = source.n * entry.evaluations
+  local c = opt.correction
+  if c and st.passes and st.passes > 0 then
+    local units = { steps_per_epoch = source.per_epoch, total_steps = source.per_epoch }
+    local period = schedule.resolve_steps(c.every, units)
+    local pass = c.mega == "full" and source.n or math.min(source.n, c.mega * st.pass_size)
+    per_epoch = per_epoch + st.passes * pass * opt.family.samples * source.per_epoch / period
+  end
+  return math.max(1, math.ceil(budget * source.per_epoch / per_epoch))
+end
+
+-- ---- describing -----------------------------------------------------------------------------------------------------
+
+local function describe_value(value)
+  if type(value) == "number" then return ("%.17g"):format(value) end
+  local text = tostring(value)
+  return (text:gsub("0x%x+", "…")) -- addresses differ from run to run
+end
+
+local function describe_part(part)
+  if not part then return "none" end
+  local out = {}
+  for i, key in ipairs(names.sorted(part.hyper.given)) do
+    out[i] = ("%s = %s"):format(key, describe_value(part.hyper.given[key]))
+  end
+  return ("%s { %s }"):format(part.name, table.concat(out, ", "))
+end
+
+local function describe(spec, source, steps, split)
+  local opt = spec.optimizer
+  return {
+    batch = source.batch_size, steps_per_epoch = source.per_epoch, steps = steps, examples = source.n,
+    family = describe_part(opt.family), correction = describe_part(opt.correction), rule = describe_part(opt.rule),
+    weight_decay = describe_value(opt.weight_decay.given), dtype = source.dtype,
+    data = split.hash and split:hash() or nil,
+  }
+end
+
+-- ---- the loop -------------------------------------------------------------------------------------------------------
+
+-- Everything a run is made of: optimizer state, evaluator, source, evaluation, step counts.
+local function build(spec)
+  local key = core.key(spec.seed or 1)
+  local train_split, test_split = splits_of(spec.data)
+  local theta = initial_parameters(spec, key)
+  local source = sampler.shuffled(train_split, spec.batch, key, { dtype = theta.dtype })
+  local opt = spec.optimizer
+  -- fresh noise per batch of a pass: a sampling family wants as many as the steps have
+  local pass_batch = spec.pass_batch or (opt.family.name == "point" and math.max(spec.batch, PASS_BATCH) or spec.batch)
+  pass_batch = math.tointeger(math.min(pass_batch, source.n))
+  opt:configure { steps_per_epoch = source.per_epoch, total_steps = 1 }
+  local st = opt:init(theta, key:fold("optimizer"))
+  if spec.from then adopt(st, spec.from) end
+  local eval = evaluator { loss = spec.loss, model = spec.model, source = source, key = st.key, batch = pass_batch,
+    steps_per_epoch = source.per_epoch }
+  local batches = source:prepare(opt.correction and pass_batch or nil)
+  st.pass_size = pass_batch
+  local steps = spec.steps or spec.epochs and math.floor(spec.epochs * source.per_epoch + 0.5)
+    or steps_of_budget(spec.budget.gradients, opt, st, eval, batches[1], source)
+  eval.total_steps = steps
+  opt:configure { total_steps = steps }
+  opt:prepare(st, eval, batches)
+  if opt.correction and (st.passes or 0) > 0 then
+    for _, size in ipairs(sampler.sizes(source.n, pass_batch)) do opt:program(st, eval, "pass", source.passes[size]) end
+  end
+  return { key = key, opt = opt, st = st, eval = eval, source = source, steps = steps, split = train_split,
+    evaluate = test_split and make_evaluation(spec, test_split, st.theta, key, st.cost) }
+end
+
+local function show(parts, line, ctx, shown, what, fraction_of_pass)
+  local source, steps = parts.source, parts.steps
+  local done = ctx.step + (fraction_of_pass and 0 or 1)
+  line.update {
+    epoch = math.min(ctx.step // source.per_epoch + 1, math.ceil(steps / source.per_epoch)),
+    epochs = math.ceil(steps / source.per_epoch), fraction = done / steps, first_fraction = parts.first / steps,
+    done = done * source.batch_size, unit = "ex", shown = shown,
+    what = what and ("%s %d%%"):format(what, math.floor(100 * fraction_of_pass)),
+  }
+end
+
+-- pg.train{ … } → { theta, q, metrics, cost, history, seconds, directory }. See DESIGN §4 for the fields; besides:
+-- log_every (steps between lines of metrics, default 50 an epoch), eval_every (epochs, default 1, 0 = never),
+-- eval_batch, checkpoint_every (seconds or { steps = n }), pass_batch (size of batches in full passes).
+function train.train(spec)
+  check(spec, 2)
+  local parts = build(spec)
+  local opt, st, source, steps = parts.opt, parts.st, parts.source, parts.steps
+  local hooks = spec.hooks or {}
+  local per_epoch = source.per_epoch
+  local log_every = spec.log_every or math.max(1, per_epoch // 50)
+  local eval_steps = math.floor((spec.eval_every or 1) * per_epoch + 0.5)
+  local state = { optimizer = st, since = { loss = 0.0, count = 0 }, metrics = {} }
+  local name = spec.name or "run"
+  local line = progress.new(name)
+  local shown = { { "loss" }, { "acc" } }
+  local since = state.since
+
+  local ctx -- of the present step, for the hook inside passes
+  local pass_hooks = { on_pass = function(_, done, total)
+    show(parts, line, ctx, shown, "full pass", done / total)
+    ctx:save_if_due()
+  end }
+
+  local function evaluate(epoch)
+    if not parts.evaluate then return end
+    local found = parts.evaluate()
+    state.metrics = found
+    local record = { split = "test", epoch = epoch }
+    for _, key in ipairs(names.sorted(found)) do record[key] = found[key] end
+    ctx:log(record)
+    shown[2][2] = found.accuracy
+  end
+
+  local function step(_, context)
+    ctx = context
+    local k = ctx.step
+    local batch, epoch = source:at(k)
+    pass_hooks.epoch = epoch
+    local _, info = opt:step(st, parts.eval, batch, st.key, pass_hooks)
+    since.loss, since.count = since.loss + info.loss, since.count + 1
+    ctx.info, ctx.epoch = info, epoch
+    if (k + 1) % log_every == 0 or k + 1 == steps then
+      local mean = since.loss / since.count
+      ctx:log { loss = mean, epoch = (k + 1) / per_epoch }
+      shown[1][2] = mean
+      since.loss, since.count = 0.0, 0
+      if mean ~= mean then
+        error(("pg.train %s: the loss is not a number at step %d; try a smaller learning rate or clipping, and look at "
+          .. "the data"):format(name, k), 0)
+      end
+    end
+    show(parts, line, ctx, shown)
+    if hooks.on_step then hooks.on_step(ctx, info) end
+    if eval_steps > 0 and (k + 1) % eval_steps == 0 and k + 1 < steps then evaluate((k + 1) / per_epoch) end
+    if hooks.on_epoch and (k + 1) % per_epoch == 0 then hooks.on_epoch(ctx, (k + 1) // per_epoch) end
+    if spec.budget and st.cost:gradients() >= spec.budget.gradients then ctx:stop() end
+  end
+
+  parts.first = 0
+  local result = run.run {
+    name = name, seed = spec.seed or 1, steps = steps, state = state, step = step, out = spec.out,
+    checkpoint_every = spec.checkpoint_every, keep = spec.keep, cost = st.cost, hash_every = per_epoch,
+    identity = parts.split.hash and parts.split:hash() or "",
+    config = describe(spec, source, steps, parts.split),
+    at_start = function(context)
+      context.theta, context.q, context.optimizer = st.theta, st.q, st
+      parts.first = context.completed
+    end,
+    at_end = function(_, context)
+      ctx = context
+      if (spec.eval_every or 1) > 0 then evaluate(ctx.step / per_epoch) end
+    end,
+    inspect = function() return train.inspection(spec, name) end,
+  }
+  line.clear()
+  return { theta = st.theta, q = st.q, state = st, metrics = state.metrics, cost = st.cost, history = result.history,
+    seconds = result.seconds, directory = result.directory, steps = result.steps }
+end
+
+-- What `perigee check` looks at: the same run under variants of its optimizer, a few steps by hand.
+function train.inspection(spec, name)
+  return {
+    name = name, optimizer = spec.optimizer,
+    start = function(variant)
+      local copy = {}
+      for _, key in ipairs(names.sorted(spec)) do copy[key] = spec[key] end
+      copy.optimizer = variant
+      return build(copy)
+    end,
+    -- one step of a started variant on batch number k (1-based)
+    step = function(parts, k)
+      local batch, epoch = parts.source:at(k - 1)
+      parts.opt:step(parts.st, parts.eval, batch, parts.st.key, { epoch = epoch })
+    end,
+  }
+end
+
+return train

@@ -173,3 +173,51 @@ pg_status pg_gather_sparse(const pg_sparse *src, const int64_t *index, int64_t n
   zero_rows(&g, n, dst);
   return PG_OK;
 }
+
+// ---- parts
+// -----------------------------------------------------------------------------------------------------------
+
+static pg_status check_range(const char *what, int64_t from, int64_t to, int64_t n) {
+  if (0 <= from && from <= to && to <= n) return PG_OK;
+  return pg_fail(PG_ERR_ARGUMENT, "%s %lld … %lld are not within 0 … %lld", what, (long long)from, (long long)to - 1,
+                 (long long)n - 1);
+}
+
+pg_status pg_take_columns(const pg_tensor *src, int64_t from, int64_t to, pg_tensor **out) {
+  *out = NULL;
+  if (pg_tensor_ndim(src) != 2)
+    return pg_fail(PG_ERR_SHAPE, "columns are taken from a matrix, not of %d axes", pg_tensor_ndim(src));
+  const int64_t *shape = pg_tensor_shape(src);
+  PG_TRY(check_range("columns", from, to, shape[1]));
+  PG_TRY(pg_tensor_new(pg_tensor_dtype(src), 2, (int64_t[]){shape[0], to - from}, NULL, out));
+  size_t item = pg_dtype_size(pg_tensor_dtype(src)), width = (size_t)(to - from) * item;
+  const char *s = (const char *)pg_tensor_data(src) + (size_t)from * item;
+  char *d = pg_tensor_data(*out);
+  for (int64_t i = 0; i < shape[0]; i++) memcpy(d + (size_t)i * width, s + (size_t)(i * shape[1]) * item, width);
+  return PG_OK;
+}
+
+pg_status pg_take_rows(pg_tensor *src, int64_t from, int64_t to, pg_tensor **out) {
+  *out = NULL;
+  if (pg_tensor_ndim(src) < 1) return pg_fail(PG_ERR_SHAPE, "a scalar has no rows");
+  PG_TRY(check_range("rows", from, to, pg_tensor_shape(src)[0]));
+  int64_t shape[PG_MAX_NDIM], offset = from * count_row(src);
+  memcpy(shape, pg_tensor_shape(src), (size_t)pg_tensor_ndim(src) * sizeof *shape);
+  shape[0] = to - from;
+  size_t skipped = (size_t)offset * pg_dtype_size(pg_tensor_dtype(src));
+  if (skipped % 64 == 0) return pg_tensor_view(src, offset, pg_tensor_ndim(src), shape, out);
+  PG_TRY(pg_tensor_new(pg_tensor_dtype(src), pg_tensor_ndim(src), shape, NULL, out));
+  memcpy(pg_tensor_data(*out), (const char *)pg_tensor_data(src) + skipped, pg_tensor_bytes(*out));
+  return PG_OK;
+}
+
+pg_status pg_take_sparse_rows(const pg_sparse *src, int64_t from, int64_t to, pg_sparse **out) {
+  *out = NULL;
+  PG_TRY(check_range("rows", from, to, src->rows));
+  int64_t first = src->start[from], entries = src->start[to] - first;
+  PG_TRY(pg_sparse_new(to - from, src->columns, entries, out));
+  for (int64_t i = from; i < to; i++) (*out)->start[i - from] = src->start[i] - first;
+  memcpy((*out)->column, src->column + first, (size_t)entries * sizeof *src->column);
+  memcpy((*out)->value, src->value + first, (size_t)entries * sizeof *src->value);
+  return PG_OK;
+}

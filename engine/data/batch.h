@@ -15,4 +15,11 @@ pg_status pg_gather_rows(const pg_tensor *src, const int64_t *index, int64_t n, 
 pg_status pg_gather_sparse(const pg_sparse *src, const int64_t *index, int64_t n, double scale, double shift,
                            pg_tensor *dst);
 
+// A new tensor [N, to - from] of columns from … to - 1 of a matrix [N, columns]; from 0.
+pg_status pg_take_columns(const pg_tensor *src, int64_t from, int64_t to, pg_tensor **out);
+// Rows from … to - 1 of a tensor [N, ...]: over the same memory where that stays 64-byte aligned, else a copy.
+pg_status pg_take_rows(pg_tensor *src, int64_t from, int64_t to, pg_tensor **out);
+// The same of a sparse matrix; always a copy.
+pg_status pg_take_sparse_rows(const pg_sparse *src, int64_t from, int64_t to, pg_sparse **out);
+
 #endif

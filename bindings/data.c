@@ -1,0 +1,606 @@
+// data.c: reading and writing the file formats, and assembling batches, for Lua (core.data). See data.h.
+#include "bindings/data.h"
+
+#include <string.h>
+
+#include "bindings/tensor.h"
+#include "engine/core/memory.h"
+#include "engine/data/batch.h"
+#include "engine/data/dataset.h"
+#include "engine/io/npy.h"
+#include "engine/io/safetensors.h"
+#include "engine/io/stream.h"
+
+static const char guard_key, sparse_key, safetensors_key; // metatables in the registry
+
+// ---- guards ----
+
+pgl_guard *pgl_push_guard(lua_State *L) {
+  pgl_guard *guard = lua_newuserdatauv(L, sizeof *guard, 0);
+  *guard = (pgl_guard){0};
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &guard_key);
+  lua_setmetatable(L, -2);
+  return guard;
+}
+
+void pgl_close_guard(pgl_guard *guard) {
+  if (guard->p) guard->free(guard->p);
+  guard->p = NULL;
+}
+
+static int guard_gc(lua_State *L) {
+  pgl_close_guard(lua_touserdata(L, 1));
+  return 0;
+}
+
+// ---- tensors from functions that may run out of memory ----
+
+// Push a new tensor made by make(arg, &tensor); after PG_ERR_MEMORY collects and tries once more; raises other
+// failures.
+static pg_tensor *push_made(lua_State *L, pg_status (*make)(void *arg, pg_tensor **out), void *arg) {
+  pgl_tensor *box = pgl_push_empty(L);
+  pg_status status = make(arg, &box->tensor);
+  if (status == PG_ERR_MEMORY) {
+    pgl_collect(L);
+    status = make(arg, &box->tensor);
+  }
+  if (status != PG_OK) {
+    box->tensor = NULL;
+    pgl_raise(L);
+  }
+  pgl_report_bytes(L, pg_tensor_bytes(box->tensor));
+  return box->tensor;
+}
+
+static pg_status make_from_idx(void *path, pg_tensor **out) {
+  return pg_idx_read(path, out);
+}
+
+static pg_status make_from_npy(void *path, pg_tensor **out) {
+  return pg_npy_read(path, out);
+}
+
+static pg_status make_from_bytes(void *path, pg_tensor **out) {
+  uint8_t *bytes;
+  size_t n;
+  pg_status status = pg_read_file(path, &bytes, &n);
+  if (status != PG_OK) return status;
+  status = pg_tensor_new(PG_U8, 1, (int64_t[]){(int64_t)n}, NULL, out);
+  if (status == PG_OK) memcpy(pg_tensor_data(*out), bytes, n);
+  pg_free(bytes);
+  return status;
+}
+
+// read_idx(path), read_npy(path) → tensor; read_bytes(path) → u8 tensor of the content, decompressed
+static int data_read_idx(lua_State *L) {
+  push_made(L, make_from_idx, (void *)luaL_checkstring(L, 1));
+  return 1;
+}
+
+static int data_read_npy(lua_State *L) {
+  push_made(L, make_from_npy, (void *)luaL_checkstring(L, 1));
+  return 1;
+}
+
+static int data_read_bytes(lua_State *L) {
+  push_made(L, make_from_bytes, (void *)luaL_checkstring(L, 1));
+  return 1;
+}
+
+// write_npy(path, tensor): atomic
+static int data_write_npy(lua_State *L) {
+  if (pg_npy_write(luaL_checkstring(L, 1), pgl_check_eager(L, 2)) != PG_OK) return pgl_raise(L);
+  return 0;
+}
+
+// ---- options ----
+
+// Field `name` of the options table at i as a non-negative integer, 0 if absent.
+static int64_t option_integer(lua_State *L, int i, const char *name) {
+  if (!lua_istable(L, i)) return 0;
+  lua_getfield(L, i, name);
+  int is_integer = 1;
+  lua_Integer n = lua_isnil(L, -1) ? 0 : lua_tointegerx(L, -1, &is_integer);
+  lua_pop(L, 1);
+  if (!is_integer || n < 0) return pgl_error(L, "option %s is a non-negative integer", name);
+  return n;
+}
+
+static bool option_flag(lua_State *L, int i, const char *name) {
+  if (!lua_istable(L, i)) return false;
+  lua_getfield(L, i, name);
+  bool on = lua_toboolean(L, -1);
+  lua_pop(L, 1);
+  return on;
+}
+
+static double option_number(lua_State *L, int i, const char *name, double otherwise) {
+  lua_getfield(L, i, name);
+  int is_number = 1;
+  double x = lua_isnil(L, -1) ? otherwise : lua_tonumberx(L, -1, &is_number);
+  lua_pop(L, 1);
+  if (!is_number) pgl_error(L, "option %s is a number", name);
+  return x;
+}
+
+static pg_dtype option_dtype(lua_State *L, int i, pg_dtype otherwise) {
+  if (!lua_istable(L, i)) return otherwise;
+  lua_getfield(L, i, "dtype");
+  pg_dtype dtype = lua_isnil(L, -1) ? otherwise : pgl_check_dtype(L, lua_gettop(L));
+  lua_pop(L, 1);
+  return dtype;
+}
+
+// ---- LIBSVM and sparse matrices ----
+
+typedef struct sparse_box {
+  const void *tag;
+  pg_sparse *sparse;
+} sparse_box;
+
+static pg_sparse *to_sparse(lua_State *L, int i) {
+  sparse_box *box = lua_touserdata(L, i);
+  return box && lua_rawlen(L, i) == sizeof *box && box->tag == &sparse_key ? box->sparse : NULL;
+}
+
+static sparse_box *push_sparse_box(lua_State *L) {
+  sparse_box *box = lua_newuserdatauv(L, sizeof *box, 0);
+  *box = (sparse_box){.tag = &sparse_key};
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &sparse_key);
+  lua_setmetatable(L, -2);
+  return box;
+}
+
+static int sparse_gc(lua_State *L) {
+  sparse_box *box = lua_touserdata(L, 1);
+  pg_sparse_release(box->sparse);
+  box->sparse = NULL;
+  return 0;
+}
+
+// sparse.rows, .columns, .entries
+static int sparse_index(lua_State *L) {
+  const pg_sparse *s = to_sparse(L, 1);
+  const char *name = luaL_checkstring(L, 2);
+  if (!s) return 0;
+  if (!strcmp(name, "rows")) return lua_pushinteger(L, s->rows), 1;
+  if (!strcmp(name, "columns")) return lua_pushinteger(L, s->columns), 1;
+  if (!strcmp(name, "entries")) return lua_pushinteger(L, s->start[s->rows]), 1;
+  return pgl_error(L, "a sparse matrix has rows, columns and entries, not '%s'", name);
+}
+
+static int sparse_tostring(lua_State *L) {
+  const pg_sparse *s = to_sparse(L, 1);
+  if (!s) return lua_pushliteral(L, "sparse matrix (freed)"), 1;
+  lua_pushfstring(L, "sparse matrix %I x %I, %I entries", (lua_Integer)s->rows, (lua_Integer)s->columns,
+                  (lua_Integer)s->start[s->rows]);
+  return 1;
+}
+
+static void free_dataset(void *d) {
+  pg_dataset_free(d);
+}
+
+static void push_field(lua_State *L, const pg_field *field) {
+  if (field->dense) {
+    pgl_push_tensor(L, field->dense);
+    pgl_report_bytes(L, pg_tensor_bytes(field->dense));
+    return;
+  }
+  sparse_box *box = push_sparse_box(L);
+  box->sparse = pg_sparse_retain(field->sparse);
+  pgl_report_bytes(L, (size_t)field->sparse->start[field->sparse->rows] * 12);
+}
+
+// read_libsvm(path, {dtype=, dims=, bias=, dense=, dense_limit=}) → x (tensor or sparse matrix), y (f64 labels)
+static int data_read_libsvm(lua_State *L) {
+  const char *path = luaL_checkstring(L, 1);
+  pg_libsvm_options o = {.dtype = option_dtype(L, 2, PG_F32),
+                         .dims = option_integer(L, 2, "dims"),
+                         .bias = option_flag(L, 2, "bias"),
+                         .dense = option_flag(L, 2, "dense"),
+                         .dense_limit = (size_t)option_integer(L, 2, "dense_limit")};
+  pgl_guard *guard = pgl_push_guard(L);
+  pg_dataset *d;
+  pg_status status = pg_libsvm_read(path, &o, &d);
+  if (status == PG_ERR_MEMORY) {
+    pgl_collect(L);
+    status = pg_libsvm_read(path, &o, &d);
+  }
+  if (status != PG_OK) return pgl_raise(L);
+  *guard = (pgl_guard){d, free_dataset};
+  push_field(L, pg_dataset_find(d, "x"));
+  push_field(L, pg_dataset_find(d, "y"));
+  pgl_close_guard(guard);
+  return 2;
+}
+
+// ---- CSV ----
+
+typedef struct csv_call {
+  const char *path;
+  pg_csv_options options;
+  char **names;
+} csv_call;
+
+static pg_status make_from_csv(void *arg, pg_tensor **out) {
+  csv_call *call = arg;
+  return pg_csv_read(call->path, &call->options, out, &call->names);
+}
+
+static char option_delimiter(lua_State *L, int i) {
+  if (!lua_istable(L, i)) return 0;
+  size_t n = 0;
+  lua_getfield(L, i, "delimiter");
+  const char *text = lua_tolstring(L, -1, &n);
+  char delimiter = text && n == 1 ? *text : 0;
+  bool bad = !lua_isnil(L, -1) && !delimiter;
+  lua_pop(L, 1);
+  if (bad) pgl_error(L, "option delimiter is one character (\" \" for runs of blanks)");
+  return delimiter;
+}
+
+static pg_csv_header option_header(lua_State *L, int i) {
+  if (!lua_istable(L, i)) return PG_CSV_AUTO;
+  lua_getfield(L, i, "header");
+  pg_csv_header header = lua_isnil(L, -1) ? PG_CSV_AUTO : lua_toboolean(L, -1) ? PG_CSV_HEADER : PG_CSV_NO_HEADER;
+  lua_pop(L, 1);
+  return header;
+}
+
+// read_csv(path, {dtype=, delimiter=, header=true|false, skip=lines}) → tensor [rows, columns], names|nil
+static int data_read_csv(lua_State *L) {
+  csv_call call = {.path = luaL_checkstring(L, 1),
+                   .options = {.dtype = option_dtype(L, 2, PG_F64),
+                               .delimiter = option_delimiter(L, 2),
+                               .header = option_header(L, 2),
+                               .skip = option_integer(L, 2, "skip")}};
+  pgl_guard *guard = pgl_push_guard(L);
+  pg_tensor *table = push_made(L, make_from_csv, &call);
+  *guard = (pgl_guard){call.names, pg_free};
+  if (!call.names) return 1;
+  lua_newtable(L);
+  for (int64_t i = 0; i < pg_tensor_shape(table)[1]; i++) {
+    lua_pushstring(L, call.names[i]);
+    lua_rawseti(L, -2, i + 1);
+  }
+  pgl_close_guard(guard);
+  return 2;
+}
+
+// ---- safetensors ----
+
+typedef struct safetensors_box {
+  pg_safetensors *file; // NULL once closed
+} safetensors_box;
+
+static pg_safetensors *check_safetensors(lua_State *L) {
+  safetensors_box *box = lua_touserdata(L, 1);
+  bool ours = box && lua_getmetatable(L, 1);
+  if (ours) {
+    lua_rawgetp(L, LUA_REGISTRYINDEX, &safetensors_key);
+    ours = lua_rawequal(L, -1, -2);
+    lua_pop(L, 2);
+  }
+  if (!ours) pgl_error(L, "a safetensors file expected, got %s", luaL_typename(L, 1));
+  if (!box->file) pgl_error(L, "this safetensors file is closed");
+  return box->file;
+}
+
+// The tensor named by the string at stack index i.
+static int check_entry(lua_State *L, const pg_safetensors *file, int i) {
+  const char *name = luaL_checkstring(L, i);
+  int entry = pg_safetensors_find(file, name);
+  if (entry < 0) pgl_error(L, "the file has no tensor \"%s\"", name);
+  return entry;
+}
+
+// safetensors_open(path) → file; only the header is read
+static int data_safetensors_open(lua_State *L) {
+  const char *path = luaL_checkstring(L, 1);
+  safetensors_box *box = lua_newuserdatauv(L, sizeof *box, 0);
+  box->file = NULL;
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &safetensors_key);
+  lua_setmetatable(L, -2);
+  if (pg_safetensors_open(path, &box->file) != PG_OK) return pgl_raise(L);
+  return 1;
+}
+
+static int safetensors_close(lua_State *L) {
+  safetensors_box *box = luaL_checkudata(L, 1, "safetensors");
+  pg_safetensors_close(box->file);
+  box->file = NULL;
+  return 0;
+}
+
+// file:names() → names in the order of their bytes
+static int safetensors_names(lua_State *L) {
+  const pg_safetensors *file = check_safetensors(L);
+  int n = pg_safetensors_count(file);
+  lua_createtable(L, n, 0);
+  for (int i = 0; i < n; i++) {
+    lua_pushstring(L, pg_safetensors_at(file, i)->name);
+    lua_rawseti(L, -2, i + 1);
+  }
+  return 1;
+}
+
+// file:info(name) → dtype as stored ("F32"), shape
+static int safetensors_info(lua_State *L) {
+  const pg_safetensors *file = check_safetensors(L);
+  const pg_safetensors_entry *e = pg_safetensors_at(file, check_entry(L, file, 2));
+  lua_pushstring(L, e->stored_type);
+  pgl_push_shape(L, e->ndim, e->shape);
+  return 2;
+}
+
+// file:metadata() → table of strings
+static int safetensors_metadata(lua_State *L) {
+  const pg_safetensors *file = check_safetensors(L);
+  int n = pg_safetensors_metadata_count(file);
+  lua_createtable(L, 0, n);
+  for (int i = 0; i < n; i++) {
+    const char *key, *value;
+    pg_safetensors_metadata_at(file, i, &key, &value);
+    lua_pushstring(L, value);
+    lua_setfield(L, -2, key);
+  }
+  return 1;
+}
+
+// file:verify(): raises if the checksum in the metadata does not fit the data
+static int safetensors_verify(lua_State *L) {
+  if (pg_safetensors_verify(check_safetensors(L)) != PG_OK) return pgl_raise(L);
+  return 0;
+}
+
+typedef struct load_call {
+  pg_safetensors *file;
+  int entry;
+} load_call;
+
+static pg_status make_from_entry(void *arg, pg_tensor **out) {
+  load_call *call = arg;
+  return pg_safetensors_load(call->file, call->entry, out);
+}
+
+// file:load(name) → tensor
+static int safetensors_load(lua_State *L) {
+  load_call call = {.file = check_safetensors(L)};
+  call.entry = check_entry(L, call.file, 2);
+  push_made(L, make_from_entry, &call);
+  return 1;
+}
+
+// file:read_into(name, tensor): into a slot's memory; dtype and size must fit
+static int safetensors_read_into(lua_State *L) {
+  pg_safetensors *file = check_safetensors(L);
+  int entry = check_entry(L, file, 2);
+  const pg_safetensors_entry *e = pg_safetensors_at(file, entry);
+  pg_tensor *dst = pgl_check_eager(L, 3);
+  if (!e->loadable || e->dtype != pg_tensor_dtype(dst))
+    return pgl_error(L, "tensor \"%s\" has dtype %s, the destination %s", e->name, e->stored_type,
+                     pg_dtype_name(pg_tensor_dtype(dst)));
+  if (pg_safetensors_read(file, entry, pg_tensor_data(dst), pg_tensor_bytes(dst)) != PG_OK) return pgl_raise(L);
+  return 0;
+}
+
+// safetensors_read(path) → {name = tensor}, metadata, names in order; the checksum is verified if there is one
+static int data_safetensors_read(lua_State *L) {
+  lua_settop(L, 1);
+  data_safetensors_open(L);
+  lua_replace(L, 1); // the file stands where the methods expect it
+  pg_safetensors *file = check_safetensors(L);
+  safetensors_verify(L);
+  int n = pg_safetensors_count(file);
+  lua_createtable(L, 0, n);
+  for (int i = 0; i < n; i++) {
+    push_made(L, make_from_entry, &(load_call){file, i});
+    lua_setfield(L, -2, pg_safetensors_at(file, i)->name);
+  }
+  safetensors_metadata(L);
+  safetensors_names(L);
+  safetensors_close(L);
+  return 3;
+}
+
+// The list {{name, tensor}, …} at stack index i → an array in a userdata that is pushed. The strings and tensors stay
+// anchored in the list.
+static pg_named_tensor *check_tensor_list(lua_State *L, int i, int *n) {
+  luaL_checktype(L, i, LUA_TTABLE);
+  *n = (int)lua_rawlen(L, i);
+  pg_named_tensor *list = lua_newuserdatauv(L, ((size_t)*n + 1) * sizeof *list, 0);
+  for (int k = 0; k < *n; k++) {
+    lua_rawgeti(L, i, k + 1);
+    if (!lua_istable(L, -1) || lua_rawgeti(L, -1, 1) != LUA_TSTRING || lua_rawgeti(L, -2, 2) != LUA_TUSERDATA)
+      pgl_error(L, "entry %d of the list is not {name, tensor}", k + 1);
+    list[k] = (pg_named_tensor){lua_tostring(L, -2), pgl_check_eager(L, lua_gettop(L))};
+    lua_pop(L, 3);
+  }
+  return list;
+}
+
+// The sorted keys of the table at i as a new list on top of the stack; all must be strings.
+static int push_sorted_keys(lua_State *L, int i) {
+  int n = 0;
+  lua_newtable(L);
+  for (lua_pushnil(L); lua_next(L, i); lua_pop(L, 1)) {
+    if (lua_type(L, -2) != LUA_TSTRING || lua_type(L, -1) != LUA_TSTRING)
+      pgl_error(L, "metadata maps strings to strings; found a %s for a %s", luaL_typename(L, -1), luaL_typename(L, -2));
+    lua_pushvalue(L, -2);
+    lua_rawseti(L, -4, ++n);
+  }
+  lua_getglobal(L, "table");
+  lua_getfield(L, -1, "sort");
+  lua_pushvalue(L, -3);
+  lua_call(L, 1, 0);
+  lua_pop(L, 1);
+  return n;
+}
+
+static pg_string_pair *check_metadata(lua_State *L, int i, int *n) {
+  luaL_checktype(L, i, LUA_TTABLE);
+  *n = push_sorted_keys(L, i);
+  int keys = lua_gettop(L);
+  pg_string_pair *pairs = lua_newuserdatauv(L, ((size_t)*n + 1) * sizeof *pairs, 0);
+  for (int k = 0; k < *n; k++) {
+    lua_rawgeti(L, keys, k + 1);
+    lua_pushvalue(L, -1);
+    lua_rawget(L, i);
+    pairs[k] = (pg_string_pair){lua_tostring(L, -2), lua_tostring(L, -1)};
+    lua_pop(L, 2);
+  }
+  return pairs;
+}
+
+// safetensors_write(path, {{name, tensor}, …}, metadata|nil): atomic; metadata is written in the order of its keys
+static int data_safetensors_write(lua_State *L) {
+  const char *path = luaL_checkstring(L, 1);
+  lua_settop(L, 3);
+  int n, nmetadata = 0;
+  pg_named_tensor *tensors = check_tensor_list(L, 2, &n);
+  pg_string_pair *metadata = lua_isnil(L, 3) ? NULL : check_metadata(L, 3, &nmetadata);
+  if (pg_safetensors_write(path, n, tensors, nmetadata, metadata) != PG_OK) return pgl_raise(L);
+  return 0;
+}
+
+// ---- batches ----
+
+// The indices at i (an i64 or i32 tensor, or a list of integers) as i64; what had to be converted lives in a userdata
+// that is pushed.
+static const int64_t *check_indices(lua_State *L, int i, int64_t *n) {
+  if (lua_istable(L, i)) {
+    *n = (int64_t)lua_rawlen(L, i);
+    int64_t *index = lua_newuserdatauv(L, ((size_t)*n + 1) * sizeof *index, 0);
+    for (int64_t k = 0; k < *n; k++, lua_pop(L, 1)) {
+      int is_integer;
+      lua_rawgeti(L, i, k + 1);
+      index[k] = lua_tointegerx(L, -1, &is_integer);
+      if (!is_integer) pgl_error(L, "index %I is not an integer", (lua_Integer)k + 1);
+    }
+    return index;
+  }
+  const pg_tensor *t = pgl_check_eager(L, i);
+  *n = pg_tensor_size(t);
+  if (pg_tensor_dtype(t) == PG_I64) return pg_tensor_data(t);
+  if (pg_tensor_dtype(t) != PG_I32)
+    pgl_error(L, "indices have dtype i64 or i32, not %s", pg_dtype_name(pg_tensor_dtype(t)));
+  int64_t *index = lua_newuserdatauv(L, ((size_t)*n + 1) * sizeof *index, 0);
+  for (int64_t k = 0; k < *n; k++) index[k] = ((const int32_t *)pg_tensor_data(t))[k];
+  return index;
+}
+
+// gather(source, indices, destination, {scale=, shift=}) or (…, scale, shift): rows of a tensor or sparse matrix,
+// chosen by 0-based indices, into the first rows of the destination, as f64 value * scale + shift; rows left over
+// become zero
+static int data_gather(lua_State *L) {
+  const pg_sparse *sparse = to_sparse(L, 1);
+  const pg_tensor *dense = sparse ? NULL : pgl_check_eager(L, 1);
+  pg_tensor *dst = pgl_check_eager(L, 3);
+  bool table = lua_istable(L, 4);
+  double scale = table ? option_number(L, 4, "scale", 1) : luaL_optnumber(L, 4, 1);
+  double shift = table ? option_number(L, 4, "shift", 0) : luaL_optnumber(L, 5, 0);
+  int64_t n;
+  const int64_t *index = check_indices(L, 2, &n);
+  pg_status status = sparse ? pg_gather_sparse(sparse, index, n, scale, shift, dst)
+                            : pg_gather_rows(dense, index, n, scale, shift, dst);
+  return status == PG_OK ? 0 : pgl_raise(L);
+}
+
+typedef struct take_call {
+  pg_tensor *src;
+  int64_t from, to;
+} take_call;
+
+static pg_status make_from_rows(void *arg, pg_tensor **out) {
+  take_call *call = arg;
+  return pg_take_rows(call->src, call->from, call->to, out);
+}
+
+static pg_status make_from_columns(void *arg, pg_tensor **out) {
+  take_call *call = arg;
+  return pg_take_columns(call->src, call->from, call->to, out);
+}
+
+// rows(source, from, to), columns(tensor, from, to): the half-open range, 0-based; rows of a tensor share its memory
+// where alignment allows
+static int data_rows(lua_State *L) {
+  int64_t from = luaL_checkinteger(L, 2), to = luaL_checkinteger(L, 3);
+  const pg_sparse *sparse = to_sparse(L, 1);
+  if (!sparse) {
+    push_made(L, make_from_rows, &(take_call){pgl_check_eager(L, 1), from, to});
+    return 1;
+  }
+  sparse_box *box = push_sparse_box(L);
+  if (pg_take_sparse_rows(sparse, from, to, &box->sparse) != PG_OK) return pgl_raise(L);
+  return 1;
+}
+
+static int data_columns(lua_State *L) {
+  take_call call = {pgl_check_eager(L, 1), luaL_checkinteger(L, 2), luaL_checkinteger(L, 3)};
+  push_made(L, make_from_columns, &call);
+  return 1;
+}
+
+// is_sparse(x) → boolean
+static int data_is_sparse(lua_State *L) {
+  lua_pushboolean(L, to_sparse(L, 1) != NULL);
+  return 1;
+}
+
+// ---- the module ----
+
+static const luaL_Reg functions[] = {{"read_idx", data_read_idx},
+                                     {"read_npy", data_read_npy},
+                                     {"read_bytes", data_read_bytes},
+                                     {"write_npy", data_write_npy},
+                                     {"read_libsvm", data_read_libsvm},
+                                     {"read_csv", data_read_csv},
+                                     {"safetensors_open", data_safetensors_open},
+                                     {"safetensors_read", data_safetensors_read},
+                                     {"safetensors_write", data_safetensors_write},
+                                     {"gather", data_gather},
+                                     {"rows", data_rows},
+                                     {"columns", data_columns},
+                                     {"is_sparse", data_is_sparse},
+                                     {NULL, NULL}};
+
+static const luaL_Reg safetensors_methods[] = {{"names", safetensors_names},       {"info", safetensors_info},
+                                               {"metadata", safetensors_metadata}, {"verify", safetensors_verify},
+                                               {"load", safetensors_load},         {"read_into", safetensors_read_into},
+                                               {"close", safetensors_close},       {NULL, NULL}};
+
+static void open_guards(lua_State *L) {
+  lua_createtable(L, 0, 2);
+  lua_pushcfunction(L, guard_gc);
+  lua_setfield(L, -2, "__gc");
+  pgl_keep_metatable(L, &guard_key, "guard");
+}
+
+static void open_sparse(lua_State *L) {
+  static const luaL_Reg meta[] = {
+      {"__gc", sparse_gc}, {"__index", sparse_index}, {"__tostring", sparse_tostring}, {NULL, NULL}};
+  luaL_newlib(L, meta);
+  pgl_keep_metatable(L, &sparse_key, "sparse matrix");
+}
+
+static void open_safetensors(lua_State *L) {
+  luaL_newmetatable(L, "safetensors");
+  lua_pushcfunction(L, safetensors_close);
+  lua_setfield(L, -2, "__gc");
+  lua_pushcfunction(L, safetensors_close);
+  lua_setfield(L, -2, "__close");
+  luaL_newlib(L, safetensors_methods);
+  lua_setfield(L, -2, "__index");
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &safetensors_key);
+}
+
+int luaopen_perigee_data(lua_State *L) {
+  open_guards(L);
+  open_sparse(L);
+  open_safetensors(L);
+  luaL_newlib(L, functions);
+  pgl_open_files(L);
+  pgl_open_json(L);
+  return 1;
+}

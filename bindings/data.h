@@ -1,0 +1,28 @@
+// data.h: the Lua side of engine/io and engine/data: core.data, a table of functions. No policy: names, search paths
+// and splits are in scripts/perigee/data.lua. Numbers are 0-based here, as in the files.
+#ifndef PGL_DATA_H
+#define PGL_DATA_H
+
+#include <lauxlib.h>
+#include <lua.h>
+
+#include "engine/perigee.h"
+
+// Pushes the table. The core module must be open (tensors exist).
+int luaopen_perigee_data(lua_State *L);
+
+// ---- parts; each adds its functions to the table on top of the stack ----
+void pgl_open_files(lua_State *L); // files.c: files, directories, logs, hashes, process, clocks
+void pgl_open_json(lua_State *L);  // json.c
+
+// A userdata that frees `p` when it is collected, so that an error raised by Lua between two steps loses nothing.
+// Pushed empty; set both fields together.
+typedef struct pgl_guard {
+  void *p;
+  void (*free)(void *p);
+} pgl_guard;
+pgl_guard *pgl_push_guard(lua_State *L);
+// Free now.
+void pgl_close_guard(pgl_guard *guard);
+
+#endif

@@ -10,9 +10,9 @@ PG_MAP_OPS(M)
 PG_OTHER_OPS(M)
 #undef M
 
-    const pg_op_info *const pg_op_table[PG_NUM_OPS] = {
+const pg_op_info *const pg_op_table[PG_NUM_OPS] = {
 #define M(NAME, name, arity) &pg_op_info_##NAME,
-        PG_MAP_OPS(M) PG_OTHER_OPS(M)
+    PG_MAP_OPS(M) PG_OTHER_OPS(M)
 #undef M
 };
 
@@ -165,10 +165,11 @@ pg_value pg_as(pg_graph *g, pg_value x, pg_dtype dtype) {
 pg_value pg_spread(pg_graph *g, pg_value x, pg_value like) {
   if (x == PG_NONE || like == PG_NONE) return PG_NONE;
   pg_node to = *pg_at(g, like);
-  if (to.weak || pg_same_type(pg_at(g, x), &to)) return x;
+  if (to.weak) return x;
+  if (pg_at(g, x)->weak) return pg_full_like(g, like, x);
   x = pg_as(g, x, (pg_dtype)to.dtype);
   if (x == PG_NONE || pg_same_type(pg_at(g, x), &to)) return x;
-  if (to.layout || pg_at(g, x)->weak) return pg_full_like(g, like, x);
+  if (to.layout) return pg_full_like(g, like, x);
   return pg_broadcast(g, x, to.ndim, to.shape);
 }
 

@@ -89,8 +89,17 @@ static pg_status shape_segreduce(const pg_graph *g, pg_node *node) {
   return PG_OK;
 }
 
+// One value per tensor spread over the tensors; where all of them are one number spread out, that number fills the
+// vector.
 static pg_value spread_segments(pg_graph *g, pg_value x, const pg_layout *layout) {
   pg_attrs attrs = {.layout = layout};
+  if (x == PG_NONE) return PG_NONE;
+  const pg_node node = *pg_at(g, x);
+  if (node.op == PG_OP_BROADCAST && pg_node_size(pg_at(g, node.in[0])) == 1) {
+    attrs.dtype = node.dtype;
+    pg_value one = pg_reshape(g, node.in[0], 0, NULL);
+    return pg_node_make(g, PG_OP_FULL, 1, &one, &attrs, NULL);
+  }
   return pg_node_make(g, PG_OP_SEGBROADCAST, 1, &x, &attrs, NULL);
 }
 

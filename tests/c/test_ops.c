@@ -1,0 +1,520 @@
+// test_ops.c: derivatives of every differentiable function of the engine. For random operands x, cotangent c and
+// directions u:
+//   * the gradient of <c, y(x)> agrees with 4-point central differences in f64 to 1e-7 (relative to max(1e-3,
+//   |gradient|));
+//   * so does the gradient of <u, gradient>, to 1e-6;
+//   * <c, jvp(u)> = <gradient, u>, and forward over reverse equals reverse over reverse.
+// Operands keep away from kinks, whose conventions test_ops_facts.c states.
+#include "tests/c/check.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+typedef enum values {
+  ANY = 1,  // in (-2, 2)
+  POSITIVE, // in (0.4, 2.4)
+  AWAY,     // 0.4 to 2.4 away from 0, either sign
+  UNIT,     // in (0.05, 0.95)
+  DISTINCT, // a shuffled range: no ties
+  GRID,     // in (-2, 2), multiples of 0.2
+  BETWEEN,  // the same, 0.1 away from multiples of 0.2
+  INDEX,    // i64 in 0..3, not a variable
+  MASK,     // bool, not a variable
+  KEYS      // keys, not a variable
+} values;
+
+typedef struct operand {
+  values values;
+  int ndim;
+  int64_t shape[4];
+} operand;
+
+// Shapes that are not shapes.
+enum { NUMBER = -1, VECTOR = -2 };
+
+#define S0(v)                                                                                                          \
+  {                                                                                                                    \
+    v, 0, {                                                                                                            \
+      0                                                                                                                \
+    }                                                                                                                  \
+  }
+#define S1(v, a)                                                                                                       \
+  {                                                                                                                    \
+    v, 1, {                                                                                                            \
+      a                                                                                                                \
+    }                                                                                                                  \
+  }
+#define S2(v, a, b)                                                                                                    \
+  {                                                                                                                    \
+    v, 2, {                                                                                                            \
+      a, b                                                                                                             \
+    }                                                                                                                  \
+  }
+#define S3(v, a, b, c)                                                                                                 \
+  {                                                                                                                    \
+    v, 3, {                                                                                                            \
+      a, b, c                                                                                                          \
+    }                                                                                                                  \
+  }
+#define S4(v, a, b, c, d)                                                                                              \
+  {                                                                                                                    \
+    v, 4, {                                                                                                            \
+      a, b, c, d                                                                                                       \
+    }                                                                                                                  \
+  }
+#define W(v)                                                                                                           \
+  {                                                                                                                    \
+    v, NUMBER, {                                                                                                       \
+      0                                                                                                                \
+    }                                                                                                                  \
+  }
+#define V(v)                                                                                                           \
+  {                                                                                                                    \
+    v, VECTOR, {                                                                                                       \
+      0                                                                                                                \
+    }                                                                                                                  \
+  }
+
+typedef struct op_case {
+  const char *function;
+  int n;
+  operand in[4];
+  pg_attrs attrs;
+} op_case;
+
+#define UNARY(name, v)                                                                                                 \
+  {name, 1, {S2(v, 3, 5)}, {0}}, {name, 1, {S0(v)}, {0}}, {name, 1, {V(v)}, {0}}, {name, 1, {W(v)}, {0}},              \
+      {name, 1, {S2(v, 0, 3)}, {0}}, {                                                                                 \
+    name, 1, {S1(v, 1)}, {                                                                                             \
+      0                                                                                                                \
+    }                                                                                                                  \
+  }
+#define BINARY(name, v, w)                                                                                             \
+  {name, 2, {S2(v, 3, 4), S2(w, 3, 4)}, {0}}, {name, 2, {S2(v, 3, 4), S1(w, 4)}, {0}},                                 \
+      {name, 2, {S2(v, 3, 1), S3(w, 2, 1, 4)}, {0}}, {name, 2, {S0(v), S2(w, 2, 3)}, {0}},                             \
+      {name, 2, {W(v), S1(w, 3)}, {0}}, {name, 2, {S1(v, 3), W(w)}, {0}}, {name, 2, {W(v), W(w)}, {0}},                \
+      {name, 2, {V(v), V(w)}, {0}}, {name, 2, {V(v), S0(w)}, {0}}, {name, 2, {W(v), V(w)}, {0}},                       \
+      {name, 2, {S2(v, 0, 3), S1(w, 3)}, {0}}, {                                                                       \
+    name, 2, {S1(v, 1), S1(w, 5)}, {                                                                                   \
+      0                                                                                                                \
+    }                                                                                                                  \
+  }
+#define REDUCTION(name, v)                                                                                             \
+  {name, 1, {S2(v, 3, 4)}, {0}}, {name, 1, {S2(v, 3, 4)}, {.n = 1, .a = {-1}}}, {name, 1, {S0(v)}, {0}},               \
+      {name, 1, {S3(v, 2, 3, 4)}, {.n = 1, .a = {1}, .flags = 1}}, {name, 1, {S3(v, 2, 3, 4)}, {.n = 2, .a = {0, 2}}}, \
+      {name, 1, {S4(v, 2, 2, 2, 3)}, {.n = 2, .a = {-3, -2}}}, {name, 1, {V(v)}, {0}},                                 \
+      {name, 1, {S2(v, 4, 1)}, {.n = 1, .a = {1}}}, {                                                                  \
+    name, 1, {S2(v, 4, 1)}, {                                                                                          \
+      .flags = 1                                                                                                       \
+    }                                                                                                                  \
+  }
+#define SHAPED(...) .n = sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t), .a = {__VA_ARGS__}
+
+static const op_case cases[] = {
+    UNARY("neg", ANY),
+    UNARY("abs", AWAY),
+    UNARY("sqrt", POSITIVE),
+    UNARY("rsqrt", POSITIVE),
+    UNARY("exp", ANY),
+    UNARY("expm1", ANY),
+    UNARY("log", POSITIVE),
+    UNARY("log1p", POSITIVE),
+    UNARY("sin", ANY),
+    UNARY("cos", ANY),
+    UNARY("tanh", ANY),
+    UNARY("erf", ANY),
+    UNARY("sigmoid", ANY),
+    UNARY("softplus", ANY),
+    UNARY("relu", AWAY),
+    UNARY("square", ANY),
+    UNARY("reciprocal", POSITIVE),
+    UNARY("gelu", ANY),
+    UNARY("silu", ANY),
+    UNARY("log_sigmoid", ANY),
+    UNARY("mark", ANY),
+    UNARY("zeros_like", ANY),
+    {"gelu", 1, {S1(ANY, 7)}, {.flags = 1}},
+    {"leaky_relu", 1, {S1(AWAY, 9)}, {.x = 0.1}},
+    {"elu", 1, {S1(AWAY, 9)}, {.x = 1.3}},
+    {"cast", 1, {S2(ANY, 2, 3)}, {.dtype = PG_F64}},
+    BINARY("add", ANY, ANY),
+    BINARY("sub", ANY, ANY),
+    BINARY("mul", ANY, ANY),
+    BINARY("div", ANY, AWAY),
+    BINARY("pow", POSITIVE, ANY),
+    BINARY("maximum", GRID, BETWEEN),
+    BINARY("minimum", GRID, BETWEEN),
+    {"where", 3, {S2(MASK, 3, 4), S2(ANY, 3, 4), S1(ANY, 4)}, {0}},
+    {"where", 3, {S1(MASK, 4), S2(ANY, 3, 1), W(ANY)}, {0}},
+    {"clamp", 3, {S2(ANY, 3, 4), W(UNIT), W(POSITIVE)}, {0}},
+    REDUCTION("sum", ANY),
+    REDUCTION("mean", ANY),
+    REDUCTION("max", DISTINCT),
+    REDUCTION("min", DISTINCT),
+    REDUCTION("norm", AWAY),
+    REDUCTION("var", ANY),
+    {"sum", 1, {S2(ANY, 0, 3)}, {0}},
+    {"sum", 1, {S2(ANY, 0, 3)}, {.n = 1, .a = {0}}},
+    {"sum", 1, {W(ANY)}, {0}},
+    {"var", 1, {S2(ANY, 5, 4)}, {.n = 1, .a = {0}, .x = 1}},
+    {"softmax", 1, {S2(ANY, 3, 5)}, {0}},
+    {"softmax", 1, {S2(ANY, 3, 5)}, {.n = 1, .a = {0}}},
+    {"log_softmax", 1, {S3(ANY, 2, 3, 4)}, {0}},
+    {"log_softmax", 1, {S3(ANY, 2, 3, 4)}, {.n = 1, .a = {-2}}},
+    {"logsumexp", 1, {S2(ANY, 3, 5)}, {0}},
+    {"logsumexp", 1, {S2(ANY, 3, 5)}, {.n = 1, .a = {0}, .flags = 1}},
+    {"dot", 2, {S1(ANY, 6), S1(ANY, 6)}, {0}},
+    {"dot", 2, {V(ANY), V(ANY)}, {0}},
+    {"outer", 2, {S1(ANY, 3), S1(ANY, 4)}, {0}},
+    {"matmul", 2, {S2(ANY, 3, 4), S2(ANY, 4, 5)}, {0}},
+    {"matmul", 2, {S1(ANY, 4), S2(ANY, 4, 3)}, {0}},
+    {"matmul", 2, {S2(ANY, 3, 4), S1(ANY, 4)}, {0}},
+    {"matmul", 2, {S1(ANY, 4), S1(ANY, 4)}, {0}},
+    {"matmul", 2, {S3(ANY, 2, 3, 4), S2(ANY, 4, 2)}, {0}},
+    {"matmul", 2, {S3(ANY, 2, 3, 4), S3(ANY, 2, 4, 2)}, {0}},
+    {"matmul", 2, {S4(ANY, 2, 1, 2, 3), S3(ANY, 3, 3, 2)}, {0}},
+    {"matmul", 2, {S2(ANY, 2, 3), S3(ANY, 2, 3, 2)}, {0}},
+    {"matmul", 2, {S2(ANY, 3, 0), S2(ANY, 0, 2)}, {0}},
+    {"matmul", 2, {S2(ANY, 0, 3), S2(ANY, 3, 2)}, {0}},
+    {"matmul", 2, {S2(ANY, 1, 5), S2(ANY, 5, 1)}, {0}},
+    {"matmul", 2, {S2(ANY, 24, 20), S2(ANY, 20, 24)}, {0}},
+    {"reshape", 1, {S2(ANY, 3, 4)}, {SHAPED(2, -1)}},
+    {"transpose", 1, {S3(ANY, 2, 3, 4)}, {SHAPED(2, 0, 1)}},
+    {"transpose", 1, {S2(ANY, 2, 3)}, {0}},
+    {"broadcast_to", 1, {S2(ANY, 3, 1)}, {SHAPED(2, 3, 4)}},
+    {"broadcast", 1, {S0(ANY)}, {SHAPED(2, 3)}},
+    {"squeeze", 1, {S3(ANY, 1, 3, 1)}, {.n = 1, .a = {-1}}},
+    {"expand_dims", 1, {S2(ANY, 2, 3)}, {.a = {-1}}},
+    {"slice", 1, {S2(ANY, 5, 7)}, {.n = 2, .a = {1, 0}, .b = {3, 4}, .c = {1, 2}}},
+    {"slice", 1, {S2(ANY, 5, 7)}, {.n = 2, .a = {5, 0}, .b = {0, 7}}},
+    {"pad", 1, {S2(ANY, 2, 3)}, {.n = 2, .a = {1, 0}, .b = {4, 7}, .c = {1, 3}}},
+    {"concat", 3, {S2(ANY, 2, 3), S2(ANY, 2, 1), S2(ANY, 2, 0)}, {.n = 1, .a = {-1}}},
+    {"stack", 2, {S2(ANY, 2, 3), S2(ANY, 2, 3)}, {.a = {1}}},
+    {"gather", 2, {S2(ANY, 4, 3), S2(INDEX, 2, 3)}, {.n = 1, .a = {0}}},
+    {"take", 2, {S3(ANY, 2, 4, 3), S1(INDEX, 5)}, {.a = {1}}},
+    {"take", 2, {S1(ANY, 4), S0(INDEX)}, {0}},
+    {"take_along_last", 2, {S3(ANY, 2, 3, 4), S2(INDEX, 2, 3)}, {0}},
+    {"scatter_add", 3, {S2(ANY, 4, 3), S1(INDEX, 5), S2(ANY, 5, 3)}, {.n = 1, .a = {0}}},
+    {"scatter_add", 3, {S2(ANY, 2, 4), S2(INDEX, 2, 2), S3(ANY, 2, 2, 2)}, {.n = 1, .a = {1}}},
+    {"full", 1, {W(ANY)}, {SHAPED(2, 3), .dtype = PG_F64}},
+    {"full", 1, {S0(ANY)}, {SHAPED(2, 3), .dtype = PG_F64}},
+    {"cross_entropy", 2, {S2(ANY, 5, 4), S1(INDEX, 5)}, {0}},
+    {"cross_entropy", 2, {S3(ANY, 2, 3, 4), S2(INDEX, 2, 3)}, {.flags = 2}},
+    {"cross_entropy", 2, {S1(ANY, 4), S0(INDEX)}, {.flags = 1}},
+    {"binary_cross_entropy_with_logits", 2, {S2(ANY, 3, 2), S2(UNIT, 3, 2)}, {0}},
+    {"binary_cross_entropy_with_logits", 2, {S1(ANY, 4), S1(UNIT, 4)}, {.flags = 2}},
+    {"squared_loss", 2, {S2(ANY, 3, 2), S2(ANY, 3, 2)}, {.flags = 1}},
+    {"mse", 2, {S1(ANY, 4), S1(ANY, 4)}, {0}},
+    {"dropout", 2, {S2(ANY, 4, 5), S1(KEYS, 4)}, {.x = 0.4}},
+    {"dropout", 2, {V(ANY), S0(KEYS)}, {.x = 0.4}},
+    {"segsum", 1, {V(ANY)}, {0}},
+    {"segmax", 1, {V(DISTINCT)}, {0}},
+    {"segmin", 1, {V(DISTINCT)}, {0}},
+    {"segmean", 1, {V(ANY)}, {0}},
+    {"flatten_vector", 1, {V(ANY)}, {0}},
+    {"view", 1, {V(ANY)}, {.n = 1, .a = {2}}},
+};
+enum { NCASES = sizeof cases / sizeof cases[0] };
+
+// Cases whose attributes hold a layout, or that are not one call.
+static pg_layout *layout;
+
+static uint64_t state = 1;
+
+static double next_uniform(void) {
+  state = state * 6364136223846793005u + 1442695040888963407u;
+  return (double)(state >> 11) * 0x1p-53;
+}
+
+static double draw(values v, int64_t i, int64_t size) {
+  const double u = next_uniform();
+  switch (v) {
+  case ANY:
+    return 4 * u - 2;
+  case POSITIVE:
+    return 0.4 + 2 * u;
+  case AWAY:
+    return u < 0.5 ? -(0.4 + 4 * u) : 0.4 + 4 * (u - 0.5);
+  case UNIT:
+    return 0.05 + 0.9 * u;
+  case GRID:
+    return 0.2 * floor(20 * u - 10);
+  case BETWEEN:
+    return 0.2 * floor(20 * u - 10) + 0.1;
+  case DISTINCT:
+    return 0.17 * (double)((i * 7 + 3) % (size % 7 ? size : size + 1)) - 1 + 0.01 * u;
+  default:
+    return floor(4 * u);
+  }
+}
+
+static bool is_variable(const operand *o) {
+  return o->values < INDEX;
+}
+
+// ---- running a case -------------------------------------------------------------------------------------------------
+
+enum { MOST = 4, TENSORS = 3 * MOST + 1, OUTPUTS = 3 + 2 * MOST };
+
+typedef struct bench {
+  pg_graph *g;
+  pg_plan *plan;
+  int n; // operands
+  const operand *in;
+  pg_value x[MOST], u[MOST];
+  int input_of[MOST], scalar_of[MOST], direction_of[MOST]; // places among the arguments, or -1
+  pg_value y;
+  pg_tensor *tensors[TENSORS];
+  int ntensors;
+  double scalars[MOST];
+  int nscalars;
+  int nvar, var[MOST]; // operands that are variables
+  pg_tensor *outputs[OUTPUTS];
+  int nout;
+} bench;
+
+static void bench_close(bench *b) {
+  pg_plan_free(b->plan);
+  pg_graph_free(b->g);
+  for (int i = 0; i < b->ntensors; i++) pg_tensor_release(b->tensors[i]);
+  for (int i = 0; i < b->nout; i++) pg_tensor_release(b->outputs[i]);
+}
+
+// Elements of a tensor without pads: position of element i.
+static int64_t place(const pg_tensor *t, int64_t i) {
+  const pg_layout *l = pg_tensor_layout(t);
+  for (int s = 0; l && s < pg_layout_count(l); s++) {
+    const pg_segment *segment = pg_layout_segment(l, s);
+    if (i >= segment->logical && i < segment->logical + segment->size) return segment->offset + i - segment->logical;
+  }
+  return i;
+}
+
+static int64_t logical_size(const pg_tensor *t) {
+  return pg_tensor_layout(t) ? pg_layout_size(pg_tensor_layout(t)) : pg_tensor_size(t);
+}
+
+static void fill(pg_tensor *t, values v) {
+  const int64_t size = logical_size(t);
+  for (int64_t i = 0; i < size; i++) {
+    const int64_t at = place(t, i);
+    const double x = draw(v, i, size);
+    switch (pg_tensor_dtype(t)) {
+    case PG_F64:
+      ((double *)pg_tensor_data(t))[at] = x;
+      break;
+    case PG_I64:
+      ((int64_t *)pg_tensor_data(t))[at] = (int64_t)x;
+      break;
+    case PG_BOOL:
+      ((bool *)pg_tensor_data(t))[at] = x >= 2;
+      break;
+    case PG_KEY:
+      ((pg_key *)pg_tensor_data(t))[at] = pg_key_seed((uint64_t)i);
+      break;
+    default:
+      break;
+    }
+  }
+}
+
+static pg_value add_input(bench *b, const pg_layout *l, pg_dtype dtype, int ndim, const int64_t *shape, values v) {
+  pg_tensor *t;
+  CHECK_STATUS(pg_tensor_new(dtype, ndim, shape, l, &t), PG_OK);
+  fill(t, v);
+  b->tensors[b->ntensors++] = t;
+  return pg_input(b->g, dtype, ndim, shape, l);
+}
+
+static void add_operand(bench *b, int k) {
+  const operand *o = &b->in[k];
+  const pg_dtype dtype = o->values == INDEX  ? PG_I64
+                         : o->values == MASK ? PG_BOOL
+                         : o->values == KEYS ? PG_KEY
+                                             : PG_F64;
+  b->input_of[k] = b->scalar_of[k] = -1;
+  if (is_variable(o)) b->var[b->nvar++] = k;
+  if (o->ndim == NUMBER) {
+    b->scalar_of[k] = b->nscalars;
+    b->scalars[b->nscalars++] = draw(o->values, 0, 1);
+    b->x[k] = pg_scalar(b->g);
+    return;
+  }
+  b->input_of[k] = b->ntensors;
+  b->x[k] =
+      add_input(b, o->ndim == VECTOR ? layout : NULL, dtype, o->ndim == VECTOR ? 1 : o->ndim, o->shape, o->values);
+}
+
+static pg_value inner(pg_graph *g, pg_value a, pg_value b) {
+  return pg_call2(g, "dot", a, b);
+}
+
+static pg_value sum_of(pg_graph *g, int n, const pg_value *terms) {
+  pg_value sum = n ? terms[0] : pg_number(g, 0);
+  for (int i = 1; i < n; i++) sum = pg_call2(g, "add", sum, terms[i]);
+  return sum;
+}
+
+static pg_value as_tensor(pg_graph *g, pg_value v) {
+  pg_attrs f64 = {.dtype = PG_F64};
+  return v != PG_NONE && pg_value_is_weak(g, v) ? pg_call(g, "full", 1, &v, &f64) : v;
+}
+
+// Outputs: <c, y>, <u, gradient>, <c, jvp(u)>, <u, H u> forward over reverse, then gradients and second gradients.
+static void add_derivatives(bench *b) {
+  pg_graph *g = b->g;
+  pg_value vars[MOST], directions[MOST], gradient[MOST], second[MOST], terms[MOST], outs[OUTPUTS];
+  const pg_layout *l = pg_value_layout(g, b->y);
+  CHECK_THAT(b->y != PG_NONE, "%s", pg_last_error());
+  CHECK(pg_value_is_weak(g, b->y) || pg_value_dtype(g, b->y) == PG_F64);
+  pg_value ct = add_input(b, l, PG_F64, pg_value_ndim(g, b->y), pg_value_shape(g, b->y), ANY);
+  for (int i = 0; i < b->nvar; i++) {
+    const pg_value x = vars[i] = b->x[b->var[i]];
+    b->direction_of[i] = b->ntensors;
+    directions[i] = add_input(b, pg_value_layout(g, x), PG_F64, pg_value_ndim(g, x), pg_value_shape(g, x), ANY);
+  }
+  CHECK_STATUS(pg_vjp(g, 1, &b->y, &ct, b->nvar, vars, gradient), PG_OK);
+  for (int i = 0; i < b->nvar; i++) terms[i] = inner(g, directions[i], gradient[i]);
+  outs[0] = inner(g, ct, b->y);
+  outs[1] = sum_of(g, b->nvar, terms);
+  CHECK_THAT(outs[1] != PG_NONE, "%s", pg_last_error());
+  CHECK_STATUS(pg_vjp(g, 1, &outs[1], NULL, b->nvar, vars, second), PG_OK);
+  pg_value tangent;
+  CHECK_STATUS(pg_jvp(g, b->nvar, vars, directions, 1, &b->y, &tangent), PG_OK);
+  outs[2] = inner(g, ct, tangent);
+  CHECK_STATUS(pg_jvp(g, b->nvar, vars, directions, 1, &outs[1], &outs[3]), PG_OK);
+  b->nout = 4;
+  for (int i = 0; i < b->nvar; i++) outs[b->nout++] = gradient[i];
+  for (int i = 0; i < b->nvar; i++) outs[b->nout++] = second[i];
+  const int nout = b->nout;
+  b->nout = 0;
+  for (int k = 0; k < nout; k++) {
+    outs[k] = as_tensor(g, outs[k]);
+    CHECK_THAT(outs[k] != PG_NONE, "output %d: %s", k, pg_last_error());
+    CHECK_STATUS(pg_tensor_new(pg_value_dtype(g, outs[k]), pg_value_ndim(g, outs[k]), pg_value_shape(g, outs[k]),
+                               pg_value_layout(g, outs[k]), &b->outputs[k]),
+                 PG_OK);
+    b->nout++;
+  }
+  pg_compile_options options = {.executor = PG_EXEC_INTERPRET};
+  CHECK_STATUS(pg_compile(g, nout, outs, &options, &b->plan), PG_OK);
+}
+
+static void run(bench *b) {
+  CHECK_STATUS(pg_run(b->plan, b->tensors, b->scalars, b->outputs), PG_OK);
+}
+
+static double output(const bench *b, int k, int64_t i) {
+  return ((double *)pg_tensor_data(b->outputs[k]))[place(b->outputs[k], i)];
+}
+
+static double *variable(bench *b, int k, int64_t i) {
+  if (b->scalar_of[k] >= 0) return &b->scalars[b->scalar_of[k]];
+  pg_tensor *t = b->tensors[b->input_of[k]];
+  return (double *)pg_tensor_data(t) + place(t, i);
+}
+
+// d outputs[which] / dx by 4-point central differences, both at once.
+static void difference(bench *b, double *x, double *first, double *second) {
+  static const double weight[4] = {1.0 / 12, -8.0 / 12, 8.0 / 12, -1.0 / 12}, step[4] = {-2, -1, 1, 2};
+  const double x0 = *x, h = 1e-3;
+  *first = *second = 0;
+  for (int i = 0; i < 4; i++) {
+    *x = x0 + step[i] * h;
+    run(b);
+    *first += weight[i] * output(b, 0, 0) / h;
+    *second += weight[i] * output(b, 1, 0) / h;
+  }
+  *x = x0;
+}
+
+enum { LARGEST = 1000 };
+
+static void compare(const double *found, const double *expected, int64_t n, double tolerance, const char *what) {
+  double error = 0, scale = 1e-3;
+  for (int64_t i = 0; i < n; i++) {
+    error = fmax(error, fabs(found[i] - expected[i]));
+    scale = fmax(scale, fabs(expected[i]));
+    CHECK_THAT(isfinite(found[i]), "%s: element %d is %g", what, (int)i, found[i]);
+  }
+  CHECK_THAT(error <= tolerance * scale, "%s: off by %.3g of %.3g", what, error, scale);
+}
+
+static void check_bench(bench *b) {
+  static double found[2][LARGEST], expected[2][LARGEST];
+  double scale = 1e-3;
+  run(b);
+  double product = 0, curvature = 0;
+  for (int i = 0; i < b->nvar; i++) {
+    pg_tensor *u = b->tensors[b->direction_of[i]];
+    for (int64_t e = 0; e < logical_size(u); e++) {
+      const double ue = ((double *)pg_tensor_data(u))[place(u, e)];
+      product += ue * output(b, 4 + i, e);
+      curvature += ue * output(b, 4 + b->nvar + i, e);
+      scale += fabs(ue * output(b, 4 + i, e)) + fabs(ue * output(b, 4 + b->nvar + i, e));
+    }
+  }
+  CHECK_THAT(fabs(output(b, 2, 0) - product) <= 1e-11 * scale, "jvp %.17g, vjp %.17g", output(b, 2, 0), product);
+  CHECK_THAT(fabs(output(b, 1, 0) - product) <= 1e-11 * scale, "<u, gradient>");
+  CHECK_THAT(fabs(output(b, 3, 0) - curvature) <= 1e-11 * scale, "forward over reverse %.17g, reverse twice %.17g",
+             output(b, 3, 0), curvature);
+  for (int i = 0; i < b->nvar; i++) {
+    const int64_t n = logical_size(b->outputs[4 + i]);
+    CHECK(n <= LARGEST);
+    for (int64_t e = 0; e < n; e++) {
+      found[0][e] = output(b, 4 + i, e);
+      found[1][e] = output(b, 4 + b->nvar + i, e);
+    }
+    for (int64_t e = 0; e < n; e++) {
+      difference(b, variable(b, b->var[i], e), &expected[0][e], &expected[1][e]);
+      run(b);
+    }
+    compare(found[0], expected[0], n, 1e-7, "gradient");
+    compare(found[1], expected[1], n, 1e-6, "second derivative");
+  }
+}
+
+static const op_case *current;
+static bench the_bench;
+
+static void check_case(void) {
+  bench *b = &the_bench;
+  memset(b, 0, sizeof *b);
+  state = 12345;
+  b->n = current->n;
+  b->in = current->in;
+  CHECK_STATUS(pg_graph_new(&b->g), PG_OK);
+  for (int k = 0; k < b->n; k++) add_operand(b, k);
+  b->y = pg_call(b->g, current->function, b->n, b->x, &current->attrs);
+  add_derivatives(b);
+  check_bench(b);
+}
+
+static const char *describe(const op_case *c, char *text, size_t size) {
+  size_t n = (size_t)snprintf(text, size, "derivatives of %s(", c->function);
+  for (int k = 0; k < c->n; k++) {
+    const operand *o = &c->in[k];
+    if (k) n += (size_t)snprintf(text + n, size - n, ", ");
+    if (o->ndim < 0) n += (size_t)snprintf(text + n, size - n, o->ndim == NUMBER ? "number" : "vector");
+    for (int d = 0; d < o->ndim; d++) n += (size_t)snprintf(text + n, size - n, "%s%d", d ? "x" : "", (int)o->shape[d]);
+    if (o->ndim == 0) n += (size_t)snprintf(text + n, size - n, "0-d");
+  }
+  snprintf(text + n, size - n, ")");
+  return text;
+}
+
+int main(int argc, char **argv) {
+  const char *names[] = {"a", "b", "c", "d"};
+  const int ndims[] = {2, 1, 2, 0};
+  const int64_t shapes[][PG_MAX_NDIM] = {{2, 3}, {5}, {1, 4}, {0}};
+  if (pg_layout_new(4, names, ndims, shapes, &layout) != PG_OK) return 1;
+  for (int i = 0; i < NCASES; i++) {
+    char text[200];
+    if (argc > 1 && strcmp(argv[1], cases[i].function) != 0) continue;
+    current = &cases[i];
+    check_run(describe(current, text, sizeof text), check_case);
+    bench_close(&the_bench);
+  }
+  pg_layout_release(layout);
+  return check_result();
+}

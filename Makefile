@@ -17,7 +17,7 @@ LUA_CFLAGS = $(shell pkg-config --cflags lua5.4)
 LUA_LIBS = $(shell pkg-config --libs lua5.4)
 
 # OpenBLAS by path: all flavours share a name, and the pthread one next to OpenMP would be two thread pools on one machine.
-MULTIARCH := $(shell gcc -print-multiarch)
+MULTIARCH := $(shell gcc -print-multiarch 2>/dev/null)
 BLAS_DIR ?= /usr/lib/$(MULTIARCH)/openblas-openmp
 LIBS = $(BLAS_DIR)/libopenblas.so.0 -Wl,-rpath,$(BLAS_DIR) -lz -llzma -ljansson -lm -ldl
 
@@ -64,8 +64,72 @@ $(BUILD)/embedded_numerics.h: engine/codegen/embed.sh $(EMBEDDED)
 	@mv $@.new $@
 $(BUILD)/engine/codegen/generate.o: $(BUILD)/embedded_numerics.h
 
+# The engine for programs in C: link it with $(LIBS).
+$(BUILD)/libperigee.a: $(ENGINE_OBJ)
+	rm -f $@
+	ar rcs $@ $^
+
+# ---- tests: programs in tests/c (each links the engine), specs in tests/lua, scripts in tests/cli; tests/run.lua runs them
+
+C_TESTS := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/c/test_*.c) tests/c/example.c)
+$(BUILD)/tests/c/%: tests/c/%.c $(BUILD)/libperigee.a
+	@mkdir -p $(@D)
+	$(CC) $(ALL_CFLAGS) -MMD -MP -MF $@.d -o $@ $< $(TEST_LDFLAGS) $(BUILD)/libperigee.a $(LIBS)
+
+# test_oom makes the engine's allocations fail, and no others.
+WRAPPED := malloc calloc realloc aligned_alloc strdup
+$(BUILD)/tests/c/test_oom: TEST_LDFLAGS = $(WRAPPED:%=-Wl,--wrap=%)
+
+JOBS ?= $(shell nproc)
+SUBMAKE = $(MAKE) --no-print-directory
+
+c-tests: $(C_TESTS)
+
+test:
+	@tools/timed.sh install tools/install-deps.sh build test
+	@tools/timed.sh build $(SUBMAKE) -j$(JOBS) all c-tests
+	@lua5.4 tests/run.lua $(BUILD) $(TESTS)
+
+test-long:
+	@PERIGEE_TEST_LONG=1 $(SUBMAKE) test
+
+# ---- what else a person types
+
+demo:
+	@tools/timed.sh install tools/install-deps.sh build demo
+	@tools/timed.sh build $(SUBMAKE) -j$(JOBS) all
+	@tools/timed.sh training $(BUILD)/perigee recipes/fashion_mlp.lua
+
+$(BUILD)/bench/rmw: tests/bench/rmw.c
+	@mkdir -p $(@D)
+	$(CC) $(ALL_CFLAGS) -o $@ $<
+
+bench: all $(BUILD)/bench/rmw
+	@PERIGEE_BENCH=$(BUILD)/bench $(BUILD)/perigee bench $(NAME)
+
+C_FILES = $(shell find engine bindings tests -name '*.[ch]' | LC_ALL=C sort)
+LUA_DIRS = $(wildcard scripts recipes tests tools)
+
+format-check:
+	@clang-format --dry-run -Werror $(C_FILES)
+
+lint:
+	@tools/install-deps.sh build lint
+	@luacheck --quiet --no-color $(LUA_DIRS)
+	@lua5.4 tools/check-layers.lua
+	@$(SUBMAKE) format-check
+
+PREFIX ?= /usr/local
+install: all $(BUILD)/libperigee.a
+	install -D -m 755 $(BUILD)/perigee $(DESTDIR)$(PREFIX)/bin/perigee
+	install -D -m 755 $(BUILD)/perigee.so $(DESTDIR)$(PREFIX)/lib/lua/5.4/perigee.so
+	install -D -m 644 $(BUILD)/libperigee.a $(DESTDIR)$(PREFIX)/lib/libperigee.a
+	install -D -m 644 engine/perigee.h $(DESTDIR)$(PREFIX)/include/perigee.h
+	install -d $(DESTDIR)$(PREFIX)/share/perigee/recipes
+	install -m 644 $(wildcard recipes/*.lua) $(DESTDIR)$(PREFIX)/share/perigee/recipes
+
 clean:
 	rm -rf $(BUILD)
 
--include $(ENGINE_OBJ:.o=.d) $(MODULE_OBJ:.o=.d) $(MAIN_OBJ:.o=.d)
-.PHONY: all clean FORCE
+-include $(ENGINE_OBJ:.o=.d) $(MODULE_OBJ:.o=.d) $(MAIN_OBJ:.o=.d) $(C_TESTS:=.d)
+.PHONY: all clean FORCE c-tests test test-long demo bench format-check lint install

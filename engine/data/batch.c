@@ -1,6 +1,7 @@
 // batch.c: see batch.h. A row conversion is a row of a table, found by the two dtypes.
 #include "engine/data/batch.h"
 
+#include <math.h>
 #include <string.h>
 
 #include "engine/core/error.h"
@@ -40,6 +41,29 @@ WIDENED_ROW(uint8_t, int64_t)
 WIDENED_ROW(int32_t, int64_t)
 #undef SCALED_ROW
 #undef WIDENED_ROW
+
+// Bytes to f32 (images), three times faster than through f64: scale = hi + lo, and two fused operations round nearly as
+// the f64 arithmetic does; used only where they give the same bits for all 256 values.
+static void scale_bytes(const void *src, void *dst, int64_t n, double scale, double shift) {
+  const uint8_t *restrict s = src;
+  float *restrict d = dst;
+  float hi = (float)scale, lo = (float)(scale - hi), rest = (float)shift;
+  for (int64_t i = 0; i < n; i++) d[i] = fmaf((float)s[i], hi, fmaf((float)s[i], lo, rest));
+}
+
+static bool scales_bytes_exactly(double scale, double shift) {
+#ifdef FP_FAST_FMAF
+  uint8_t all[256];
+  float fast[256], exact[256];
+  for (int i = 0; i < 256; i++) all[i] = (uint8_t)i;
+  scale_bytes(all, fast, 256, scale, shift);
+  scale_uint8_t_float(all, exact, 256, scale, shift);
+  return !memcmp(fast, exact, sizeof fast);
+#else
+  (void)scale, (void)shift;
+  return false;
+#endif
+}
 
 static const struct {
   pg_dtype from, to;
@@ -137,6 +161,7 @@ static pg_status find_conversion(pg_dtype from, pg_dtype to, double scale, doubl
   for (size_t i = 0; i < sizeof CONVERSIONS / sizeof *CONVERSIONS; i++)
     if (CONVERSIONS[i].from == from && CONVERSIONS[i].to == to && (plain || CONVERSIONS[i].scales))
       *row = CONVERSIONS[i].row;
+  if (*row == scale_uint8_t_float && scales_bytes_exactly(scale, shift)) *row = scale_bytes;
   if (*row) return PG_OK;
   return pg_fail(PG_ERR_DTYPE, "gather: cannot go from %s to %s%s", pg_dtype_name(from), pg_dtype_name(to),
                  plain ? "" : " with a scale");

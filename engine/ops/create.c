@@ -260,7 +260,7 @@ COMPOSITE(flatten_vector) {
   pg_value *parts = pg_alloc((size_t)count, sizeof *parts);
   if (!parts) return PG_NONE;
   for (int i = 0; i < count; i++)
-    parts[i] = pg_reshape(g, pg_view(g, in[0], i), 1, &pg_layout_segment(layout, i)->size);
+    parts[i] = pg_reshape(g, pg_view_of(g, in[0], i), 1, &pg_layout_segment(layout, i)->size);
   pg_value y = pg_node_make(g, PG_OP_CONCAT, count, parts, &(pg_attrs){.n = 1}, NULL);
   pg_free(parts);
   return y;

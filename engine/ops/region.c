@@ -1,5 +1,4 @@
-// region.c: the rows of identities that steer differentiation (STOP, TAP, MARK) and of the ops that hold a body graph
-// (CALL, SCAN, WHILE). A CALL's operands are the body's inputs in order, then its scalars; a[0] says which of the
+// region.c: the rows of identities that steer differentiation (STOP, TAP, MARK) and of CALL. A CALL's operands are the body's inputs in order, then its scalars; a[0] says which of the
 // body's outputs it is. Its derivative builds the body anew from marked operands, so nothing of the forward pass is
 // kept for it (rematerialization).
 #include "engine/ops/rules.h"
@@ -145,16 +144,6 @@ static pg_status jvp_call(pg_graph *g, pg_value v, const pg_value *tangents, pg_
   return status;
 }
 
-static pg_status shape_loop(const pg_graph *g, pg_node *node) {
-  (void)g;
-  return pg_fail(PG_ERR_UNSUPPORTED, "%s: loops inside a graph are not built in yet", pg_op_table[node->op]->name);
-}
-
-static pg_status vjp_while(pg_graph *g, pg_value v, pg_value ct, pg_value *ct_in) {
-  (void)g, (void)v, (void)ct, (void)ct_in;
-  return pg_fail(PG_ERR_UNSUPPORTED, "while_loop: reverse mode is not defined for a loop of unknown length; use scan");
-}
-
 const pg_op_info pg_op_info_STOP = {.name = "stop", .arity = 1, .cls = PG_CLASS_VIEW, .shape = shape_identity};
 const pg_op_info pg_op_info_TAP = {
     .name = "tap", .arity = 1, .cls = PG_CLASS_VIEW, .shape = shape_tap, .vjp = vjp_tap, .jvp = jvp_identity};
@@ -162,6 +151,3 @@ const pg_op_info pg_op_info_MARK = {
     .name = "mark", .arity = 1, .cls = PG_CLASS_VIEW, .shape = shape_identity, .vjp = vjp_mark, .jvp = jvp_identity};
 const pg_op_info pg_op_info_CALL = {
     .name = "call", .arity = -1, .cls = PG_CLASS_REGION, .shape = shape_call, .vjp = vjp_call, .jvp = jvp_call};
-const pg_op_info pg_op_info_SCAN = {.name = "scan", .arity = -1, .cls = PG_CLASS_REGION, .shape = shape_loop};
-const pg_op_info pg_op_info_WHILE = {
-    .name = "while", .arity = -1, .cls = PG_CLASS_REGION, .shape = shape_loop, .vjp = vjp_while};

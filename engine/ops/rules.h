@@ -49,7 +49,7 @@ pg_value pg_iota(pg_graph *g, pg_dtype dtype, int ndim, const int64_t *shape, in
 // SUM, MAX or MIN over axes [first, last) with the axes kept as extents of 1.
 pg_value pg_reduce_run(pg_graph *g, int op, pg_value x, int first, int last, bool keepdims);
 // Tensor i of a vector; looks through a PACK.
-pg_value pg_view(pg_graph *g, pg_value vector, int i);
+pg_value pg_view_of(pg_graph *g, pg_value vector, int i);
 // PACK one tensor per segment of the layout; and zeros for segment i of a vector of this dtype.
 pg_value pg_pack(pg_graph *g, const pg_layout *layout, const pg_value *parts);
 pg_value pg_segment_zeros(pg_graph *g, pg_dtype dtype, const pg_layout *layout, int i);

@@ -188,7 +188,7 @@ pg_value pg_reduce_run(pg_graph *g, int op, pg_value x, int first, int last, boo
   return pg_node_make(g, op, 1, &x, &attrs, NULL);
 }
 
-pg_value pg_view(pg_graph *g, pg_value vector, int i) {
+pg_value pg_view_of(pg_graph *g, pg_value vector, int i) {
   if (vector == PG_NONE) return PG_NONE;
   const pg_node *node = pg_at(g, vector);
   if (node->op == PG_OP_PACK) return node->in[i];

@@ -27,7 +27,7 @@ static pg_status vjp_view(pg_graph *g, pg_value v, pg_value ct, pg_value *ct_in)
 }
 
 static pg_status jvp_view(pg_graph *g, pg_value v, const pg_value *tangents, pg_value *out) {
-  *out = pg_view(g, tangents[0], (int)pg_at(g, v)->attrs.a[0]);
+  *out = pg_view_of(g, tangents[0], (int)pg_at(g, v)->attrs.a[0]);
   return pg_built(*out);
 }
 
@@ -59,7 +59,7 @@ static pg_status vjp_pack(pg_graph *g, pg_value v, pg_value ct, pg_value *ct_in)
   const int n = pg_at(g, v)->nin;
   for (int i = 0; i < n; i++) {
     if (ct_in[i] == PG_UNWANTED) continue;
-    ct_in[i] = pg_view(g, ct, i);
+    ct_in[i] = pg_view_of(g, ct, i);
     PG_TRY(pg_built(ct_in[i]));
   }
   return PG_OK;

@@ -48,7 +48,7 @@ function correction.define(definition)
   if type(definition.name) ~= "string" or type(definition.correct) ~= "function" then
     core.raise("pg.correction.define needs a name and a correct function")
   end
-  return function(given)
+  local function make(given)
     given = given or {}
     local owner = "correction " .. definition.name
     local h = hyper.resolve(owner, definition.hyper or {}, given, definition.static, COMMON)
@@ -56,8 +56,22 @@ function correction.define(definition)
     return setmetatable({
       kind = "correction", name = definition.name, definition = definition, hyper = h,
       every = given.every or schedule.epochs(1), start = given.start or 0, mega = mega, noise = noise,
+      given = given, make = make,
     }, Correction)
   end
+  return make
+end
+
+-- The same correction with some options replaced.
+function Correction:with(given)
+  local merged = {}
+  for k, v in pairs(self.given) do
+    merged[k] = v
+  end
+  for k, v in pairs(given) do
+    merged[k] = v
+  end
+  return self.make(merged)
 end
 
 -- Whether a step is corrected. values: of the hyperparameters at this step.

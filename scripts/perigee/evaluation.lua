@@ -80,12 +80,17 @@ function Evaluation:at(q, noise_key)
   return stats
 end
 
--- A read-only view on traced fields as a posterior; numbers of the family can be read off it.
+-- A view on traced fields as a posterior; numbers of the family can be read off it. With `writable`, a list of fields,
+-- also the list of those written.
 function Evaluation:view(owner, values, writable)
   local o = self.family_o
-  return posterior.view(owner, values, writable or {}, function(name)
+  local view, written = posterior.view(owner, values, writable or {}, function(name)
     return o[name]
   end)
+  if writable then
+    return view, written
+  end
+  return view
 end
 
 -- The optimizer's weight decay in a trace.

@@ -51,7 +51,7 @@ local function make(spec)
   local decay = spec.weight_decay or 0
   return setmetatable({
     family = spec.family or family.point {}, correction = spec.correction, rule = spec.rule, dtype = spec.dtype,
-    stages = check_stages(spec.stages or {}), units = {},
+    stages = check_stages(spec.stages or {}), units = {}, spec = spec,
     weight_decay = {
       given = decay, scalar = type(decay) == "number" or schedule.is_schedule(decay), values = { decay = 0 },
     },
@@ -66,6 +66,18 @@ setmetatable(optimizer, {
     return make(spec)
   end,
 })
+
+-- The same optimizer with some parts replaced; correction = false takes it out.
+function Optimizer:with(parts)
+  local spec = {}
+  for k, v in pairs(self.spec) do
+    spec[k] = v
+  end
+  for k, v in pairs(parts) do
+    spec[k] = v or nil
+  end
+  return make(spec)
+end
 
 function optimizer.is(x)
   return getmetatable(x) == Optimizer

@@ -54,46 +54,30 @@ local function operand(x, field)
   return x[field]
 end
 
-local function combine(a, b, f)
+-- The engine's function `name` on every field. Called for operators, and by the engine when an operand of its functions is
+-- statistics.
+function Statistics.__pg_apply(name, a, b)
   local of = is_statistics(a) and a or b
-  local out = setmetatable({}, Statistics)
-  for _, field in ipairs(statistics.fields(of)) do
-    out[field] = f(operand(a, field), operand(b, field))
-  end
   if is_statistics(a) and is_statistics(b) and #statistics.fields(a) ~= #statistics.fields(b) then
     core.raise("statistics do not fit together: one side has more fields")
   end
-  return out
-end
-
-function Statistics.__add(a, b)
-  return combine(a, b, function(x, y)
-    return x + y
+  return statistics.map(of, function(_, field)
+    if b == nil then
+      return core.apply(name, nil, operand(a, field))
+    end
+    return core.apply(name, nil, operand(a, field), operand(b, field))
   end)
 end
 
-function Statistics.__sub(a, b)
-  return combine(a, b, function(x, y)
-    return x - y
-  end)
-end
-
-function Statistics.__mul(a, b)
-  return combine(a, b, function(x, y)
-    return x * y
-  end)
-end
-
-function Statistics.__div(a, b)
-  return combine(a, b, function(x, y)
-    return x / y
-  end)
+local OPERATORS = { __add = "add", __sub = "sub", __mul = "mul", __div = "div" }
+for event, name in pairs(OPERATORS) do
+  Statistics[event] = function(a, b)
+    return Statistics.__pg_apply(name, a, b)
+  end
 end
 
 function Statistics.__unm(a)
-  return statistics.map(a, function(x)
-    return -x
-  end)
+  return Statistics.__pg_apply("neg", a)
 end
 
 -- Apply f(field value, field name) to every field.

@@ -87,7 +87,8 @@ c-tests: $(C_TESTS)
 
 test:
 	@tools/timed.sh install tools/install-deps.sh build test
-	@tools/timed.sh build $(SUBMAKE) -j$(JOBS) all c-tests
+	@echo building
+	@tools/timed.sh build $(SUBMAKE) -s -j$(JOBS) all c-tests
 	@lua5.4 tests/run.lua $(BUILD) $(TESTS)
 
 test-long:
@@ -97,7 +98,8 @@ test-long:
 
 demo:
 	@tools/timed.sh install tools/install-deps.sh build demo
-	@tools/timed.sh build $(SUBMAKE) -j$(JOBS) all
+	@echo building
+	@tools/timed.sh build $(SUBMAKE) -s -j$(JOBS) all
 	@tools/timed.sh training $(BUILD)/perigee recipes/fashion_mlp.lua
 
 $(BUILD)/bench/rmw: tests/bench/rmw.c

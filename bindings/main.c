@@ -1,7 +1,6 @@
 // main.c: the `perigee` program. With arguments it hands them to cli.lua; without, it is a prompt: expressions are
 // printed, unfinished input continues on the next line, and input from a pipe is read quietly. Ctrl-C raises
 // "interrupted".
-#include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,24 +12,11 @@
 #include <lua.h>
 #include <lualib.h>
 
+#include "bindings/interrupt.h"
 #include "bindings/module.h"
 #include "engine/perigee.h"
 
-// ---- interruption ----
-
-static lua_State *interrupted_state; // for the signal handler, which cannot be given anything else
-
-static void raise_interrupted(lua_State *L, lua_Debug *ar) {
-  (void)ar;
-  lua_sethook(L, NULL, 0, 0);
-  luaL_error(L, "interrupted");
-}
-
-// Setting a hook is the one thing that lua.c does in a handler, too: it takes effect at the next instruction.
-static void handle_interrupt(int number) {
-  signal(number, SIG_DFL); // a second Ctrl-C ends a program that does not come back
-  lua_sethook(interrupted_state, raise_interrupted, LUA_MASKCALL | LUA_MASKRET | LUA_MASKLINE | LUA_MASKCOUNT, 1);
-}
+// ---- calling ----
 
 static int add_traceback(lua_State *L) {
   const char *message = lua_tostring(L, 1);
@@ -50,10 +36,9 @@ static int call_guarded(lua_State *L, int n, int results) {
   int base = lua_gettop(L) - n;
   lua_pushcfunction(L, add_traceback);
   lua_insert(L, base);
-  interrupted_state = L;
-  signal(SIGINT, handle_interrupt);
+  pgl_take_interrupt(L);
   int status = lua_pcall(L, n, results, base);
-  signal(SIGINT, SIG_DFL);
+  pgl_release_interrupt();
   lua_remove(L, base);
   return status;
 }

@@ -8,6 +8,7 @@
 #include <lualib.h>
 
 #include "bindings/data.h"
+#include "bindings/interrupt.h"
 #include "bindings/module.h"
 #include "bindings/scripts.h"
 #include "bindings/tensor.h"
@@ -64,6 +65,29 @@ static int core_where(lua_State *L) {
   return 1;
 }
 
+// ---- entries ----
+
+static int finish_entry(lua_State *L, int status, lua_KContext context) {
+  (void)status, (void)context;
+  return lua_gettop(L);
+}
+
+static int call_entry(lua_State *L) {
+  lua_pushvalue(L, lua_upvalueindex(1));
+  lua_insert(L, 1);
+  lua_callk(L, lua_gettop(L) - 1, LUA_MULTRET, 0, finish_entry);
+  return finish_entry(L, LUA_OK, 0);
+}
+
+// core.entry(f): f behind a C function. `return pg.cross_entropy(...)` in a recipe is a tail call, which would replace the
+// recipe's frame, and with it the line that an error must name; calls of C functions never do.
+static int core_entry(lua_State *L) {
+  luaL_checktype(L, 1, LUA_TFUNCTION);
+  lua_settop(L, 1);
+  if (!lua_iscfunction(L, 1)) lua_pushcclosure(L, call_entry, 1);
+  return 1;
+}
+
 static int core_doctor(lua_State *L) {
   lua_createtable(L, 0, 5);
   lua_pushstring(L, pg_blas_description());
@@ -87,6 +111,7 @@ static const luaL_Reg functions[] = {{"set_threads", core_set_threads},
                                      {"collect", core_collect},
                                      {"raise", core_raise},
                                      {"where", core_where},
+                                     {"entry", core_entry},
                                      {"doctor", core_doctor},
                                      {NULL, NULL}};
 
@@ -104,6 +129,7 @@ PGL_EXPORT int luaopen_perigee_core(lua_State *L) {
   pgl_open_apply(L);
   pgl_open_trace(L);
   pgl_open_program(L);
+  pgl_open_interrupt(L);
   luaopen_perigee_data(L);
   lua_setfield(L, -2, "data");
   return 1;

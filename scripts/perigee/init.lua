@@ -4,37 +4,36 @@ local core = require "perigee.core"
 
 local pg = { version = core.version, set_threads = core.set_threads, threads = core.threads, doctor = core.doctor }
 
+-- Functions that recipes call stand behind core.entry, so that errors find the recipe's line.
 local function add(module)
   for name, value in next, module do
-    if pg[name] == nil then pg[name] = value end
+    if pg[name] == nil then pg[name] = type(value) == "function" and core.entry(value) or value end
   end
 end
 
-local tensor = require "perigee.tensor"
+add(require("perigee.tensor").functions)
 add(require "perigee.keys")
-add(require "perigee.transform")
-for name, value in next, tensor do
-  local internal = { methods = true, axis_of = true, dtype_of = true, shape_of = true, check_tensor = true, raise = true }
-  if not internal[name] and pg[name] == nil then pg[name] = value end
-end
-pg.per_tensor = require("perigee.per_tensor").per_tensor
 add(require "perigee.loss")
+add(require "perigee.transform")
+add { per_tensor = require("perigee.per_tensor").per_tensor }
+for name, method in next, core.methods do core.methods[name] = core.entry(method) end
 
--- pg.NAME → module, or module and field of it.
-local lazy = {
-  nn = { "nn" }, family = { "family" }, correction = { "correction" }, rule = { "rule" }, stage = { "stage" },
-  schedule = { "schedule" }, optim = { "optim" }, data = { "data" }, sampler = { "sampler" }, metric = { "metric" },
-  linalg = { "linalg" }, optimizer = { "optimizer" }, options = { "options" }, train = { "train" }, run = { "run" },
-  evaluator = { "evaluator" },
-}
+-- pg.NAME → module, or field of a module.
+local lazy = {}
+for _, name in ipairs {
+  "nn", "family", "correction", "rule", "stage", "schedule", "optim", "optimizer", "evaluator", "minimize", "data", "sampler",
+  "metric", "options", "train", "run", "linalg", "plot", "table",
+} do lazy[name] = { name } end
+for _, name in ipairs { "epochs", "steps", "whole_run" } do lazy[name] = { "schedule", name } end
+lazy.scalar = { "vectors", "scalar" }
 
--- A module that gives a function of its own name stands for that function.
+-- A module with a function of its own name stands for that function: pg.run is the function run of run.lua.
 local function load_lazily(name)
-  local module = require("perigee." .. lazy[name][1])
-  if type(module) == "table" and getmetatable(module) == nil and type(module[name]) == "function" then
-    return module[name]
-  end
-  return module
+  local module_name, field = lazy[name][1], lazy[name][2]
+  local module = require("perigee." .. module_name)
+  local value = field and module[field] or module
+  if not field and type(module) == "table" and type(rawget(module, name)) == "function" then value = module[name] end
+  return type(value) == "function" and core.entry(value) or value
 end
 
 setmetatable(pg, {

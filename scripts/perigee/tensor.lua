@@ -6,7 +6,11 @@ local text = require "perigee.tensor_text"
 
 local apply, is_tensor = core.apply, core.is_tensor
 local methods = core.methods
-local M = {}
+local F = {} -- the functions of pg
+
+-- Methods that are not functions of pg: those of the userdata itself, and names that say too little without a tensor.
+local internal = { __index = true, flat = true, view = true, to = true, t = true, unpack = true }
+for name in next, methods do internal[name] = true end
 
 local function raise(format, ...)
   return core.raise(select("#", ...) > 0 and format:format(...) or format)
@@ -27,7 +31,6 @@ local function axis_of(what, axis, ndim, x)
   end
   return integer > 0 and integer - 1 or integer + ndim
 end
-M.axis_of = axis_of
 
 local function check_tensor(what, x)
   if not is_tensor(x) then raise("%s: a tensor was expected, got %s", what, type(x)) end
@@ -60,7 +63,7 @@ function methods.clip(x, low, high)
 end
 
 -- x where the mask holds, y elsewhere.
-function M.where(mask, x, y)
+function F.where(mask, x, y)
   if type(mask) == "boolean" then
     if mask then return x end
     return y
@@ -179,7 +182,7 @@ end
 
 function methods.broadcast_to(x, ...)
   local shape = shape_of("broadcast_to", ...)
-  return apply("broadcast", { a = shape }, is_tensor(x) and x or M.tensor(x))
+  return apply("broadcast", { a = shape }, is_tensor(x) and x or F.tensor(x))
 end
 
 -- ---- parts ----
@@ -223,7 +226,7 @@ end
 -- Entries of x along an axis (the first by default) at indices that count from 0: a tensor of integers, or a table.
 function methods.take(x, indices, axis)
   check_tensor("take", x)
-  if not is_tensor(indices) then indices = M.tensor(indices, "i64") end
+  if not is_tensor(indices) then indices = F.tensor(indices, "i64") end
   return apply("gather", { a = { axis_of("take", axis or 1, x.ndim, x) } }, x, indices)
 end
 methods.gather = methods.take
@@ -234,21 +237,21 @@ function methods.scatter_add(x, indices, updates, axis)
 end
 
 -- Tensors side by side along an axis (the first by default).
-function M.concat(list, axis)
+function F.concat(list, axis)
   if type(list) ~= "table" or #list == 0 then raise("concat: a table of tensors was expected") end
   local first = check_tensor("concat", list[1])
   return apply("concat", { a = { axis_of("concat", axis or 1, first.ndim, first) } }, table.unpack(list))
 end
 
 -- Tensors of one shape along a new axis (the first by default).
-function M.stack(list, axis)
+function F.stack(list, axis)
   if type(list) ~= "table" or #list == 0 then raise("stack: a table of tensors was expected") end
   local parts = {}
   for i, x in ipairs(list) do
-    x = is_tensor(x) and x or M.tensor(x)
+    x = is_tensor(x) and x or F.tensor(x)
     parts[i] = methods.unsqueeze(x, axis or 1)
   end
-  return M.concat(parts, axis or 1)
+  return F.concat(parts, axis or 1)
 end
 
 -- ---- matrices and small functions with options ----
@@ -278,7 +281,7 @@ function methods.leaky_relu(x, slope) return apply("leaky_relu", { x = slope or 
 function methods.elu(x, alpha) return apply("elu", { x = alpha or 1 }, x) end
 
 -- Integers from 0 as rows with a single 1 among n.
-function M.one_hot(labels, n, dtype)
+function F.one_hot(labels, n, dtype)
   return apply("one_hot", { a = { n }, dtype = dtype or "f32" }, check_tensor("one_hot", labels))
 end
 
@@ -326,7 +329,7 @@ function methods.unpack(x)
 end
 
 -- A vector from tensors: pg.vector{ {name, tensor}, … }, pg.vector(layout, {tensors…}), or from all numbers in order: pg.vector(layout, flat).
-function M.vector(list, tensors)
+function F.vector(list, tensors)
   local layout = list
   if not core.is_layout(list) then
     local entries = {}
@@ -369,7 +372,7 @@ local function first_leaf(x)
 end
 
 -- pg.tensor{{1, 2}, {3, 4}}: nested tables of numbers or booleans. dtype as a second argument or an option.
-function M.tensor(values, opts)
+function F.tensor(values, opts)
   if is_tensor(values) then return opts and methods.to(values, dtype_of(opts)) or values end
   if type(values) ~= "table" and type(values) ~= "number" and type(values) ~= "boolean" then
     raise("tensor: numbers or nested tables of numbers were expected, got %s", type(values))
@@ -378,33 +381,33 @@ function M.tensor(values, opts)
 end
 
 -- A tensor of this shape (or vector of this layout) filled with one number.
-function M.full(shape, value, opts)
+function F.full(shape, value, opts)
   local dtype = dtype_of(opts, "f32")
   if core.is_layout(shape) then return apply("full", { layout = shape, dtype = dtype }, value) end
   shape = shape_of("full", shape)
   return apply("full", { a = shape, dtype = dtype }, value)
 end
 
-function M.zeros(shape, opts)
-  if core.tracing() then return M.full(shape, 0, opts) end
+function F.zeros(shape, opts)
+  if core.tracing() then return F.full(shape, 0, opts) end
   if core.is_layout(shape) then return core.vector(shape, dtype_of(opts, "f32")) end
   return core.tensor(dtype_of(opts, "f32"), shape_of("zeros", shape))
 end
 
-function M.ones(shape, opts) return M.full(shape, 1, opts) end
+function F.ones(shape, opts) return F.full(shape, 1, opts) end
 
 -- Filled tensors of another's shape or layout, and of its dtype unless said otherwise.
-function M.full_like(x, value, opts)
+function F.full_like(x, value, opts)
   check_tensor("full_like", x)
-  return M.full(x.layout or x.shape, value, dtype_of(opts, x.dtype))
+  return F.full(x.layout or x.shape, value, dtype_of(opts, x.dtype))
 end
 
-function M.zeros_like(x, opts) return M.full_like(x, 0, opts) end
+function F.zeros_like(x, opts) return F.full_like(x, 0, opts) end
 
-function M.ones_like(x, opts) return M.full_like(x, 1, opts) end
+function F.ones_like(x, opts) return F.full_like(x, 1, opts) end
 
 -- pg.arange(n): 0 … n-1. pg.arange(first, last, step): from `first` up to but without `last`. f32 unless a dtype follows.
-function M.arange(...)
+function F.arange(...)
   local args = { ... }
   local dtype = dtype_of(type(args[#args]) ~= "number" and table.remove(args) or nil, "f32")
   local first, last, step = 0, args[1], args[3] or 1
@@ -418,12 +421,12 @@ function M.arange(...)
 end
 
 -- n numbers from first to last, both included.
-function M.linspace(first, last, n, opts)
+function F.linspace(first, last, n, opts)
   local index = apply("iota", { a = { n }, b = { 0 }, dtype = dtype_of(opts, "f32") })
   return index * ((last - first) / math.max(n - 1, 1)) + first
 end
 
-function M.eye(n, opts)
+function F.eye(n, opts)
   return apply("eye", { a = { n }, dtype = dtype_of(opts, "f32") })
 end
 
@@ -433,8 +436,10 @@ core.metatable.__tostring = text.tostring
 core.metatable.__name = "tensor"
 
 for name, method in next, methods do
-  if not M[name] and name ~= "__index" and name ~= "free" and name ~= "unpack" then M[name] = method end
+  if not internal[name] and not F[name] then F[name] = method end
 end
-M.methods, M.dtype_of, M.shape_of, M.check_tensor, M.raise = methods, dtype_of, shape_of, check_tensor, raise
-M.is_tensor = is_tensor
-return M
+F.is_tensor = is_tensor
+
+return {
+  functions = F, axis_of = axis_of, dtype_of = dtype_of, shape_of = shape_of, check_tensor = check_tensor, raise = raise,
+}

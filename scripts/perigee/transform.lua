@@ -79,7 +79,7 @@ end
 -- `inner` traced and compiled; `f` is the user's function whose captures are watched.
 local function compiled(inner, f, opts)
   local entries = {}
-  return fingerprint.wrap(function(...)
+  return fingerprint.wrap(core.entry(function(...)
     if core.tracing() then return inner(...) end
     local args, leaves, signature = table.pack(...), {}, {}
     for i = 1, args.n do tree.flatten(args[i], leaves, signature) end
@@ -93,7 +93,7 @@ local function compiled(inner, f, opts)
       entries[key] = entry
     end
     return run(entry, leaves)
-  end, f)
+  end), f)
 end
 
 -- pg.jit(f): f as one compiled plan per signature of its arguments.
@@ -303,7 +303,7 @@ function M.hessian(f, opts)
   local column = compiled(function(v, ...)
     return flat(hessian_vector("hessian", f, wrt, v, ...)[1])
   end, f, opts)
-  return fingerprint.wrap(function(...)
+  return fingerprint.wrap(core.entry(function(...)
     local x = select(wrt[1], ...)
     if not is_tensor(x) then raise("hessian: argument %d must be a tensor or a vector, got %s", wrt[1], describe(x)) end
     if x.size > MOST_ROWS then raise("hessian: %d numbers are too many (at most %d); use pg.hvp", x.size, MOST_ROWS) end
@@ -314,7 +314,7 @@ function M.hessian(f, opts)
     local shape = x.shape
     for _, extent in ipairs(x.shape) do shape[#shape + 1] = extent end
     return h:reshape(shape)
-  end, f)
+  end), f)
 end
 
 -- ---- inside traced functions ----

@@ -16,7 +16,8 @@ void pg_blas_gemm_f64(bool ta, bool tb, int64_t m, int64_t n, int64_t k, const d
 int pg_blas_begin(void);
 void pg_blas_end(int saved);
 
-// PG_ERR_UNSUPPORTED with an explanation unless the OpenBLAS that was loaded is the OpenMP flavour. Call once at start.
+// PG_ERR_UNSUPPORTED with an explanation unless the OpenBLAS that was loaded is the OpenMP flavour. Call once at
+// start.
 pg_status pg_blas_check(void);
 
 #endif

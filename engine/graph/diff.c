@@ -88,8 +88,7 @@ static pg_status accumulate(diff *d, pg_value *sum, pg_value term) {
   return pg_built(*sum);
 }
 
-// ---- reverse mode
-// -----------------------------------------------------------------------------------------------------
+// ---- reverse mode --------------------------------------------------------------------------------------------------
 
 static pg_status add_cotangent(diff *d, pg_value v, pg_value ct) {
   if (pg_at(d->g, v)->weak) ct = pg_as(d->g, ct, PG_F64); // tensors of f32 and f64 may both have met this number
@@ -147,7 +146,7 @@ static pg_status seed_cotangents(diff *d, int ny, const pg_value *ys, const pg_v
       if (pg_at(d->g, ys[k])->ndim != 0)
         return pg_fail(PG_ERR_SHAPE, "a derivative needs a result of one number, got %s (or give a cotangent)",
                        pg_shape_text(pg_at(d->g, ys[k]), text, sizeof text));
-      ct = pg_number(d->g, 1);
+      ct = pg_full_like(d->g, ys[k], pg_number(d->g, 1));
     } else {
       PG_TRY(want_values(d->g, "cotangent", 1, &ct));
     }
@@ -188,8 +187,7 @@ pg_status pg_vjp(pg_graph *g, int ny, const pg_value *ys, const pg_value *cts, i
   return status;
 }
 
-// ---- forward mode
-// -----------------------------------------------------------------------------------------------------
+// ---- forward mode --------------------------------------------------------------------------------------------------
 
 static pg_status push_forward(diff *d, pg_value v) {
   const pg_node node = *pg_at(d->g, v);

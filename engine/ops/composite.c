@@ -28,8 +28,7 @@ static pg_value divide(pg_graph *g, pg_value a, pg_value b) {
   return pg_op2(g, PG_OP_DIV, a, b);
 }
 
-// ---- reductions: n,a = axes, negative from the end, none = all; flags 1 keeps them as extents of 1
-// --------------------
+// ---- reductions: n,a = axes, negative from the end, none = all; flags 1 keeps them as extents of 1 -----------------
 
 static pg_status mark_axes(const char *name, const pg_node *x, const pg_attrs *attrs, bool *reduced) {
   for (int i = 0; i < x->ndim; i++) reduced[i] = attrs->n == 0;
@@ -141,8 +140,7 @@ COMPOSITE(norm) {
   return square == PG_NONE ? PG_NONE : pg_op1(g, PG_OP_SQRT, pg_composite_sum(g, 1, &square, attrs));
 }
 
-// ---- softmax and its kin: a[0] = axis, the last by default
-// -------------------------------------------------------------
+// ---- softmax and its kin: a[0] = axis, the last by default ---------------------------------------------------------
 
 typedef struct softmax_parts {
   pg_value largest; // of each group, under STOP; 0 where it is infinite
@@ -202,8 +200,7 @@ COMPOSITE(logsumexp) {
   return attrs->flags & 1 ? y : drop_axis(g, y, one_axis(attrs, true).a[0]);
 }
 
-// ---- products
-// ---------------------------------------------------------------------------------------------------------
+// ---- products ------------------------------------------------------------------------------------------------------
 
 static pg_value with_shape(pg_graph *g, pg_value x, int ndim, int64_t a, int64_t b) {
   return pg_reshape(g, x, ndim, (int64_t[]){a, b});
@@ -245,8 +242,7 @@ COMPOSITE(argmin) {
   return pg_op1(g, PG_OP_ARGMAX, pg_op1(g, PG_OP_NEG, in[0]));
 }
 
-// ---- elementwise
-// --------------------------------------------------------------------------------------------------------
+// ---- elementwise ---------------------------------------------------------------------------------------------------
 
 // Exponents known when the graph is built become cheaper operations.
 COMPOSITE(pow) {
@@ -316,8 +312,7 @@ COMPOSITE(log_sigmoid) {
   return pg_op1(g, PG_OP_NEG, pg_op1(g, PG_OP_SOFTPLUS, pg_op1(g, PG_OP_NEG, in[0])));
 }
 
-// ---- losses
-// -----------------------------------------------------------------------------------------------------------
+// ---- losses --------------------------------------------------------------------------------------------------------
 
 static pg_value reduce_loss(pg_graph *g, const char *name, pg_value loss, const pg_attrs *attrs) {
   const pg_attrs all = {0};

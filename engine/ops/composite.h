@@ -7,7 +7,8 @@
 
 #define PG_COMPOSITES(M)                                                                                               \
   M(sum, 1, 1)                                                                                                         \
-  M(mean, 1, 1) M(max, 1, 1) M(min, 1, 1) M(var, 1, 1) M(any, 1, 1) M(all, 1, 1) M(logsumexp, 1, 1) M(softmax, 1, 1)   \
+  M(mean, 1, 1)                                                                                                        \
+  M(max, 1, 1) M(min, 1, 1) M(var, 1, 1) M(any, 1, 1) M(all, 1, 1) M(logsumexp, 1, 1) M(softmax, 1, 1)                 \
       M(log_softmax, 1, 1) M(dot, 2, 2) M(norm, 1, 1) M(outer, 2, 2) M(matmul, 2, 2) M(argmin, 1, 1) M(pow, 2, 2)      \
           M(square, 1, 1) M(reciprocal, 1, 1) M(clamp, 3, 3) M(gelu, 1, 1) M(silu, 1, 1) M(leaky_relu, 1, 1)           \
               M(elu, 1, 1) M(log_sigmoid, 1, 1) M(cross_entropy, 2, 2) M(binary_cross_entropy_with_logits, 2, 2)       \

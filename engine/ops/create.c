@@ -6,8 +6,7 @@
 
 #define COMPOSITE(name) pg_value pg_composite_##name(pg_graph *g, int n, const pg_value *in, const pg_attrs *attrs)
 
-// ---- shapes
-// -----------------------------------------------------------------------------------------------------------
+// ---- shapes --------------------------------------------------------------------------------------------------------
 
 // n,a = shape; one extent may be -1: what is left.
 COMPOSITE(reshape) {
@@ -118,8 +117,7 @@ COMPOSITE(stack) {
   return y;
 }
 
-// ---- taking
-// -----------------------------------------------------------------------------------------------------------
+// ---- taking --------------------------------------------------------------------------------------------------------
 
 // Rows (or a[0]: elements of another axis) of x by an index tensor.
 COMPOSITE(take) {
@@ -163,8 +161,7 @@ COMPOSITE(one_hot) {
   return pg_cast(g, match_last(g, in[0], attrs->a[0]), (pg_dtype)attrs->dtype);
 }
 
-// ---- filled tensors and ranges: n,a = shape or layout, dtype
-// ----------------------------------------------------------
+// ---- filled tensors and ranges: n,a = shape or layout, dtype -------------------------------------------------------
 
 static pg_value fill(pg_graph *g, double x, const pg_attrs *attrs) {
   pg_attrs type = {.n = attrs->layout ? 0 : attrs->n, .dtype = attrs->dtype, .layout = attrs->layout};
@@ -209,8 +206,7 @@ COMPOSITE(arange) {
   return n > 0 ? pg_op2(g, PG_OP_ADD, x, in[0]) : x;
 }
 
-// ---- draws
-// ------------------------------------------------------------------------------------------------------------
+// ---- draws ---------------------------------------------------------------------------------------------------------
 
 // Standard normals; attributes as NORMAL's.
 COMPOSITE(randn) {
@@ -228,8 +224,8 @@ COMPOSITE(bernoulli) {
   return pg_cast(g, pg_op2(g, PG_OP_LT, u, pg_number(g, attrs->x)), (pg_dtype)attrs->dtype);
 }
 
-// x with elements set to 0 with probability attrs x and the others scaled so that the mean stays. The second operand is
-// one key, or keys [K…] where K… are the leading axes of x (one key per example).
+// x with elements set to 0 with probability attrs x and the others scaled so that the mean stays. The second operand
+// is one key, or keys [K…] where K… are the leading axes of x (one key per example).
 COMPOSITE(dropout) {
   (void)n;
   const pg_node x = *pg_at(g, in[0]), key = *pg_at(g, in[1]);
@@ -248,8 +244,7 @@ COMPOSITE(dropout) {
   return pg_op3(g, PG_OP_WHERE, kept, pg_op2(g, PG_OP_MUL, in[0], pg_number(g, 1 / (1 - rate))), pg_number(g, 0));
 }
 
-// ---- vectors
-// ----------------------------------------------------------------------------------------------------------
+// ---- vectors -------------------------------------------------------------------------------------------------------
 
 // A vector → its elements without pads, [size].
 COMPOSITE(flatten_vector) {

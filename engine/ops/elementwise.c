@@ -8,7 +8,7 @@
 
 #include "engine/ops/rules.h"
 
-// ---- shape and dtype rules ------------------------------------------------------------------------------------------
+// ---- shape and dtype rules -----------------------------------------------------------------------------------------
 
 typedef enum dtype_set { FLOATS, NUMBERS, ANY_VALUE, BOOLS } dtype_set;
 
@@ -117,7 +117,7 @@ static pg_status shape_cast(const pg_graph *g, pg_node *node) {
   return PG_OK;
 }
 
-// ---- derivatives ----------------------------------------------------------------------------------------------------
+// ---- derivatives ---------------------------------------------------------------------------------------------------
 
 // t times the partial derivative of `out` by operand i.
 typedef pg_value (*times_partial)(pg_graph *g, const pg_value *in, pg_value out, int i, pg_value t);
@@ -253,7 +253,7 @@ static pg_status cast_jvp(pg_graph *g, pg_value v, const pg_value *tangents, pg_
   return pg_built(*out);
 }
 
-// ---- rows -----------------------------------------------------------------------------------------------------------
+// ---- rows ----------------------------------------------------------------------------------------------------------
 
 #define ROW(NAME, op, count, rule, flops, vjp_rule, jvp_rule)                                                          \
   const pg_op_info pg_op_info_##NAME = {.name = #op,                                                                   \

@@ -1,5 +1,5 @@
-// function.c: the functions that a script calls by name: every primitive under its own name, unless a composite of that
-// name wraps it, and the composites.
+// function.c: the functions that a script calls by name: every primitive under its own name, unless a composite of
+// that name wraps it, and the composites.
 #include <stdlib.h>
 #include <string.h>
 

@@ -59,8 +59,7 @@ static pg_status indexed_shape(const char *op, const pg_graph *g, pg_node *node,
   return PG_OK;
 }
 
-// ---- GATHER
-// -----------------------------------------------------------------------------------------------------------
+// ---- GATHER --------------------------------------------------------------------------------------------------------
 
 static pg_status shape_gather(const pg_graph *g, pg_node *node) {
   int ndim = 0;
@@ -110,8 +109,7 @@ static void run_gather(const pg_operand *out, const pg_operand *in, int nin, con
   pg_parallel_for(t.outer * t.count, (double)(t.outer * t.count) * (double)(t.inner + 4), gather_rows, &t);
 }
 
-// ---- SCATTER_ADD
-// ------------------------------------------------------------------------------------------------------
+// ---- SCATTER_ADD ---------------------------------------------------------------------------------------------------
 
 static pg_status shape_scatter_add(const pg_graph *g, pg_node *node) {
   const pg_node *x = pg_in(g, node, 0), *updates = pg_in(g, node, 2);
@@ -181,8 +179,7 @@ static void run_scatter_add(const pg_operand *out, const pg_operand *in, int nin
   pg_parallel_for(t.outer * t.columns, (double)t.outer * (double)t.count * (double)t.inner, scatter_columns, &t);
 }
 
-// ---- ARGMAX
-// -----------------------------------------------------------------------------------------------------------
+// ---- ARGMAX --------------------------------------------------------------------------------------------------------
 
 static pg_status shape_argmax(const pg_graph *g, pg_node *node) {
   const pg_node *x = pg_in(g, node, 0);

@@ -1,6 +1,6 @@
-// matmul.c: the row of MATMUL and its CPU kernel. The result is cut into tiles by its shape alone and K is never split,
-// so the bits do not depend on threads; each tile is one serial BLAS call. Vectors and tiny matrices go through loops
-// of our own (matvec.h), which cost no call overhead.
+// matmul.c: the row of MATMUL and its CPU kernel. The result is cut into tiles by its shape alone and K is never
+// split, so the bits do not depend on threads; each tile is one serial BLAS call. Vectors and tiny matrices go through
+// loops of our own (matvec.h), which cost no call overhead.
 #include <string.h>
 
 #include "engine/codegen/kernel_abi.h"
@@ -20,8 +20,7 @@ enum {
 #define NAME(f) f##_f64
 #include "engine/ops/matvec.h"
 
-// ---- shape and derivatives
-// --------------------------------------------------------------------------------------------
+// ---- shape and derivatives -----------------------------------------------------------------------------------------
 
 static pg_status fail_fit(const pg_node *a, const pg_node *b) {
   char ta[160], tb[160];
@@ -97,8 +96,7 @@ static pg_status jvp_matmul(pg_graph *g, pg_value v, const pg_value *tangents, p
   return pg_built(*out);
 }
 
-// ---- kernel
-// -----------------------------------------------------------------------------------------------------------
+// ---- kernel --------------------------------------------------------------------------------------------------------
 
 // One matrix of an operand: element (r, c) at r * rs + c * cs.
 typedef struct matrix {

@@ -1,5 +1,6 @@
 // random.c: the rows of keyed draws and key folding. A draw depends on its key and its logical index alone
-// (core/random.h), so it is made wherever it is used, and a vector's pads take no index. Nothing here has a derivative.
+// (core/random.h), so it is made wherever it is used, and a vector's pads take no index. Nothing here has a
+// derivative.
 #include <string.h>
 
 #include "engine/core/parallel.h"
@@ -37,7 +38,7 @@ static pg_status shape_draw(const pg_graph *g, pg_node *node) {
   return PG_OK;
 }
 
-// ---- KEY_FOLD -------------------------------------------------------------------------------------------------------
+// ---- KEY_FOLD ------------------------------------------------------------------------------------------------------
 
 static pg_status shape_fold(const pg_graph *g, pg_node *node) {
   const pg_node *in[2] = {pg_in(g, node, 0), pg_in(g, node, 1)};
@@ -101,7 +102,7 @@ static void run_fold(const pg_operand *out, const pg_operand *in, int nin, const
   pg_parallel_for(n, 60.0 * (double)n, fold_range, &task);
 }
 
-// ---- PERMUTATION ----------------------------------------------------------------------------------------------------
+// ---- PERMUTATION ---------------------------------------------------------------------------------------------------
 
 static pg_status shape_permutation(const pg_graph *g, pg_node *node) {
   const pg_node *key = pg_in(g, node, 0);

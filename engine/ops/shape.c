@@ -4,7 +4,7 @@
 
 #include "engine/ops/rules.h"
 
-// ---- RESHAPE, TRANSPOSE, BROADCAST ----------------------------------------------------------------------------------
+// ---- RESHAPE, TRANSPOSE, BROADCAST ---------------------------------------------------------------------------------
 
 static pg_status shape_reshape(const pg_graph *g, pg_node *node) {
   const pg_node *x = pg_in(g, node, 0);
@@ -87,7 +87,7 @@ static pg_status jvp_alike(pg_graph *g, pg_value v, const pg_value *tangents, pg
   return pg_built(*out);
 }
 
-// ---- SLICE and PAD --------------------------------------------------------------------------------------------------
+// ---- SLICE and PAD -------------------------------------------------------------------------------------------------
 
 static pg_status shape_slice(const pg_graph *g, pg_node *node) {
   const pg_node *x = pg_in(g, node, 0);
@@ -149,7 +149,7 @@ static pg_status vjp_pad(pg_graph *g, pg_value v, pg_value ct, pg_value *ct_in) 
   return pg_built(ct_in[0]);
 }
 
-// ---- CONCAT ---------------------------------------------------------------------------------------------------------
+// ---- CONCAT --------------------------------------------------------------------------------------------------------
 
 static pg_status shape_concat(const pg_graph *g, pg_node *node) {
   int axis;

@@ -1,5 +1,5 @@
-// source.c: the rows of what has no tensor operands: run-time inputs, weak numbers, filled tensors and indices along an
-// axis.
+// source.c: the rows of what has no tensor operands: run-time inputs, weak numbers, filled tensors and indices along
+// an axis.
 #include <string.h>
 
 #include "engine/ops/rules.h"

@@ -16,7 +16,7 @@ const pg_op_info *const pg_op_table[PG_NUM_OPS] = {
 #undef M
 };
 
-// ---- messages -----------------------------------------------------------------------------------------------------
+// ---- messages ------------------------------------------------------------------------------------------------------
 
 const char *pg_dims_text(int ndim, const int64_t *shape, char *buf, size_t size) {
   size_t n = (size_t)snprintf(buf, size, "[");
@@ -46,7 +46,7 @@ int64_t pg_node_size(const pg_node *node) {
   return size;
 }
 
-// ---- checks -------------------------------------------------------------------------------------------------------
+// ---- checks --------------------------------------------------------------------------------------------------------
 
 void pg_set_type(pg_node *node, pg_dtype dtype, int ndim, const int64_t *shape, const pg_layout *layout) {
   int64_t copy[PG_MAX_NDIM] = {0}; // shape may be node->shape
@@ -146,7 +146,7 @@ pg_status pg_broadcast_shapes(const char *op, int n, const pg_node *const *in, i
   return PG_OK;
 }
 
-// ---- builders -----------------------------------------------------------------------------------------------------
+// ---- builders ------------------------------------------------------------------------------------------------------
 
 bool pg_is_number(const pg_graph *g, pg_value v, double x) {
   const pg_node *node = pg_at(g, v);

@@ -75,8 +75,7 @@ static pg_status jvp_pack(pg_graph *g, pg_value v, const pg_value *tangents, pg_
   return pg_built(*out);
 }
 
-// ---- per-tensor reductions
-// --------------------------------------------------------------------------------------------
+// ---- per-tensor reductions -----------------------------------------------------------------------------------------
 
 static pg_status shape_segreduce(const pg_graph *g, pg_node *node) {
   const pg_node *x = pg_in(g, node, 0);

@@ -139,7 +139,7 @@ static void products_over_nothing_are_zero(void) {
   check_all_variants(200, 1, 0);
 }
 
-// ---- views against copies -------------------------------------------------------------------------------------------
+// ---- views against copies ------------------------------------------------------------------------------------------
 
 // y = matmul(view(x), w) and y' = matmul(x', w) with x' a copy of the view made by an eager plan: same bits.
 static void run_once(pg_graph *g, pg_value y, pg_tensor *const *in, pg_tensor **out) {
@@ -206,7 +206,7 @@ static void views_give_the_bits_of_their_copies(void) {
     }
 }
 
-// ---- batches and messages -------------------------------------------------------------------------------------------
+// ---- batches and messages ------------------------------------------------------------------------------------------
 
 static void batches_broadcast(void) {
   pg_graph *g;

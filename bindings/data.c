@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "bindings/tensor.h"
+#include "engine/core/error.h"
 #include "engine/core/memory.h"
 #include "engine/data/batch.h"
 #include "engine/data/dataset.h"
@@ -60,18 +61,31 @@ static pg_status make_from_npy(void *path, pg_tensor **out) {
   return pg_npy_read(path, out);
 }
 
-static pg_status make_from_bytes(void *path, pg_tensor **out) {
+typedef struct bytes_call {
+  const char *path;
+  int64_t width; // of a record; 0: none
+} bytes_call;
+
+static pg_status make_from_bytes(void *arg, pg_tensor **out) {
+  const bytes_call *call = arg;
   uint8_t *bytes;
   size_t n;
-  pg_status status = pg_read_file(path, &bytes, &n);
+  pg_status status = pg_read_file(call->path, &bytes, &n);
   if (status != PG_OK) return status;
-  status = pg_tensor_new(PG_U8, 1, (int64_t[]){(int64_t)n}, NULL, out);
-  if (status == PG_OK) memcpy(pg_tensor_data(*out), bytes, n);
+  int64_t width = call->width, size = (int64_t)n, shape[2] = {width ? size / width : size, width};
+  if (width && size % width) {
+    status = pg_fail(PG_ERR_FORMAT, "%s: byte %lld: the file ends inside a record (%lld bytes are no multiple of %lld)",
+                     call->path, (long long)(size - size % width), (long long)size, (long long)width);
+  } else {
+    status = pg_tensor_new(PG_U8, width ? 2 : 1, shape, NULL, out);
+  }
+  if (status == PG_OK && n) memcpy(pg_tensor_data(*out), bytes, n);
   pg_free(bytes);
   return status;
 }
 
-// read_idx(path), read_npy(path) → tensor; read_bytes(path) → u8 tensor of the content, decompressed
+// read_idx(path), read_npy(path) → tensor; read_bytes(path) → u8 tensor of the content, decompressed; with a record's
+// width [records, width]
 static int data_read_idx(lua_State *L) {
   push_made(L, make_from_idx, (void *)luaL_checkstring(L, 1));
   return 1;
@@ -83,7 +97,9 @@ static int data_read_npy(lua_State *L) {
 }
 
 static int data_read_bytes(lua_State *L) {
-  push_made(L, make_from_bytes, (void *)luaL_checkstring(L, 1));
+  bytes_call call = {luaL_checkstring(L, 1), luaL_optinteger(L, 2, 0)};
+  luaL_argcheck(L, call.width >= 0, 2, "a number of bytes");
+  push_made(L, make_from_bytes, &call);
   return 1;
 }
 
@@ -138,7 +154,7 @@ typedef struct sparse_box {
   pg_sparse *sparse;
 } sparse_box;
 
-static pg_sparse *to_sparse(lua_State *L, int i) {
+pg_sparse *pgl_to_sparse(lua_State *L, int i) {
   sparse_box *box = lua_touserdata(L, i);
   return box && lua_rawlen(L, i) == sizeof *box && box->tag == &sparse_key ? box->sparse : NULL;
 }
@@ -160,7 +176,7 @@ static int sparse_gc(lua_State *L) {
 
 // sparse.rows, .columns, .entries
 static int sparse_index(lua_State *L) {
-  const pg_sparse *s = to_sparse(L, 1);
+  const pg_sparse *s = pgl_to_sparse(L, 1);
   const char *name = luaL_checkstring(L, 2);
   if (!s) return 0;
   if (!strcmp(name, "rows")) return lua_pushinteger(L, s->rows), 1;
@@ -170,7 +186,7 @@ static int sparse_index(lua_State *L) {
 }
 
 static int sparse_tostring(lua_State *L) {
-  const pg_sparse *s = to_sparse(L, 1);
+  const pg_sparse *s = pgl_to_sparse(L, 1);
   if (!s) return lua_pushliteral(L, "sparse matrix (freed)"), 1;
   lua_pushfstring(L, "sparse matrix %I x %I, %I entries", (lua_Integer)s->rows, (lua_Integer)s->columns,
                   (lua_Integer)s->start[s->rows]);
@@ -490,20 +506,25 @@ static const int64_t *check_indices(lua_State *L, int i, int64_t *n) {
   return index;
 }
 
-// gather(source, indices, destination, {scale=, shift=}) or (…, scale, shift): rows of a tensor or sparse matrix,
-// chosen by 0-based indices, into the first rows of the destination, as f64 value * scale + shift; rows left over
-// become zero
+// gather(source, indices, destination, {scale=, shift=, first=, count=}) or (…, scale, shift, first, count): rows of a
+// tensor or sparse matrix, chosen by 0-based indices (`count` of them from the 0-based place `first` of the list; all
+// by default), into the first rows of the destination, as f64 value * scale + shift; rows left over become zero
 static int data_gather(lua_State *L) {
-  const pg_sparse *sparse = to_sparse(L, 1);
+  const pg_sparse *sparse = pgl_to_sparse(L, 1);
   const pg_tensor *dense = sparse ? NULL : pgl_check_eager(L, 1);
   pg_tensor *dst = pgl_check_eager(L, 3);
   bool table = lua_istable(L, 4);
   double scale = table ? option_number(L, 4, "scale", 1) : luaL_optnumber(L, 4, 1);
   double shift = table ? option_number(L, 4, "shift", 0) : luaL_optnumber(L, 5, 0);
-  int64_t n;
-  const int64_t *index = check_indices(L, 2, &n);
-  pg_status status = sparse ? pg_gather_sparse(sparse, index, n, scale, shift, dst)
-                            : pg_gather_rows(dense, index, n, scale, shift, dst);
+  int64_t size, first = table ? option_integer(L, 4, "first") : luaL_optinteger(L, 6, 0);
+  const int64_t *index = check_indices(L, 2, &size);
+  int64_t count =
+      table ? (int64_t)option_number(L, 4, "count", (double)(size - first)) : luaL_optinteger(L, 7, size - first);
+  if (first < 0 || count < 0 || first > size || count > size - first)
+    return pgl_error(L, "gather: %I indices from place %I on are not within the %I there are", (lua_Integer)count,
+                     (lua_Integer)first, (lua_Integer)size);
+  pg_status status = sparse ? pg_gather_sparse(sparse, index + first, count, scale, shift, dst)
+                            : pg_gather_rows(dense, index + first, count, scale, shift, dst);
   return status == PG_OK ? 0 : pgl_raise(L);
 }
 
@@ -526,7 +547,7 @@ static pg_status make_from_columns(void *arg, pg_tensor **out) {
 // where alignment allows
 static int data_rows(lua_State *L) {
   int64_t from = luaL_checkinteger(L, 2), to = luaL_checkinteger(L, 3);
-  const pg_sparse *sparse = to_sparse(L, 1);
+  const pg_sparse *sparse = pgl_to_sparse(L, 1);
   if (!sparse) {
     push_made(L, make_from_rows, &(take_call){pgl_check_eager(L, 1), from, to});
     return 1;
@@ -544,7 +565,7 @@ static int data_columns(lua_State *L) {
 
 // is_sparse(x) → boolean
 static int data_is_sparse(lua_State *L) {
-  lua_pushboolean(L, to_sparse(L, 1) != NULL);
+  lua_pushboolean(L, pgl_to_sparse(L, 1) != NULL);
   return 1;
 }
 

@@ -6,6 +6,7 @@
 #include <lauxlib.h>
 #include <lua.h>
 
+#include "engine/data/dataset.h"
 #include "engine/perigee.h"
 
 // Pushes the table. The core module must be open (tensors exist).
@@ -14,6 +15,9 @@ int luaopen_perigee_data(lua_State *L);
 // ---- parts; each adds its functions to the table on top of the stack ----
 void pgl_open_files(lua_State *L); // files.c: files, directories, logs, hashes, process, clocks
 void pgl_open_json(lua_State *L);  // json.c
+
+// The sparse matrix at stack index i, or NULL. Borrowed.
+pg_sparse *pgl_to_sparse(lua_State *L, int i);
 
 // A userdata that frees `p` when it is collected, so that an error raised by Lua between two steps loses nothing.
 // Pushed empty; set both fields together.

@@ -228,12 +228,23 @@ static int files_realpath(lua_State *L) {
 
 // ---- hashes ----
 
-// sha256(part, …) → hexadecimal; a part is a string or an eager tensor (its memory)
+static void hash_sparse(pg_sha256 *state, const pg_sparse *s) {
+  size_t entries = (size_t)s->start[s->rows];
+  pg_sha256_add(state, &s->columns, sizeof s->columns);
+  pg_sha256_add(state, s->start, (size_t)(s->rows + 1) * sizeof *s->start);
+  pg_sha256_add(state, s->column, entries * sizeof *s->column);
+  pg_sha256_add(state, s->value, entries * sizeof *s->value);
+}
+
+// sha256(part, …) → hexadecimal; a part is a string, an eager tensor (its memory) or a sparse matrix
 static int files_sha256(lua_State *L) {
   pg_sha256 state;
   pg_sha256_begin(&state);
   for (int i = 1; i <= lua_gettop(L); i++) {
-    if (lua_type(L, i) == LUA_TSTRING) {
+    const pg_sparse *sparse = pgl_to_sparse(L, i);
+    if (sparse) {
+      hash_sparse(&state, sparse);
+    } else if (lua_type(L, i) == LUA_TSTRING) {
       size_t n;
       const char *text = lua_tolstring(L, i, &n);
       pg_sha256_add(&state, text, n);

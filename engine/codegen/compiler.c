@@ -18,24 +18,41 @@
 
 static const char *const candidates[] = {"/usr/bin/gcc", "/usr/bin/cc", "/usr/bin/clang"};
 // The numerical flags are those the engine itself is built with: same functions, same bits.
-static const char *const flags[] = {"-std=gnu11",
-                                    "-O3",
-                                    "-march=native",
-                                    "-ffp-contract=off",
-                                    "-fno-math-errno",
-                                    "-fno-trapping-math",
-                                    "-fPIC",
-                                    "-shared",
-                                    "-nostdlib",
-                                    "-fno-asynchronous-unwind-tables",
-                                    "-fno-stack-protector",
-                                    "-pipe",
-                                    "-w"};
-enum { NFLAGS = sizeof flags / sizeof *flags };
+static const char *const common_flags[] = {"-std=gnu11",
+                                           "-march=native",
+                                           "-ffp-contract=off",
+                                           "-fno-math-errno",
+                                           "-fno-trapping-math",
+                                           "-fPIC",
+                                           "-shared",
+                                           "-nostdlib",
+                                           "-fno-asynchronous-unwind-tables",
+                                           "-fno-stack-protector",
+                                           "-pipe",
+                                           "-w",
+                                           NULL};
+// What -O3 does for these loops in two thirds of its time: vectorize, without epilogues in narrower vectors and without
+// passes that find nothing in straight-line loops. Code is as fast or faster.
+static const char *const gcc_flags[] = {"-O2",
+                                        "-ftree-vectorize",
+                                        "-fvect-cost-model=dynamic",
+                                        "--param=vect-epilogues-nomask=0",
+                                        "-fno-tree-pre",
+                                        "-fno-gcse",
+                                        "-fno-tree-vrp",
+                                        "-fno-thread-jumps",
+                                        "-fno-tree-dominator-opts",
+                                        "-fno-tree-slp-vectorize",
+                                        "-fno-code-hoisting",
+                                        NULL};
+static const char *const clang_flags[] = {"-O2", NULL};
+enum { MAX_FLAGS = 40 };
 
 static struct {
   bool looked_up;
   char path[512]; // "" if there is none
+  const char *flags[MAX_FLAGS];
+  int nflags;
   char description[1100];
   char identity[8192];
 } compiler;
@@ -128,13 +145,19 @@ static void add_identity(const char *text) {
   snprintf(compiler.identity + used, sizeof compiler.identity - used, "%s\n", text);
 }
 
+static void add_flags(const char *const *flags) {
+  for (; *flags; flags++) compiler.flags[compiler.nflags++] = *flags;
+}
+
 static void identify(const char *version, const struct stat *file) {
   char time[64];
   snprintf(time, sizeof time, "%lld.%09ld", (long long)file->st_mtim.tv_sec, file->st_mtim.tv_nsec);
   add_identity(compiler.path);
   add_identity(version);
   add_identity(time);
-  for (int i = 0; i < NFLAGS; i++) add_identity(flags[i]);
+  add_flags(common_flags);
+  add_flags(strstr(version, "clang") ? clang_flags : gcc_flags);
+  for (int i = 0; i < compiler.nflags; i++) add_identity(compiler.flags[i]);
   add_identity(pg_cpu_features());
 }
 
@@ -175,11 +198,11 @@ const char *pg_compiler_identity(void) {
 
 pg_status pg_compiler_run(const char *source, const char *object) {
   look_up();
-  char *argv[NFLAGS + 5], output[4096], o[] = "-o";
+  char *argv[MAX_FLAGS + 5], output[4096], o[] = "-o";
   bool succeeded;
   int n = 0;
   argv[n++] = compiler.path;
-  for (int i = 0; i < NFLAGS; i++) argv[n++] = (char *)flags[i];
+  for (int i = 0; i < compiler.nflags; i++) argv[n++] = (char *)compiler.flags[i];
   argv[n++] = o;
   argv[n++] = (char *)object;
   argv[n++] = (char *)source;

@@ -104,7 +104,7 @@ static bool needs_blocks(const pg_kernel *k) {
 // A reduced value that is contiguous in memory is folded from there.
 static bool reduces_memory(const pg_kernel *k, const pg_kreduce *reduce) {
   const pg_inst *value = &k->insts[reduce->value];
-  return value->kind == PG_INST_LOAD && step_of(k, value->arg) == STEP_1;
+  return value->kind == PG_INST_LOAD && value->dtype != PG_BOOL && step_of(k, value->arg) == STEP_1;
 }
 
 // Is there anything to do element by element, beside folding memory?
@@ -118,6 +118,12 @@ static bool needs_loop(const pg_kernel *k) {
 // A load that does not change along a line.
 static bool is_hoisted(const pg_kernel *k, const pg_inst *inst) {
   return inst->kind == PG_INST_LOAD && step_of(k, inst->arg) == STEP_0;
+}
+
+// How an argument's memory is declared. Masks are read as bytes: read as bool they keep gcc from vectorizing.
+static void put_pointer_type(text *t, const pg_karg *arg) {
+  bool written = arg->kind == PG_ARG_STORE;
+  put(t, "%s%s *const ", written ? "" : "const ", arg->dtype == PG_BOOL && !written ? "uint8_t" : ctype[arg->dtype]);
 }
 
 // ---- values ---------------------------------------------------------------------------------------------------------
@@ -297,7 +303,8 @@ static void put_line_start(text *t, const pg_kernel *k) {
     const pg_karg *arg = &k->args[a];
     bool vector = k->space == PG_SPACE_VECTOR;
     if (has_memory(arg)) {
-      put(t, "%s%s *const a%d = p%d", arg->kind == PG_ARG_STORE ? "" : "const ", ctype[arg->dtype], a, a);
+      put_pointer_type(t, arg);
+      put(t, "a%d = p%d", a, a);
       if (!vector) put_sum(t, k, a, 's');
       if (vector && arg->kind == PG_ARG_SEGLOAD) put(t, " + vt.segment");
       if (vector && arg->kind != PG_ARG_SEGLOAD && arg->kind != PG_ARG_KEY && step_of(k, a) == STEP_1)
@@ -396,8 +403,10 @@ static void put_function(text *t, const pg_kernel *k, int number) {
     if (k->insts[i].kind == PG_INST_CONST || k->insts[i].kind == PG_INST_NUM) put_value(t, k, i);
   for (int a = 0; a < k->nargs; a++) {
     const pg_karg *arg = &k->args[a];
-    if (has_memory(arg))
-      put(t, "%s%s *const p%d = call->ptr[%d];\n", arg->kind == PG_ARG_STORE ? "" : "const ", ctype[arg->dtype], a, a);
+    if (has_memory(arg)) {
+      put_pointer_type(t, arg);
+      put(t, "p%d = call->ptr[%d];\n", a, a);
+    }
     if (has_memory(arg) && k->space == PG_SPACE_GRID)
       put(t, "const int64_t *const s%d = call->stride + %d;\n", a, a * PG_KDIMS);
     if (has_index(arg)) put(t, "const int64_t *const t%d = call->dstride + %d;\n", a, a * PG_KDIMS);

@@ -241,7 +241,8 @@ static int place_values(run *r, int *unused) {
     else if (inst->kind == PG_INST_MAP && may_compute_in_place(r, i))
       r->reg[i] = IN_DESTINATION;
     else
-      r->reg[i] = nunused > 0 ? unused[--nunused] : registers++;
+      // Constants are filled in before the first block, so no earlier value may have used their register.
+      r->reg[i] = nunused > 0 && !is_constant(r, inst) ? unused[--nunused] : registers++;
     // Operands are released only now: the result may be wider than they are and must not share their block.
     const int operand[3] = {inst->a, inst->b, inst->c};
     for (int j = 0; j < 3; j++) {

@@ -1,21 +1,23 @@
-// kernel.h: the form between the graph and the executors: one fused kernel as a loop over an iteration space with a body in
-// single-assignment form. The lowering (graph/lower.c) makes kernels; the interpreter runs them; the generator prints them.
+// kernel.h: the form between the graph and the executors: one fused kernel as a loop over an iteration space with a
+// body in single-assignment form. The lowering (graph/lower.c) makes kernels; the interpreter runs them; the generator
+// prints them.
 //
 // Iteration spaces and tiles (fixed by shapes alone):
 //   GRID, no reduction: dims d[0..ndim), the last is the inner one with extent L, rows = product of the others.
 //     chunks = ceil(L / PG_CHUNK); rows_per_tile = chunks > 1 ? 1 : max(1, PG_CHUNK / max(L, 1)).
-//     tile t covers rows [t / chunks * rows_per_tile, …+rows_per_tile) and inner elements [t % chunks * PG_CHUNK, …+PG_CHUNK).
-//     tiles = ceil(rows / rows_per_tile) * chunks.
+//     tile t covers rows [t / chunks * rows_per_tile, …+rows_per_tile) and inner elements [t % chunks * PG_CHUNK,
+//     …+PG_CHUNK). tiles = ceil(rows / rows_per_tile) * chunks.
 //   GRID, INNER reduction over the last dim: the same tiles; each (row, chunk) yields partial[row * chunks + chunk].
-//     Within a chunk: PG_LANES accumulators, element i of the chunk goes to lane i % PG_LANES in order; then lanes fold with
-//     s = 8, 4, 2, 1: acc[l] = acc[l] op acc[l + s]; the result is acc[0].
+//     Within a chunk: PG_LANES accumulators, element i of the chunk goes to lane i % PG_LANES in order; then lanes fold
+//     with s = 8, 4, 2, 1: acc[l] = acc[l] op acc[l + s]; the result is acc[0].
 //   GRID, OUTER reduction over the last but one dim R, keeping the last dim N: rows = product of the dims before R,
-//     chunks = ceil(R / PG_ROWS), blocks = ceil(N / PG_COLUMNS); tile t = (row * chunks + chunk) * blocks + block, one of each;
-//     partial[(row * chunks + chunk) * N + n] = fold over the chunk's R-rows in order, starting from the identity.
+//     chunks = ceil(R / PG_ROWS), blocks = ceil(N / PG_COLUMNS); tile t = (row * chunks + chunk) * blocks + block, one
+//     of each; partial[(row * chunks + chunk) * N + n] = fold over the chunk's R-rows in order, starting from the
+//     identity.
 //   VECTOR: tiles are vtiles[0..nvtiles). Loads and stores are at vtile.offset + i, stride 1; SEGLOAD arguments at
 //     [vtile.segment]; draws at index vtile.logical + i. A reduction yields partial[t], with lanes as INNER.
-// Afterwards pg_finish_reduction folds the partials of each result in index order (also from the identity) unless there is
-// just one, in which case partial is the result's own memory.
+// Afterwards pg_finish_reduction folds the partials of each result in index order (also from the identity) unless there
+// is just one, in which case partial is the result's own memory.
 #ifndef PG_KERNEL_H
 #define PG_KERNEL_H
 
@@ -70,7 +72,7 @@ typedef struct pg_kreduce {
 typedef struct pg_kernel {
   pg_space space;
   pg_reduction reduction;
-  int ndim;             // GRID: 1..PG_KDIMS
+  int ndim;              // GRID: 1..PG_KDIMS
   int64_t dim[PG_KDIMS]; // outermost first
   int nargs;
   pg_karg *args;
@@ -78,7 +80,7 @@ typedef struct pg_kernel {
   pg_inst *insts;
   int nreduces;
   pg_kreduce *reduces;
-  double work; // estimated scalar operations of the whole kernel
+  double work;       // estimated scalar operations of the whole kernel
   const char *title; // for comments: what it computes, from op names
 } pg_kernel;
 
@@ -87,13 +89,14 @@ int64_t pg_kernel_tiles(const pg_kernel *k, int64_t nvtiles, int64_t *rows, int6
 
 // ---- the executors ----
 
-// The blocked interpreter: oracle and fallback. Uses no heap; works in blocks of PG_BLOCK on scratch in the thread's stack
-// or in memory taken once per thread.
+// The blocked interpreter: oracle and fallback. Uses no heap; works in blocks of PG_BLOCK on scratch in the thread's
+// stack or in memory taken once per thread.
 void pg_kernel_interpret(const pg_kernel *k, const pg_kcall *call, int64_t tile0, int64_t tile1);
 
 // Fold n partials of each of `count` results: result[i] = fold(partial[i * n + j], j in order)      (inner)
 //                                  or result[r * N + c] = fold(partial[(r * n + j) * N + c])         (outer, N columns)
-void pg_finish_reduction(int op, pg_dtype dtype, const void *partial, int64_t rows, int64_t n, int64_t columns, void *result);
+void pg_finish_reduction(int op, pg_dtype dtype, const void *partial, int64_t rows, int64_t n, int64_t columns,
+                         void *result);
 
 // Compiled code for a list of kernels (one translation unit); kept in a private on-disk cache keyed by content.
 typedef struct pg_code pg_code;

@@ -26,9 +26,12 @@ typedef struct pg_vtile {
 
 // Services of the engine that compiled code calls through pointers, since it is loaded without access to our symbols.
 typedef struct pg_kernel_services {
-  // Fill out[0..n) with draws; element i uses keys[i * key_stride] and index + i * index_stride. normal: else uniform [0,1).
-  void (*draw_f32)(bool normal, const void *keys, int64_t key_stride, uint64_t index, int64_t index_stride, int64_t n, float *out);
-  void (*draw_f64)(bool normal, const void *keys, int64_t key_stride, uint64_t index, int64_t index_stride, int64_t n, double *out);
+  // Fill out[0..n) with draws; element i uses keys[i * key_stride] and index + i * index_stride. normal: else uniform
+  // [0,1).
+  void (*draw_f32)(bool normal, const void *keys, int64_t key_stride, uint64_t index, int64_t index_stride, int64_t n,
+                   float *out);
+  void (*draw_f64)(bool normal, const void *keys, int64_t key_stride, uint64_t index, int64_t index_stride, int64_t n,
+                   double *out);
 } pg_kernel_services;
 
 typedef struct pg_kcall {

@@ -27,6 +27,10 @@
   M(min, u8, uint8_t, UINT8_MAX, pg_minimum_u8)                                                                        \
   M(min, b8, bool, true, pg_minimum_b8)
 
+// Called once per block or row: inlining them would only make compiling slower. The loop over lanes must stay a loop
+// until it is vectorized; unrolled before, it becomes several times slower.
+#define PG_OUT_OF_LINE __attribute__((noinline, unused)) static
+
 // pg_identity_OP_T: what a reduction over nothing gives.
 // pg_lanes_OP_T: add x[0..n) to the lanes, element i to lane i % PG_LANES; between calls n is a multiple of PG_LANES.
 // pg_fold_OP_T: the lanes' common result; destroys them.
@@ -34,13 +38,13 @@
   static inline T pg_identity_##name##_##suffix(void) {                                                                \
     return identity;                                                                                                   \
   }                                                                                                                    \
-  static inline void pg_lanes_##name##_##suffix(T *restrict lanes, const T *restrict x, int64_t n) {                   \
+  PG_OUT_OF_LINE void pg_lanes_##name##_##suffix(T *restrict lanes, const T *restrict x, int64_t n) {                  \
     int64_t i = 0;                                                                                                     \
     for (; i + PG_LANES <= n; i += PG_LANES)                                                                           \
-      for (int l = 0; l < PG_LANES; l++) lanes[l] = combine(lanes[l], x[i + l]);                                       \
+      _Pragma("GCC unroll 1") for (int l = 0; l < PG_LANES; l++) lanes[l] = combine(lanes[l], x[i + l]);               \
     for (int l = 0; i + l < n; l++) lanes[l] = combine(lanes[l], x[i + l]);                                            \
   }                                                                                                                    \
-  static inline T pg_fold_##name##_##suffix(T *lanes) {                                                                \
+  PG_OUT_OF_LINE T pg_fold_##name##_##suffix(T *lanes) {                                                               \
     for (int s = PG_LANES / 2; s > 0; s /= 2)                                                                          \
       for (int l = 0; l < s; l++) lanes[l] = combine(lanes[l], lanes[l + s]);                                          \
     return lanes[0];                                                                                                   \

@@ -3,8 +3,8 @@
 --   lua5.4 tests/run.lua BUILD [PATTERN]     BUILD: where `make` built; PATTERN: only programs whose name matches it
 --
 -- A test program prints lines `ok - name`, `not ok - name (why)`, `skip - name # reason`; other lines are shown only if
--- it fails. Tests are the programs BUILD/tests/c/test_*, the specs tests/lua/*_spec.lua (run by busted), and
--- the scripts tests/cli/*.sh. PERIGEE_TEST_LONG=1 asks tests for their long form.
+-- it fails. Tests are the programs BUILD/tests/c/test_*, the specs *_spec.lua of tests/lua and tests/cli (run by busted),
+-- and the scripts tests/cli/*.sh. PERIGEE_TEST_LONG=1 asks tests for their long form.
 
 local build, pattern = arg[1] or "build", arg[2] or ""
 local TIMEOUT = os.getenv("PERIGEE_TEST_LONG") and 3600 or 600 -- seconds one test program may take
@@ -27,7 +27,7 @@ local sanitized = os.getenv("SAN") == "1"
 -- Everything tests write goes below BUILD.
 local environment = table.concat({
   "PERIGEE_CACHE=" .. quote(place .. "/cache"), "TMPDIR=" .. quote(place .. "/tmp"),
-  "PERIGEE=" .. quote(place .. "/perigee"), "LUA_CPATH=" .. quote(place .. "/?.so;;"),
+  "PERIGEE=" .. quote(place .. "/perigee"), "PERIGEE_BUILD=" .. quote(place),
 }, " ")
 assert(os.execute(("mkdir -p %s %s"):format(quote(place .. "/cache"), quote(place .. "/tmp"))))
 assert(os.execute("chmod 700 " .. quote(place .. "/cache")))
@@ -57,9 +57,8 @@ local function collect()
     add("c/" .. name, quote(place .. "/tests/c/" .. name))
   end
   local lua = sanitized and sanitized_lua() or "lua5.4"
-  for _, path in ipairs(list("ls tests/lua/*_spec.lua")) do
-    add("lua/" .. path:match("([^/]+)_spec%.lua$"),
-      lua .. " /usr/bin/busted --helper=tests/busted_helper.lua -o tests/busted_lines.lua " .. quote(path))
+  for _, path in ipairs(list("ls tests/lua/*_spec.lua tests/cli/*_spec.lua")) do
+    add(path:match("^tests/(.*)_spec%.lua$"), lua .. " /usr/bin/busted -o tests/busted_lines.lua " .. quote(path))
   end
   for _, path in ipairs(list("ls tests/cli/*.sh")) do add("cli/" .. path:match("([^/]+)%.sh$"), "sh " .. quote(path)) end
   return tests

@@ -1,8 +1,8 @@
--- fingerprint.lua: what a Lua function captures. A trace bakes captured numbers in and binds captured tensors, so a compiled
--- function must notice when they are no longer the ones it saw (DESIGN 6.4).
+-- fingerprint.lua: what a Lua function captures. A trace bakes captured numbers in and binds captured tensors, so a
+-- compiled function must notice when they are no longer the ones it saw (DESIGN 6.4).
 --
--- Watched are: upvalues; fields of tables among them and globals whose names occur in the code; and the same of captured
--- functions. Watching what the code names keeps unrelated globals from costing a new trace.
+-- Watched are: upvalues; fields of tables among them and globals whose names occur in the code; and the same of
+-- captured functions. Watching what the code names keeps unrelated globals from costing a new trace.
 local core = require "perigee.core"
 
 local getinfo, getupvalue, dump = debug.getinfo, debug.getupvalue, string.dump

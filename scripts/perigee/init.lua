@@ -1,5 +1,5 @@
--- init.lua: assembles pg, the table that `require "perigee"` gives. Tensors and transforms are there at once; the rest of the
--- library is loaded when it is first asked for.
+-- init.lua: assembles pg, the table that `require "perigee"` gives. Tensors and transforms are there at once; the
+-- rest of the library is loaded when it is first asked for.
 local core = require "perigee.core"
 
 local pg = { version = core.version, set_threads = core.set_threads, threads = core.threads, doctor = core.doctor }

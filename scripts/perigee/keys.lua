@@ -94,8 +94,8 @@ function M.choice(key, n, k, opts)
   return M.permutation(key, n):slice({ 1, k })
 end
 
--- x with a share `rate` of its elements zeroed and the rest scaled up. The key is one for all of x, or one per entry of its
--- leading axes.
+-- x with a share `rate` of its elements zeroed and the rest scaled up. The key is one for all of x, or one per entry
+-- of its leading axes.
 function M.dropout(x, key, rate)
   if rate == 0 then return x end
   return apply("dropout", { x = rate }, x, check_key("dropout", key))

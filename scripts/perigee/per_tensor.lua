@@ -8,8 +8,8 @@ local M = {}
 local PerTensor = {}
 PerTensor.__index = PerTensor
 
--- A value is resolved ({values = tensor [tensors], layout =}), given by a function of name and shape or a number ({given =}), or
--- an operation on others, waiting for a layout ({name =, args =}).
+-- A value is resolved ({values = tensor [tensors], layout =}), given by a function of name and shape or a number
+-- ({given =}), or an operation on others, waiting for a layout ({name =, args =}).
 local function new(fields) return setmetatable(fields, PerTensor) end
 
 function M.is(x) return getmetatable(x) == PerTensor end

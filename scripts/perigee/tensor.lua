@@ -1,6 +1,7 @@
 -- tensor.lua: what tensors can do in Lua, in the fashion of NumPy and PyTorch: methods, functions on pg, creation.
--- Axes, indices and slices written in Lua count from 1 and negative ones from the end; the engine counts from 0, and so do
--- integers inside tensors (labels, argmax, indices of take). No mathematics here: everything ends in core.apply.
+-- Axes, indices and slices written in Lua count from 1 and negative ones from the end; the engine counts from 0, and
+-- so do integers inside tensors (labels, argmax, indices of take). No mathematics here: everything ends in
+-- core.apply.
 local core = require "perigee.core"
 local text = require "perigee.tensor_text"
 
@@ -200,8 +201,8 @@ local function range_of(range, n, axis, x)
   return first - 1, (last - first) // step + 1, step
 end
 
--- One argument per axis: {first, last, step} (inclusive), {} or nothing for the whole axis, an integer to pick one and drop
--- the axis.
+-- One argument per axis: {first, last, step} (inclusive), {} or nothing for the whole axis, an integer to pick one
+-- and drop the axis.
 function methods.slice(x, ...)
   check_tensor("slice", x)
   local shape = x.shape
@@ -328,7 +329,8 @@ function methods.unpack(x)
   return result
 end
 
--- A vector from tensors: pg.vector{ {name, tensor}, … }, pg.vector(layout, {tensors…}), or from all numbers in order: pg.vector(layout, flat).
+-- A vector from tensors: pg.vector{ {name, tensor}, … }, pg.vector(layout, {tensors…}), or from all numbers in
+-- order: pg.vector(layout, flat).
 function F.vector(list, tensors)
   local layout = list
   if not core.is_layout(list) then
@@ -406,7 +408,8 @@ function F.zeros_like(x, opts) return F.full_like(x, 0, opts) end
 
 function F.ones_like(x, opts) return F.full_like(x, 1, opts) end
 
--- pg.arange(n): 0 … n-1. pg.arange(first, last, step): from `first` up to but without `last`. f32 unless a dtype follows.
+-- pg.arange(n): 0 … n-1. pg.arange(first, last, step): from `first` up to but without `last`. f32 unless a dtype
+-- follows.
 function F.arange(...)
   local args = { ... }
   local dtype = dtype_of(type(args[#args]) ~= "number" and table.remove(args) or nil, "f32")

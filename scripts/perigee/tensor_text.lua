@@ -1,4 +1,5 @@
--- tensor_text.lua: how tensors print: dtype, shape, device, and values in aligned rows, abbreviated where there are many.
+-- tensor_text.lua: how tensors print: dtype, shape, device, and values in aligned rows, abbreviated where there are
+-- many.
 local M = {}
 
 local EDGE, MOST = 3, 8 -- entries shown at each end of an axis that has more than MOST

@@ -1,8 +1,9 @@
 -- transform.lua: functions in, functions out: jit, grad, value_and_grad, vjp, jvp, hvp, hessian, stop_gradient, tap.
 --
--- Inside an open trace a transformed function just extends it, which is why they compose to any order. Outside, its call is
--- traced once per signature of the arguments (dtypes, shapes, structure, strings and booleans), compiled, and run.
--- Numbers among the arguments are run-time inputs; captured numbers are baked in and watched (fingerprint.lua).
+-- Inside an open trace a transformed function just extends it, which is why they compose to any order. Outside, its
+-- call is traced once per signature of the arguments (dtypes, shapes, structure, strings and booleans), compiled,
+-- and run. Numbers among the arguments are run-time inputs; captured numbers are baked in and watched
+-- (fingerprint.lua).
 local core = require "perigee.core"
 local fingerprint = require "perigee.fingerprint"
 local tree = require "perigee.tree"
@@ -206,8 +207,8 @@ local function check_results(what, results)
   return leaves
 end
 
--- pg.vjp(f, {wrt})(cotangent, …): → f(…), then <cotangent, df/dx> for each x of wrt. The cotangent is a tree like f's
--- first result.
+-- pg.vjp(f, {wrt})(cotangent, …): → f(…), then <cotangent, df/dx> for each x of wrt. The cotangent is a tree like
+-- f's first result.
 function M.vjp(f, opts)
   check_function("vjp", f)
   local wrt = wrt_of("vjp", opts)
@@ -238,8 +239,8 @@ local function tangents_of(what, marks, v)
   return tangents
 end
 
--- pg.jvp(f, {wrt})(v, …): → f(…) and its directional derivative along v, a tree like the argument in wrt (a list of trees if
--- there are several).
+-- pg.jvp(f, {wrt})(v, …): → f(…) and its directional derivative along v, a tree like the argument in wrt (a list of
+-- trees if there are several).
 function M.jvp(f, opts)
   check_function("jvp", f)
   local wrt = wrt_of("jvp", opts)

@@ -258,10 +258,17 @@ function checkpoint.list(directory)
   return out
 end
 
--- Remove all but the newest `keep`, and what a kill in a write left behind.
+-- Remove all but the newest `keep`.
 function checkpoint.prune(directory, keep)
   for i, entry in ipairs(checkpoint.list(directory)) do
     if i > keep then data.remove(entry.path) end
+  end
+end
+
+-- Remove what a kill in the middle of a write left behind. No other process may be writing there.
+function checkpoint.sweep(directory)
+  for _, name in ipairs(data.exists(directory) and data.list(directory) or {}) do
+    if name:match("%.tmp$") then data.remove(directory .. "/" .. name) end
   end
 end
 

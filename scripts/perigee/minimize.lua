@@ -133,4 +133,23 @@ function minimize.newton(value_and_gradient, product, x, opts)
     converged = norm(gradient) <= tolerance }
 end
 
+-- The minimum of f, a function from a tensor to a 0-d tensor that can be traced, from x0 on. opts as above.
+-- → as above, with x a list in the order of the tensor's elements.
+function minimize.find(f, x0, opts)
+  local pg = require "perigee"
+  local shape, dtype = x0.shape, x0.dtype
+  local value_and_grad, hvp = pg.value_and_grad(f), pg.hvp(f)
+  local function tensor_of(list) return pg.tensor(list, dtype):reshape(shape) end
+  local function list_of(t) return t:reshape { t.size }:totable() end
+  local function value_and_gradient(x)
+    local value, gradient = value_and_grad(tensor_of(x))
+    return value:item(), list_of(gradient)
+  end
+  local function product(x, v) return list_of(hvp(tensor_of(v), tensor_of(x))) end
+  return minimize.newton(value_and_gradient, product, list_of(x0), opts)
+end
+
+-- x - y for lists.
+function minimize.difference(x, y) return add_scaled(x, -1, y) end
+
 return minimize

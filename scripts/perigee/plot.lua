@@ -284,4 +284,11 @@ function plot.svg(series, opts)
   return table.concat(out, "\n") .. "\n"
 end
 
+-- Write the series as SVG to a file, which a recipe's sandbox must allow.
+function plot.save(path, series, opts)
+  local ok, message = require("perigee.sandbox").may_open(path, "w")
+  if not ok then error(message, 2) end
+  require("perigee.core").data.write_file_atomic(path, plot.svg(series, opts))
+end
+
 return plot

@@ -247,6 +247,7 @@ local function open_place(inv, spec)
   local directory, existed = find_directory(inv, spec)
   local place = { directory = directory, identity = identity(inv, spec), before = 0 }
   if existed then
+    checkpoint.sweep(directory .. "/checkpoints")
     place.journal, place.saved = reopen(directory, place.identity)
     place.before = last_seconds(directory .. "/timing.jsonl")
   else

@@ -195,7 +195,23 @@ local function show(parts, line, ctx, shown, what, fraction_of_pass)
   }
 end
 
--- pg.train{ … } → { theta, q, metrics, cost, history, seconds, directory }. See DESIGN §4 for the fields; besides:
+local Result = {}
+Result.__index = Result
+Result.__name = "perigee.result"
+
+-- One logged quantity against another as a series for pg.plot: result:curve("loss", "gradients"). split: "test" for what
+-- evaluations logged; else what the steps logged.
+function Result:curve(y, x, name, split)
+  local series = { name = name or self.name, x = {}, y = {} }
+  for _, record in ipairs(self.history) do
+    if record[y] and record[x] and record.split == split then
+      series.x[#series.x + 1], series.y[#series.y + 1] = record[x], record[y]
+    end
+  end
+  return series
+end
+
+-- pg.train{ … } → { theta, q, metrics, cost, history, seconds, directory, steps, curve }. See DESIGN §4 for the fields; besides:
 -- log_every (steps between lines of metrics, default 50 an epoch), eval_every (epochs, default 1, 0 = never),
 -- eval_batch, checkpoint_every (seconds or { steps = n }), pass_batch (size of batches in full passes).
 function train.train(spec)
@@ -270,8 +286,8 @@ function train.train(spec)
     inspect = function() return train.inspection(spec, name) end,
   }
   line.clear()
-  return { theta = st.theta, q = st.q, state = st, metrics = state.metrics, cost = st.cost, history = result.history,
-    seconds = result.seconds, directory = result.directory, steps = result.steps }
+  return setmetatable({ name = name, theta = st.theta, q = st.q, state = st, metrics = state.metrics, cost = st.cost,
+    history = result.history, seconds = result.seconds, directory = result.directory, steps = result.steps }, Result)
 end
 
 -- What `perigee check` looks at: the same run under variants of its optimizer, a few steps by hand.

@@ -1,0 +1,223 @@
+-- L2-regularized logistic regression by SGD, SVRG, IVON and IVON-PoCo: how far above the minimum does each end?
+--
+--   perigee recipes/logreg.lua                        a9a (LIBSVM), 15 epochs, 3 seeds
+--   perigee recipes/logreg.lua data=mushrooms epochs=20
+--
+-- F(w) = mean over examples of log(1 + exp(-y x·w)) + l2/2 |w|². Its minimum is found first, by Newton's method to the
+-- last bits of double precision; a *gap* is F(w) - F(w*). Steps are constant, from a grid in powers of two that grows
+-- until the best one lies inside. A corrected method takes two gradients a step and a full pass an epoch: three times
+-- the gradient evaluations of the plain one, so the table compares at equal epochs and at equal evaluations.
+
+local pg = require "perigee"
+
+local o = pg.options {
+  data = "a9a", l2 = 1e-3, batch = 32, epochs = 15, seeds = 3, rows = 0,
+  h0 = 0.1, beta2 = 0.999, explain = true,
+}
+
+-- ---- the problem ----------------------------------------------------------------------------------------------------
+
+local split = pg.data.load(o.data, { dtype = "f64" })
+if o.rows > 0 then split = split:take(o.rows) end
+local n, d = split.n, split.x.shape[2]
+local positive = split.y:max():item()
+local x, y = split.x, pg.where(split.y:eq(positive), pg.ones({ n }, "f64"), pg.full({ n }, -1, "f64"))
+local train = pg.data.from { x = x, y = y }
+
+local model = pg.nn.sequential { pg.nn.linear(d, 1, { bias = false }) }
+
+local function loss(net, theta, batch)
+  return pg.softplus(-batch.y * net(theta, batch.x):squeeze(2)):mean()
+end
+
+local function objective(w)
+  return pg.softplus(-y * x:matmul(w):squeeze(2)):mean() + 0.5 * o.l2 * (w * w):sum()
+end
+
+local minimum = pg.minimize.find(objective, pg.zeros({ d, 1 }, "f64"))
+print(("%s: %d examples, %d features; minimum F = %.15g, |gradient| = %.1e after %d Newton steps"):format(o.data, n, d,
+  minimum.value, minimum.gradient, minimum.iterations))
+
+-- F(w) - F(w*). Close to the minimum the difference of two values loses its digits, so there it is the quadratic form
+-- of the Hessian at w*, which differs from it by a relative error of the size of |w - w*|.
+local value = pg.jit(objective)
+local function gap_of(w)
+  local step = pg.minimize.difference(w, minimum.x)
+  local quadratic = 0.5 * pg.minimize.quadratic(minimum.hessian, step)
+  if quadratic < 1e-9 then return quadratic end
+  return value(pg.tensor(w, "f64"):reshape { d, 1 }):item() - minimum.value
+end
+
+local function weights_of(theta) return theta["1.weight"]:reshape { d }:totable() end
+
+-- ---- the methods ----------------------------------------------------------------------------------------------------
+
+local diagonal = { h0 = o.h0, beta2 = o.beta2, beta1 = 0, weight_decay = o.l2 }
+local function with(base, more)
+  local out = {}
+  for _, t in ipairs { base, more } do for k, v in pairs(t) do out[k] = v end end
+  return out
+end
+
+local methods = {
+  { name = "SGD", make = function(lr) return pg.optim.sgd { lr = lr, weight_decay = o.l2 } end },
+  { name = "SVRG", passes = true,
+    make = function(lr) return pg.optim.svrg { lr = lr, weight_decay = o.l2, every = pg.epochs(1) } end },
+  { name = "IVON", make = function(lr) return pg.optim.ivon(with(diagonal, { lr = lr, ess = n })) end },
+  { name = "IVON-PoCo", passes = true, make = function(lr)
+    return pg.optim.ivon_poco(with(diagonal, { lr = lr, ess = n, every = pg.epochs(1) }))
+  end },
+}
+
+-- ---- running --------------------------------------------------------------------------------------------------------
+
+local function median(list)
+  local sorted = { table.unpack(list) }
+  table.sort(sorted)
+  local m = #sorted // 2
+  return #sorted % 2 == 1 and sorted[m + 1] or 0.5 * (sorted[m] + sorted[m + 1])
+end
+
+-- One run: the gap after every epoch (gaps[0] is the start's), and the gradient evaluations an epoch took.
+local function run_once(optimizer, seed, on_epoch)
+  local gaps, theta = {}, pg.zeros(model.layout, "f64")
+  gaps[0] = gap_of(weights_of(theta))
+  local ok, run = pcall(pg.train, {
+    name = "logreg", model = model, theta = theta, data = train, loss = loss, optimizer = optimizer, out = false,
+    epochs = o.epochs, batch = o.batch, seed = seed,
+    hooks = { on_epoch = function(ctx, epoch)
+      local w = weights_of(ctx.theta)
+      gaps[epoch] = gap_of(w)
+      if on_epoch then on_epoch(w, epoch) end
+    end },
+  })
+  if not ok then -- a step size that diverges is an answer, too
+    if not tostring(run):find("not a number", 1, true) then error(run, 0) end
+    for epoch = 1, o.epochs do gaps[epoch] = math.huge end
+    return gaps, 0
+  end
+  return gaps, run.cost:gradients() / o.epochs
+end
+
+-- Medians over the seeds, for one step size.
+local function run_seeds(make, lr)
+  local per_epoch, found, gaps = nil, {}, {}
+  for seed = 1, o.seeds do
+    local list, cost = run_once(make(lr), seed)
+    found[seed], per_epoch = list, cost
+  end
+  for epoch = 0, o.epochs do
+    local column = {}
+    for seed = 1, o.seeds do
+      local gap = found[seed][epoch]
+      column[seed] = gap ~= gap and math.huge or gap
+    end
+    gaps[epoch] = median(column)
+  end
+  return { lr = lr, gaps = gaps, per_epoch = per_epoch, final = gaps[o.epochs] }
+end
+
+-- The best power of two: beginning with three, the grid grows at the side where the best one lies.
+local function search(method)
+  local tried, low, high, best = {}, -3, -1, nil
+  local function try(k)
+    tried[k] = run_seeds(method.make, 2.0 ^ k)
+    if not best or tried[k].final < tried[best].final then best = k end
+  end
+  for k = low, high do try(k) end
+  while best == low or best == high do
+    if best == low then
+      low = low - 1
+      try(low)
+    else
+      high = high + 1
+      try(high)
+    end
+    if high - low > 24 then break end
+  end
+  local result = tried[best]
+  result.grid = ("2^%d … 2^%d"):format(low, high)
+  return result
+end
+
+local results = {}
+for _, method in ipairs(methods) do results[method.name] = search(method) end
+
+-- ---- what came out --------------------------------------------------------------------------------------------------
+
+-- The gap when `evaluations` gradients per example have been spent; between two epochs, the earlier one's.
+local function gap_at(result, evaluations)
+  local epoch = math.min(o.epochs, math.floor(evaluations * n / result.per_epoch + 1e-9))
+  return result.gaps[epoch]
+end
+
+local rows, curves = {}, {}
+for _, method in ipairs(methods) do
+  local r = results[method.name]
+  rows[#rows + 1] = {
+    method.name, ("%g"):format(r.lr), r.grid, ("%.1e"):format(r.final), ("%.1e"):format(gap_at(r, o.epochs)),
+    ("%.2f"):format(r.per_epoch / n),
+  }
+  local curve = { name = method.name, x = {}, y = {} }
+  for epoch = 0, o.epochs do
+    curve.x[epoch + 1], curve.y[epoch + 1] = epoch * r.per_epoch / n, math.max(r.gaps[epoch], 1e-18)
+  end
+  curves[#curves + 1] = curve
+end
+print()
+pg.table.print({ "method", "step", "grid", ("gap, %d epochs"):format(o.epochs),
+  ("gap, %d n gradients"):format(o.epochs), "gradients/epoch/n" }, rows)
+print()
+io.write(pg.plot.draw(curves, { title = "median gap", log = true, xlabel = "gradient evaluations / n" }))
+
+local function ratio(a, b, at)
+  local top = at and gap_at(results[a], at) or results[a].final
+  local bottom = at and gap_at(results[b], at) or results[b].final
+  return ("%.3g"):format(top / bottom)
+end
+print()
+print(("SGD / SVRG:        %s at equal epochs, %s at equal gradient evaluations"):format(ratio("SGD", "SVRG"),
+  ratio("SGD", "SVRG", o.epochs)))
+print(("IVON / IVON-PoCo:  %s at equal epochs, %s at equal gradient evaluations"):format(ratio("IVON", "IVON-PoCo"),
+  ratio("IVON", "IVON-PoCo", o.epochs)))
+
+-- ---- what keeps IVON-PoCo up there ----------------------------------------------------------------------------------
+-- Its gradients are almost free of minibatch noise, as SVRG's are. Two things remain that do not come from minibatches.
+-- (1) It minimizes the mean of F over the posterior, whose minimum is not w*: an offset, which shrinks as the posterior
+--     does (ess up).
+-- (2) The weight noise itself: each epoch's full pass draws it afresh, and so every epoch's correction is a little
+--     wrong (through g, and through Price's estimate of the Hessian), which moves the mean about.
+-- So: the same method with less and with no weight noise; and the gap split into the part of the mean iterate (offset)
+-- and the part of the iterates' spread around it.
+if o.explain then
+  local lr = results["IVON-PoCo"].lr
+  local variants = {
+    { "weight noise of ess = n", with(diagonal, { ess = n }) },
+    { "weight noise of ess = 100 n", with(diagonal, { ess = 100 * n }) },
+    { "no weight noise, h fixed at h0", with(diagonal, { ess = 1e30, beta2 = 1 }) },
+  }
+  local lines = {}
+  for _, variant in ipairs(variants) do
+    local total, offset, spread = {}, {}, {}
+    for seed = 1, o.seeds do
+      local tail = {}
+      local gaps = run_once(pg.optim.ivon_poco(with(variant[2], { lr = lr, every = pg.epochs(1) })), seed,
+        function(w, epoch) if epoch > o.epochs // 2 then tail[#tail + 1] = w end end)
+      local mean = {}
+      for i = 1, d do
+        mean[i] = 0
+        for _, w in ipairs(tail) do mean[i] = mean[i] + w[i] / #tail end
+      end
+      local around = 0
+      for _, w in ipairs(tail) do
+        around = around + 0.5 * pg.minimize.quadratic(minimum.hessian, pg.minimize.difference(w, mean)) / #tail
+      end
+      total[seed], offset[seed], spread[seed] = gaps[o.epochs], gap_of(mean), around
+    end
+    lines[#lines + 1] = { variant[1], ("%.1e"):format(median(total)), ("%.1e"):format(median(offset)),
+      ("%.1e"):format(median(spread)) }
+  end
+  print()
+  print("IVON-PoCo at the same step size:")
+  pg.table.print({ "", "gap", "of the mean iterate", "of the spread around it" }, lines)
+end

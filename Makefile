@@ -77,7 +77,7 @@ $(BUILD)/tests/c/%: tests/c/%.c $(BUILD)/libperigee.a
 	$(CC) $(ALL_CFLAGS) -MMD -MP -MF $@.d -o $@ $< $(TEST_LDFLAGS) $(BUILD)/libperigee.a $(LIBS)
 
 # test_oom makes the engine's allocations fail, and no others.
-WRAPPED := malloc calloc realloc aligned_alloc strdup
+WRAPPED := malloc calloc realloc aligned_alloc strdup free
 $(BUILD)/tests/c/test_oom: TEST_LDFLAGS = $(WRAPPED:%=-Wl,--wrap=%)
 
 JOBS ?= $(shell nproc)

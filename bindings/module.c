@@ -79,8 +79,8 @@ static int call_entry(lua_State *L) {
   return finish_entry(L, LUA_OK, 0);
 }
 
-// core.entry(f): f behind a C function. `return pg.cross_entropy(...)` in a recipe is a tail call, which would replace the
-// recipe's frame, and with it the line that an error must name; calls of C functions never do.
+// core.entry(f): f behind a C function. `return pg.cross_entropy(...)` in a recipe is a tail call, which would replace
+// the recipe's frame, and with it the line that an error must name; calls of C functions never do.
 static int core_entry(lua_State *L) {
   luaL_checktype(L, 1, LUA_TFUNCTION);
   lua_settop(L, 1);

@@ -1,6 +1,8 @@
 -- embed.lua: print the C table of embedded scripts (bindings/scripts.h) for the Lua files named as arguments.
 local function quote(line)
-  return '"' .. line:gsub('[\\"]', "\\%0"):gsub("[^\32-\126]", function(c) return ("\\%03o"):format(c:byte()) end) .. '\\n"'
+  local escaped = line:gsub('[\\"]', "\\%0")
+  escaped = escaped:gsub("[^\32-\126]", function(c) return ("\\%03o"):format(c:byte()) end)
+  return '"' .. escaped .. '\\n"'
 end
 
 local names = {}

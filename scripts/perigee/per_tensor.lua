@@ -32,7 +32,7 @@ local function evaluate(given, layout, dtype)
     local s = layout[i]
     local x = given
     if type(given) == "function" then x = given(s.name, s.shape) end
-    if type(x) ~= "number" then raise("per_tensor: the function gave %s for '%s'; a number was expected", type(x), s.name) end
+    if type(x) ~= "number" then raise("per_tensor: a number was expected for '%s', got %s", s.name, type(x)) end
     list[i] = x
   end
   return core.tensor(dtype, { #layout }, list)
@@ -94,7 +94,9 @@ for event, name in next, events do
 end
 function PerTensor.__unm(a) return PerTensor.__pg_apply("neg", a) end
 
-for _, name in ipairs { "abs", "sign", "sqrt", "rsqrt", "exp", "log", "maximum", "minimum", "lt", "le", "gt", "ge", "eq", "ne" } do
+for _, name in ipairs {
+  "abs", "sign", "sqrt", "rsqrt", "exp", "log", "maximum", "minimum", "lt", "le", "gt", "ge", "eq", "ne",
+} do
   PerTensor[name] = function(...) return PerTensor.__pg_apply(name, ...) end
 end
 

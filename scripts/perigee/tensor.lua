@@ -195,8 +195,8 @@ local function range_of(range, n, axis, x)
   if last < 0 then last = last + n + 1 end
   if step < 1 then raise("slice: the step on axis %d is %s; it must be positive", axis, tostring(step)) end
   if first < 1 or last > n or last < first - 1 then
-    raise("slice: {%s, %s} is outside 1..%d on axis %d of %s", tostring(range[1] or 1), tostring(range[2] or n), n, axis,
-      shape_text(x))
+    raise("slice: {%s, %s} is outside 1..%d on axis %d of %s", tostring(range[1] or 1), tostring(range[2] or n), n,
+      axis, shape_text(x))
   end
   return first - 1, (last - first) // step + 1, step
 end
@@ -314,7 +314,7 @@ end
 -- A tensor of a vector by its name: a copy, or inside a trace a view.
 function methods.view(x, name)
   local layout = check_tensor("view", x).layout
-  if not layout then raise("this tensor, %s, is not a vector and has no tensor named '%s'", shape_text(x), tostring(name)) end
+  if not layout then raise("view: %s is not a vector and has no tensor named '%s'", shape_text(x), tostring(name)) end
   local i = math.type(name) == "integer" and name or layout:find(name)
   if not i or not layout[i] then raise("the vector has no tensor named '%s'", tostring(name)) end
   if x.traced then return apply("view", { a = { i - 1 } }, x) end
@@ -444,5 +444,6 @@ end
 F.is_tensor = is_tensor
 
 return {
-  functions = F, axis_of = axis_of, dtype_of = dtype_of, shape_of = shape_of, check_tensor = check_tensor, raise = raise,
+  functions = F, axis_of = axis_of, dtype_of = dtype_of, shape_of = shape_of, check_tensor = check_tensor,
+  raise = raise,
 }

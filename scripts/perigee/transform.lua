@@ -109,7 +109,9 @@ local function wrt_of(what, opts)
   local wrt = opts and opts.wrt or { 1 }
   if type(wrt) == "number" then wrt = { wrt } end
   for _, i in ipairs(wrt) do
-    if math.type(i) ~= "integer" or i < 1 then raise("%s: wrt lists argument numbers from 1, got %s", what, tostring(i)) end
+    if math.type(i) ~= "integer" or i < 1 then
+      raise("%s: wrt lists argument numbers from 1, got %s", what, tostring(i))
+    end
   end
   return wrt
 end
@@ -150,7 +152,8 @@ local function check_loss(what, loss)
     raise("%s: the function must return a tensor computed from its arguments; it returned %s", what, describe(loss))
   end
   if loss.ndim ~= 0 then
-    raise("%s: the loss must be a single number, of shape []; got %s: reduce it with :sum() or :mean()", what, text.type(loss))
+    raise("%s: the loss must be a single number, of shape []; got %s: reduce it with :sum() or :mean()", what,
+      text.type(loss))
   end
   return loss
 end
@@ -230,7 +233,9 @@ local function tangents_of(what, marks, v)
   local list = #marks == 1 and { v } or v
   local tangents = {}
   for k, marked in ipairs(marks) do
-    if type(list) ~= "table" or list[k] == nil then raise("%s: a tangent for each argument in wrt was expected", what) end
+    if type(list) ~= "table" or list[k] == nil then
+      raise("%s: a tangent for each argument in wrt was expected", what)
+    end
     tree.zip(marked, list[k], function(_, x)
       tangents[#tangents + 1] = x
       return x

@@ -347,7 +347,7 @@ describe("memory", function()
 
   it("of replaced long-lived tensors is freed in generational mode too", function()
     collectgarbage("generational")
-    local state, peak = {}, 0
+    local state, peak = {}, 0 -- luacheck: ignore
     for i = 1, 3000 do
       state[i % 7] = pg.ones { 250000 } * i
       peak = math.max(peak, core.memory_used())

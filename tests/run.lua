@@ -2,9 +2,9 @@
 -- end `N passed, N failed, N skipped`. Status 1 if anything failed or nothing ran.
 --   lua5.4 tests/run.lua BUILD [PATTERN]     BUILD: where `make` built; PATTERN: only programs whose name matches it
 --
--- A test program prints lines `ok - name`, `not ok - name (why)`, `skip - name # reason`; other lines are shown only if
--- it fails. Tests are the programs BUILD/tests/c/test_*, the specs *_spec.lua of tests/lua and tests/cli (run by busted),
--- and the scripts tests/cli/*.sh. PERIGEE_TEST_LONG=1 asks tests for their long form.
+-- A test program prints lines `ok - name`, `not ok - name (why)`, `skip - name # reason`; other lines are shown only
+-- if it fails. Tests are the programs BUILD/tests/c/test_*, the specs *_spec.lua of tests/lua and tests/cli (run by
+-- busted), and the scripts tests/cli/*.sh. PERIGEE_TEST_LONG=1 asks tests for their long form.
 
 local build, pattern = arg[1] or "build", arg[2] or ""
 local TIMEOUT = os.getenv("PERIGEE_TEST_LONG") and 3600 or 600 -- seconds one test program may take
@@ -60,7 +60,7 @@ local function collect()
   for _, path in ipairs(list("ls tests/lua/*_spec.lua tests/cli/*_spec.lua")) do
     add(path:match("^tests/(.*)_spec%.lua$"), lua .. " /usr/bin/busted -o tests/busted_lines.lua " .. quote(path))
   end
-  for _, path in ipairs(list("ls tests/cli/*.sh")) do add("cli/" .. path:match("([^/]+)%.sh$"), "sh " .. quote(path)) end
+  for _, path in ipairs(list("ls tests/cli/*.sh")) do add(path:match("^tests/(.*)%.sh$"), "sh " .. quote(path)) end
   return tests
 end
 

@@ -156,6 +156,20 @@ pg_status pg_vjp(pg_graph *g, int ny, const pg_value *ys, const pg_value *cts, i
 pg_status pg_jvp(pg_graph *g, int n, const pg_value *xs, const pg_value *tangents, int ny, const pg_value *ys,
                  pg_value *out);
 
+// Regions: nodes that hold a body graph of its own, whose pg_inputs and pg_scalars are its parameters. On success g owns the
+// body (and cond); on failure it is freed. `in` lists operands for the body's inputs in order, then for its scalars.
+// results[k] receives output k.
+//
+// Rematerialization: the body's values are not kept for the derivative but computed again.
+pg_status pg_remat(pg_graph *g, pg_graph *body, int nouts, const pg_value *outs, const pg_value *in, pg_value *results);
+// carry, y = body(constants, carry, x[i]) for i = 0..length-1 (or backwards). Operands: constants, carries, scanned tensors
+// [length, …], numbers. outs: new carries, then slices; results: last carries, then stacked slices [length, …].
+pg_status pg_scan(pg_graph *g, pg_graph *body, int nouts, const pg_value *outs, int nconst, int ncarry, const pg_value *in,
+                  int64_t length, bool reverse, pg_value *results);
+// carry = body(constants, carry) while cond(constants, carry) yields true. No derivative in reverse mode.
+pg_status pg_while(pg_graph *g, pg_graph *cond, pg_value keep_going, pg_graph *body, int ncarry, const pg_value *outs,
+                   int nconst, const pg_value *in, pg_value *results);
+
 // ---- plans --------------------------------------------------------------------------------------------------------
 
 typedef struct pg_plan pg_plan;

@@ -58,7 +58,7 @@ static void visit_operand(const pg_compilation *c, int unit, pg_value operand, v
                           void *arg) {
   const pg_unit *u = &c->units[unit];
   pg_value v = pg_canon(c->g, operand);
-  const pg_view *view = &c->views[v];
+  const pg_strided *view = &c->views[v];
   if (view->splat || pg_unit_has(c, unit, v)) return;
   const pg_node *n = pg_at(c->g, v);
   if (pg_is_free(c->g, v) && pg_same_space(n, u)) { // will be cloned; it reads its key
@@ -85,7 +85,8 @@ void pg_unit_reads(const pg_compilation *c, int unit, void (*visit)(void *, int,
         continue;
       }
       pg_value x = pg_canon(c->g, n->in[i]);
-      if (u->kind == PG_UNIT_LIBRARY && c->value_buf[x] >= 0) // a copy made for the call is what it reads
+      if ((u->kind == PG_UNIT_LIBRARY || u->kind == PG_UNIT_LOOP) &&
+          c->value_buf[x] >= 0) // a copy made for the call is what it reads
         visit(arg, c->value_buf[x], true);
       if (!c->views[x].splat) visit(arg, c->views[x].buf, true);
     }
@@ -281,7 +282,7 @@ static pg_status place_map(pg_compilation *c, pg_value v, const pg_value *users,
 }
 
 static pg_status need_memory(pg_compilation *c, pg_value v) {
-  const pg_view *view = &c->views[pg_canon(c->g, v)];
+  const pg_strided *view = &c->views[pg_canon(c->g, v)];
   if (!view->splat) c->plan->bufs[view->buf].needed = true;
   return PG_OK;
 }
@@ -299,11 +300,22 @@ static pg_status place_reduction(pg_compilation *c, pg_value v) {
   return PG_OK;
 }
 
+// The outputs of one loop are nodes with the same region and operands: one unit runs them.
+static int unit_of_loop(const pg_compilation *c, const pg_node *n) {
+  for (size_t u = 0; u < c->nunits; u++) {
+    if (c->units[u].kind != PG_UNIT_LOOP) continue;
+    const pg_node *m = pg_at(c->g, c->units[u].members[0]);
+    if (m->region == n->region && memcmp(m->in, n->in, (size_t)n->nin * sizeof *n->in) == 0) return (int)u;
+  }
+  return -1;
+}
+
 static pg_status place_other(pg_compilation *c, pg_value v) {
   const pg_node *n = pg_at(c->g, v);
   const pg_op_info *info = pg_op_table[n->op];
-  bool library = info->cls == PG_CLASS_LIBRARY;
-  int unit = pg_unit_new(c, library ? PG_UNIT_LIBRARY : PG_UNIT_PLACE);
+  bool loop = info->cls == PG_CLASS_REGION, library = info->cls == PG_CLASS_LIBRARY || loop;
+  int unit = loop ? unit_of_loop(c, n) : -1;
+  if (unit < 0) unit = pg_unit_new(c, loop ? PG_UNIT_LOOP : library ? PG_UNIT_LIBRARY : PG_UNIT_PLACE);
   if (unit < 0) return PG_ERR_MEMORY;
   PG_TRY(pg_unit_add(c, unit, v));
   c->plan->bufs[c->value_buf[v]].unit = unit;

@@ -23,7 +23,7 @@ pg_status pg_graph_new(pg_graph **out) {
   return PG_OK;
 }
 
-static void release_region(pg_region *r) {
+void pg_region_release(pg_region *r) {
   if (!r || --r->references > 0) return;
   pg_graph_free(r->body);
   pg_graph_free(r->cond);
@@ -37,7 +37,7 @@ void pg_graph_free(pg_graph *g) {
   for (size_t i = 0; i < g->count; i++) {
     pg_layout_release(g->nodes[i].layout);
     pg_layout_release(g->nodes[i].attrs.layout);
-    release_region(g->nodes[i].region);
+    pg_region_release(g->nodes[i].region);
   }
   for (struct pg_chunk *c = g->chunks; c;) {
     struct pg_chunk *next = c->next;

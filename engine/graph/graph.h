@@ -39,6 +39,8 @@ struct pg_region {
   void (*free_user)(void *user);
 };
 
+void pg_region_release(pg_region *r); // drop a reference; NULL is allowed
+
 struct pg_graph {
   pg_node *nodes;
   size_t count, cap;

@@ -55,7 +55,7 @@ static int weak_inst(pg_kbuild *b, pg_value weak, pg_dtype dtype) {
 }
 
 // Strides of a view over the axes of the space: NumPy broadcasting, aligned from the right.
-static void align_strides(const pg_kbuild *b, const pg_node *n, const pg_view *view, int64_t *stride) {
+static void align_strides(const pg_kbuild *b, const pg_node *n, const pg_strided *view, int64_t *stride) {
   memset(stride, 0, PG_MAX_NDIM * sizeof *stride);
   if (b->space == PG_SPACE_VECTOR) {
     stride[0] = n->layout && view->stride[0] ? 1 : 0;
@@ -80,7 +80,7 @@ int pg_kbuild_constant(pg_kbuild *b, double x, pg_dtype dtype) {
 
 static int load_inst(pg_kbuild *b, pg_value v) {
   const pg_node *n = pg_at(b->c->g, v);
-  const pg_view *view = &b->c->views[v];
+  const pg_strided *view = &b->c->views[v];
   pg_access access;
   memset(&access, 0, sizeof access); // compared as bytes
   access.kind = PG_ARG_LOAD;
@@ -109,7 +109,7 @@ static int iota_inst(pg_kbuild *b, const pg_node *n) {
 static int draw_inst(pg_kbuild *b, const pg_node *n) {
   pg_value key = pg_canon(b->c->g, n->in[0]);
   const pg_node *k = pg_at(b->c->g, key);
-  const pg_view *view = &b->c->views[key];
+  const pg_strided *view = &b->c->views[key];
   pg_access access;
   memset(&access, 0, sizeof access);
   access.kind = PG_ARG_KEY;
@@ -132,7 +132,7 @@ static int draw_inst(pg_kbuild *b, const pg_node *n) {
 
 static int seg_inst(pg_kbuild *b, const pg_node *n) {
   pg_value x = pg_canon(b->c->g, n->in[0]);
-  const pg_view *view = &b->c->views[x];
+  const pg_strided *view = &b->c->views[x];
   if (view->splat) return weak_inst(b, view->weak, (pg_dtype)n->dtype);
   pg_access access;
   memset(&access, 0, sizeof access);
@@ -180,7 +180,7 @@ static bool is_computed_here(const pg_kbuild *b, pg_value v, const pg_node *n) {
 int pg_kbuild_value(pg_kbuild *b, pg_value v, pg_dtype weak_as) {
   v = pg_canon(b->c->g, v);
   const pg_node *n = pg_at(b->c->g, v);
-  const pg_view *view = &b->c->views[v];
+  const pg_strided *view = &b->c->views[v];
   pg_dtype dtype = n->weak ? weak_as : (pg_dtype)n->dtype;
   int known = recall(b, v, dtype);
   if (known >= 0) return known;

@@ -165,7 +165,7 @@ pg_status pg_emit_copy(pg_compilation *c, int unit, pg_value src, int dst_buf, i
                        const int64_t *dst_stride) {
   pg_value v = pg_canon(c->g, src);
   const pg_node *n = pg_at(c->g, v);
-  const pg_view *view = &c->views[v];
+  const pg_strided *view = &c->views[v];
   bool vector = n->layout != NULL; // tensor by tensor: pads of scratch hold anything, pads of results stay 0
   pg_kbuild b = {.c = c, .unit = -1, .space = vector ? PG_SPACE_VECTOR : PG_SPACE_GRID, .ndim = n->ndim};
   b.layout = vector ? n->layout : NULL;
@@ -262,7 +262,7 @@ static pg_status add_operand(pg_compilation *c, pg_step *s, pg_value v, bool str
   pg_plan *p = c->plan;
   v = pg_canon(c->g, v);
   const pg_node *n = pg_at(c->g, v);
-  pg_view view = c->views[v];
+  pg_strided view = c->views[v];
   pg_operand *o = &s->operands[s->noperands++];
   *o = (pg_operand){.dtype = (pg_dtype)n->dtype, .ndim = n->ndim};
   memcpy(o->shape, n->shape, sizeof o->shape);
@@ -275,7 +275,7 @@ static pg_status add_operand(pg_compilation *c, pg_step *s, pg_value v, bool str
   }
   bool copied = !result && c->value_buf[v] >= 0 && (view.splat || view.buf != c->value_buf[v]);
   if (copied || (!strided && !result && view.splat)) {
-    view = (pg_view){.buf = c->value_buf[v]};
+    view = (pg_strided){.buf = c->value_buf[v]};
     row_major(n, view.stride);
   }
   memcpy(o->stride, view.stride, sizeof o->stride);
@@ -344,6 +344,9 @@ pg_status pg_lower_units(pg_compilation *c, const int *order, int count) {
       break;
     case PG_UNIT_PLACE:
       PG_TRY(lower_place(c, order[i], v));
+      break;
+    case PG_UNIT_LOOP:
+      PG_TRY(pg_lower_loop(c, order[i]));
       break;
     case PG_UNIT_COPY:
       PG_TRY(pg_emit_copy(c, order[i], v, u->buf, 0, NULL));

@@ -11,7 +11,7 @@ enum { ARENA_ALIGN = 64 };
 
 int pg_exact_buf(const pg_compilation *c, pg_value v) {
   v = pg_canon(c->g, v);
-  const pg_view *view = &c->views[v];
+  const pg_strided *view = &c->views[v];
   const pg_node *n = pg_at(c->g, v);
   if (view->splat || view->offset != 0 || !pg_view_is_contiguous(n, view)) return -1;
   int64_t size = 1;
@@ -77,7 +77,7 @@ static bool is_in_place(const pg_compilation *c, int k) {
 
 static bool copies_from_input(const pg_compilation *c, int k, int input) {
   if (is_in_place(c, k)) return false;
-  const pg_view *view = &c->views[pg_canon(c->g, c->outs[k])];
+  const pg_strided *view = &c->views[pg_canon(c->g, c->outs[k])];
   if (view->splat) return false;
   const pg_buf *b = &c->plan->bufs[root_of(c->plan, view->buf)];
   return b->place == PG_PLACE_INPUT && b->index == input;
@@ -127,7 +127,7 @@ static bool is_overwritten(const pg_compilation *c, int input) {
 
 // An input that some result overwrites is first copied aside, so that results may swap places.
 static pg_status copy_aside(pg_compilation *c, pg_value v) {
-  const pg_view *view = &c->views[v];
+  const pg_strided *view = &c->views[v];
   if (view->splat) return PG_OK;
   const pg_buf *b = &c->plan->bufs[view->buf];
   if (b->place != PG_PLACE_INPUT || !is_overwritten(c, b->index)) return PG_OK;
@@ -137,8 +137,8 @@ static pg_status copy_aside(pg_compilation *c, pg_value v) {
   int aside = pg_buf_new(c, (pg_dtype)n->dtype, size);
   if (aside < 0) return PG_ERR_MEMORY;
   PG_TRY(pg_emit_copy(c, -1, v, aside, 0, NULL));
-  pg_view *moved = &c->views[v];
-  *moved = (pg_view){.buf = aside};
+  pg_strided *moved = &c->views[v];
+  *moved = (pg_strided){.buf = aside};
   int64_t s = 1;
   for (int i = n->ndim - 1; i >= 0; i--) {
     moved->stride[i] = s;

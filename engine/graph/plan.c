@@ -33,15 +33,11 @@ static double node_flops(const pg_graph *g, const pg_node *n) {
   return size;
 }
 
-static pg_status check_nodes(pg_compilation *c) {
+static void count_flops(pg_compilation *c) {
   for (size_t v = 0; v < c->g->count; v++) {
     const pg_node *n = &c->g->nodes[v];
-    if (!c->live[v] || n->weak) continue;
-    if (pg_op_table[n->op]->cls == PG_CLASS_REGION)
-      return pg_fail(PG_ERR_UNSUPPORTED, "%s cannot be compiled yet", pg_op_table[n->op]->name);
-    c->plan->flops += node_flops(c->g, n);
+    if (c->live[v] && !n->weak) c->plan->flops += node_flops(c->g, n);
   }
-  return PG_OK;
 }
 
 static pg_status copy_type(const pg_node *n, pg_node *out) {
@@ -80,6 +76,10 @@ static pg_status describe_arguments(pg_compilation *c, const pg_compile_options 
   return PG_OK;
 }
 
+static bool is_kernel(const pg_step *s) {
+  return !s->library && !s->loop;
+}
+
 static pg_status choose_executor(pg_plan *p, pg_executor wanted) {
   if (wanted == PG_EXEC_AUTO) wanted = default_executor;
   if (wanted == PG_EXEC_INTERPRET || (wanted == PG_EXEC_AUTO && !pg_compiler_available())) return PG_OK;
@@ -87,14 +87,14 @@ static pg_status choose_executor(pg_plan *p, pg_executor wanted) {
   const pg_kernel **kernels = pg_alloc(p->nsteps + 1, sizeof *kernels);
   if (!kernels) return PG_ERR_MEMORY;
   for (size_t s = 0; s < p->nsteps; s++)
-    if (!p->steps[s].library) kernels[n++] = &p->steps[s].kernel;
+    if (is_kernel(&p->steps[s])) kernels[n++] = &p->steps[s].kernel;
   pg_status status = n ? pg_code_build(n, kernels, &p->code) : PG_OK;
   pg_free(kernels);
   if (status != PG_OK) return status;
   p->generated = true;
   n = 0;
   for (size_t s = 0; s < p->nsteps; s++)
-    if (!p->steps[s].library) p->steps[s].fn = pg_code_entry(p->code, n++);
+    if (is_kernel(&p->steps[s])) p->steps[s].fn = pg_code_entry(p->code, n++);
   return PG_OK;
 }
 
@@ -104,7 +104,7 @@ static pg_status connect_steps(pg_plan *p) {
   if (!p->ptr) return PG_ERR_MEMORY;
   for (size_t i = 0; i < p->nsteps; i++) {
     pg_step *s = &p->steps[i];
-    if (s->library) continue;
+    if (!is_kernel(s)) continue;
     pg_kcall *call = &s->call;
     call->ptr = p->ptr + s->first_pointer;
     call->num = p->num;
@@ -120,7 +120,8 @@ static pg_status connect_steps(pg_plan *p) {
 
 static pg_status compile_stages(pg_compilation *c, const pg_compile_options *options) {
   mark_live(c);
-  PG_TRY(check_nodes(c));
+  count_flops(c);
+  c->plan->executor = options ? options->executor : PG_EXEC_AUTO;
   PG_TRY(describe_arguments(c, options));
   PG_TRY(pg_resolve_views(c));
   PG_TRY(pg_make_units(c));
@@ -133,7 +134,7 @@ static pg_status compile_stages(pg_compilation *c, const pg_compile_options *opt
   PG_TRY(status);
   PG_TRY(pg_emit_output_copies(c));
   PG_TRY(pg_place_buffers(c));
-  PG_TRY(choose_executor(c->plan, options ? options->executor : PG_EXEC_AUTO));
+  PG_TRY(choose_executor(c->plan, c->plan->executor));
   return connect_steps(c->plan);
 }
 
@@ -155,6 +156,19 @@ static void end_compilation(pg_compilation *c) {
   pg_free(c->live), pg_free(c->views), pg_free(c->value_buf), pg_free(c->groups), pg_free(c->num_of), pg_free(c->units);
 }
 
+// Compile the graph with its calls written out.
+static pg_status compile_expanded(pg_graph *g, int nout, const pg_value *outs, const pg_compile_options *options,
+                                  pg_plan **out) {
+  pg_graph *flat;
+  pg_value *values = pg_alloc((size_t)nout, sizeof *values);
+  if (!values) return PG_ERR_MEMORY;
+  pg_status status = pg_expand_calls(g, nout, outs, &flat, values);
+  if (status == PG_OK) status = pg_compile(flat, nout, values, options, out);
+  pg_graph_free(flat);
+  pg_free(values);
+  return status;
+}
+
 pg_status pg_compile(pg_graph *g, int nout, const pg_value *outs, const pg_compile_options *options, pg_plan **out) {
   *out = NULL;
   for (int k = 0; k < nout; k++) {
@@ -162,6 +176,7 @@ pg_status pg_compile(pg_graph *g, int nout, const pg_value *outs, const pg_compi
     if (outs[k] < 0 || (size_t)outs[k] >= g->count)
       return pg_fail(PG_ERR_ARGUMENT, "output %d is not a value of this graph", k + 1);
   }
+  if (pg_has_calls(g)) return compile_expanded(g, nout, outs, options, out);
   // A weak result becomes an f64 tensor of no dimensions.
   pg_value *values = pg_alloc((size_t)nout, sizeof *values);
   pg_compilation c = {.g = g, .plan = pg_alloc(1, sizeof(pg_plan)), .nout = nout, .outs = values};
@@ -189,6 +204,7 @@ static void free_step(pg_step *s) {
   pg_free((char *)s->kernel.title);
   pg_free(s->strides);
   pg_free(s->operands);
+  pg_loop_free(s->loop);
   pg_free(s->reads);
   pg_free(s->writes);
 }
@@ -220,18 +236,17 @@ static void *buffer_base(const pg_plan *p, int buf, void *const *inputs, void *c
   case PG_PLACE_OUTPUT:
     return p->donate[b->index] >= 0 ? inputs[p->donate[b->index]] : outputs[b->index];
   default:
-    return (char *)pg_arena() + b->arena_off;
+    return (char *)p->last_arena + b->arena_off;
   }
 }
 
-static void refresh_pointers(pg_plan *p, void *const *inputs, void *const *outputs) {
-  bool same = p->last_arena == pg_arena() && p->last_arena &&
-              memcmp(p->last_inputs, inputs, (size_t)p->ninputs * sizeof *inputs) == 0 &&
+static void refresh_pointers(pg_plan *p, void *arena, void *const *inputs, void *const *outputs) {
+  bool same = p->last_arena == arena && memcmp(p->last_inputs, inputs, (size_t)p->ninputs * sizeof *inputs) == 0 &&
               memcmp(p->last_outputs, outputs, (size_t)p->noutputs * sizeof *outputs) == 0;
   if (same) return;
   if (p->ninputs) memcpy(p->last_inputs, inputs, (size_t)p->ninputs * sizeof *inputs);
   if (p->noutputs) memcpy(p->last_outputs, outputs, (size_t)p->noutputs * sizeof *outputs);
-  p->last_arena = pg_arena();
+  p->last_arena = arena;
   for (size_t i = 0; i < p->npointers; i++) {
     const pg_pointer *at = &p->pointers[i];
     if (at->buf == -1)
@@ -270,8 +285,8 @@ static void finish_reductions(const pg_step *s) {
   }
 }
 
-pg_status pg_plan_run(pg_plan *p, void *const *inputs, const double *scalars, void *const *outputs) {
-  refresh_pointers(p, inputs, outputs);
+pg_status pg_plan_run_in(pg_plan *p, void *arena, void *const *inputs, const double *scalars, void *const *outputs) {
+  refresh_pointers(p, arena, inputs, outputs);
   if (p->nscalars) memcpy(p->num, scalars, (size_t)p->nscalars * sizeof *scalars);
   for (size_t i = 0; i < p->nweak; i++) {
     const pg_weak_op *w = &p->weak_ops[i];
@@ -285,10 +300,18 @@ pg_status pg_plan_run(pg_plan *p, void *const *inputs, const double *scalars, vo
                  s->scratch_pointer >= 0 ? p->ptr[s->scratch_pointer] : NULL);
       continue;
     }
+    if (s->loop) {
+      PG_TRY(pg_loop_run(p, s));
+      continue;
+    }
     pg_parallel_for(s->tiles, s->kernel.work, run_tiles, s);
     if (s->kernel.nreduces) finish_reductions(s);
   }
   return PG_OK;
+}
+
+pg_status pg_plan_run(pg_plan *p, void *const *inputs, const double *scalars, void *const *outputs) {
+  return pg_plan_run_in(p, pg_arena(), inputs, scalars, outputs);
 }
 
 static pg_status check_tensor(const char *what, int i, const pg_tensor *t, const pg_node *type) {
@@ -336,7 +359,7 @@ void pg_plan_describe(const pg_plan *p, pg_plan_info *info) {
                          .compile_seconds = p->code ? pg_code_compile_seconds(p->code) : 0};
   for (size_t s = 0; s < p->nsteps; s++) {
     info->library_calls += p->steps[s].library;
-    info->kernels += !p->steps[s].library;
+    info->kernels += is_kernel(&p->steps[s]);
   }
 }
 

@@ -29,15 +29,15 @@ typedef struct pg_buf {
 } pg_buf;
 
 // How a value is read: elements of a buffer by strides, or one weak number everywhere.
-typedef struct pg_view {
+typedef struct pg_strided {
   bool splat;
   pg_value weak; // splat: the weak value
   int buf;
   int64_t offset; // elements
   int64_t stride[PG_MAX_NDIM];
-} pg_view;
+} pg_strided;
 
-typedef enum pg_unit_kind { PG_UNIT_GROUP, PG_UNIT_LIBRARY, PG_UNIT_PLACE, PG_UNIT_COPY } pg_unit_kind;
+typedef enum pg_unit_kind { PG_UNIT_GROUP, PG_UNIT_LIBRARY, PG_UNIT_PLACE, PG_UNIT_COPY, PG_UNIT_LOOP } pg_unit_kind;
 
 typedef struct pg_unit {
   pg_unit_kind kind;
@@ -54,6 +54,24 @@ typedef struct pg_unit {
   int mark;                // for searches
 } pg_unit;
 
+// A scan or while of a plan: plans of its own for the body and the condition, run in scratch of the outer plan's arena.
+// All memory is named by entries of the outer pointer table.
+typedef struct pg_loop {
+  pg_plan *body, *cond;
+  int nconst, ncarry, nx, ny;
+  int64_t length; // -1: while
+  bool reverse;
+  int operands;    // pointers of the operands, in order
+  int results;     // [ncarry + ny] pointers; results nobody reads point to scratch
+  int carries;     // [2 * ncarry] scratch: each carry twice
+  int arena, flag; // scratch of the inner plans; one bool
+  size_t *carry_bytes, *x_bytes, *y_bytes;
+  bool *y_kept;     // stacked results that somebody reads; the others reuse one slice
+  int *scalars;     // places of the body's scalars in the outer num
+  void **in, **out; // argument lists of the inner plans
+  double *num;
+} pg_loop;
+
 // One entry of a plan's pointer table.
 typedef struct pg_pointer {
   int buf;
@@ -62,6 +80,7 @@ typedef struct pg_pointer {
 
 typedef struct pg_step {
   bool library;
+  pg_loop *loop; // a scan or while; else NULL
   // kernel
   pg_kernel kernel;
   pg_kernel_fn fn; // NULL: interpret
@@ -118,6 +137,7 @@ struct pg_plan {
   pg_code *code;
   bool generated;
   double flops;
+  pg_executor executor; // asked for, for inner plans
   // what the pointer table was last filled for
   void **last_inputs, **last_outputs;
   void *last_arena;
@@ -128,9 +148,9 @@ typedef struct pg_compilation {
   pg_graph *g;
   pg_plan *plan;
   bool *live;
-  pg_view *views; // per value
-  int *value_buf; // the contiguous buffer of a value, or -1
-  int **groups;   // per node: units it is a member of (clones), ended by -1
+  pg_strided *views; // per value
+  int *value_buf;    // the contiguous buffer of a value, or -1
+  int **groups;      // per node: units it is a member of (clones), ended by -1
   pg_unit *units;
   size_t nunits, cap_units;
   int *num_of; // per weak value: place in plan->num or -1
@@ -159,7 +179,7 @@ pg_status pg_resolve_views(pg_compilation *c);
 int pg_buf_new(pg_compilation *c, pg_dtype dtype, int64_t size); // -1 on failure
 // The contiguous buffer of a value, copying it by a unit of its own where its view is not one already. -1 on failure.
 int pg_ensure_contiguous(pg_compilation *c, pg_value v);
-bool pg_view_is_contiguous(const pg_node *n, const pg_view *view);
+bool pg_view_is_contiguous(const pg_node *n, const pg_strided *view);
 
 // fuse.c
 pg_status pg_make_units(pg_compilation *c);
@@ -175,6 +195,18 @@ pg_status pg_lower_units(pg_compilation *c, const int *order, int count);
 pg_status pg_emit_copy(pg_compilation *c, int unit, pg_value src, int dst_buf, int64_t dst_offset,
                        const int64_t *dst_stride);
 int pg_num_place(pg_compilation *c, pg_value weak); // place of a weak value in plan->num; -1 on failure
+
+// region.c
+bool pg_has_calls(const pg_graph *g);
+pg_status pg_expand_calls(pg_graph *g, int nout, const pg_value *outs, pg_graph **expanded, pg_value *expanded_outs);
+
+// loop.c
+pg_status pg_lower_loop(pg_compilation *c, int unit);
+pg_status pg_loop_run(pg_plan *p, pg_step *s);
+void pg_loop_free(pg_loop *loop);
+
+// plan.c
+pg_status pg_plan_run_in(pg_plan *p, void *arena, void *const *inputs, const double *scalars, void *const *outputs);
 
 // place.c
 // The buffer that holds value v and nothing else, in order; -1: there is none.

@@ -33,7 +33,7 @@ static int64_t shape_size(const pg_node *n) {
   return size;
 }
 
-bool pg_view_is_contiguous(const pg_node *n, const pg_view *view) {
+bool pg_view_is_contiguous(const pg_node *n, const pg_strided *view) {
   if (view->splat) return false;
   int64_t s = 1;
   for (int i = n->ndim - 1; i >= 0; i--) {
@@ -70,19 +70,19 @@ int pg_ensure_contiguous(pg_compilation *c, pg_value v) {
   return buf;
 }
 
-static void view_whole_buffer(const pg_node *n, int buf, pg_view *out) {
-  *out = (pg_view){.buf = buf};
+static void view_whole_buffer(const pg_node *n, int buf, pg_strided *out) {
+  *out = (pg_strided){.buf = buf};
   contiguous_strides(n->ndim, n->shape, out->stride);
 }
 
-static pg_status view_of_full(pg_compilation *c, const pg_node *n, pg_view *out) {
+static pg_status view_of_full(pg_compilation *c, const pg_node *n, pg_strided *out) {
   pg_value x = pg_canon(c->g, n->in[0]);
   *out = c->views[x];
   if (!out->splat) memset(out->stride, 0, sizeof out->stride);
   return PG_OK;
 }
 
-static pg_status view_of_broadcast(pg_compilation *c, const pg_node *n, pg_view *out) {
+static pg_status view_of_broadcast(pg_compilation *c, const pg_node *n, pg_strided *out) {
   const pg_node *x = pg_at(c->g, n->in[0]);
   *out = c->views[n->in[0]];
   if (out->splat) return PG_OK;
@@ -94,14 +94,14 @@ static pg_status view_of_broadcast(pg_compilation *c, const pg_node *n, pg_view 
   return PG_OK;
 }
 
-static pg_status view_of_transpose(pg_compilation *c, const pg_node *n, pg_view *out) {
-  const pg_view *x = &c->views[n->in[0]];
+static pg_status view_of_transpose(pg_compilation *c, const pg_node *n, pg_strided *out) {
+  const pg_strided *x = &c->views[n->in[0]];
   *out = *x;
   for (int i = 0; i < n->ndim; i++) out->stride[i] = x->stride[n->attrs.a[i]];
   return PG_OK;
 }
 
-static pg_status view_of_slice(pg_compilation *c, const pg_node *n, pg_view *out) {
+static pg_status view_of_slice(pg_compilation *c, const pg_node *n, pg_strided *out) {
   *out = c->views[n->in[0]];
   for (int i = 0; !out->splat && i < n->ndim; i++) {
     out->offset += out->stride[i] * n->attrs.a[i];
@@ -110,9 +110,9 @@ static pg_status view_of_slice(pg_compilation *c, const pg_node *n, pg_view *out
   return PG_OK;
 }
 
-static pg_status view_of_tensor(pg_compilation *c, const pg_node *n, pg_view *out) {
+static pg_status view_of_tensor(pg_compilation *c, const pg_node *n, pg_strided *out) {
   const pg_node *x = pg_at(c->g, n->in[0]);
-  const pg_view *from = &c->views[n->in[0]];
+  const pg_strided *from = &c->views[n->in[0]];
   *out = *from;
   if (from->splat) return PG_OK;
   if (from->stride[0] == 0) { // a vector filled with one tensor's value
@@ -126,7 +126,7 @@ static pg_status view_of_tensor(pg_compilation *c, const pg_node *n, pg_view *ou
 
 // Strides of the same elements in row-major order under another shape, if they exist: group the dimensions of both
 // shapes into runs with equal products; within a run the source must be evenly strided.
-static bool reshape_strides(const pg_node *from, const pg_view *view, const pg_node *to, int64_t *stride) {
+static bool reshape_strides(const pg_node *from, const pg_strided *view, const pg_node *to, int64_t *stride) {
   int64_t shape[PG_MAX_NDIM], old[PG_MAX_NDIM];
   int nd = 0;
   for (int i = 0; i < from->ndim; i++)
@@ -160,7 +160,7 @@ static bool reshape_strides(const pg_node *from, const pg_view *view, const pg_n
   return true;
 }
 
-static pg_status view_of_reshape(pg_compilation *c, const pg_node *n, pg_view *out) {
+static pg_status view_of_reshape(pg_compilation *c, const pg_node *n, pg_strided *out) {
   const pg_node *x = pg_at(c->g, n->in[0]);
   *out = c->views[n->in[0]];
   if (out->splat) return PG_OK;
@@ -179,7 +179,7 @@ static pg_status view_of_reshape(pg_compilation *c, const pg_node *n, pg_view *o
   return PG_OK;
 }
 
-typedef pg_status (*view_fn)(pg_compilation *c, const pg_node *n, pg_view *out);
+typedef pg_status (*view_fn)(pg_compilation *c, const pg_node *n, pg_strided *out);
 static const view_fn view_rules[PG_NUM_OPS] = {
     [PG_OP_FULL] = view_of_full,   [PG_OP_BROADCAST] = view_of_broadcast, [PG_OP_TRANSPOSE] = view_of_transpose,
     [PG_OP_SLICE] = view_of_slice, [PG_OP_VIEW] = view_of_tensor,         [PG_OP_RESHAPE] = view_of_reshape,
@@ -191,7 +191,7 @@ pg_status pg_resolve_views(pg_compilation *c) {
     if (!c->live[v]) continue;
     const pg_node *n = pg_at(c->g, (pg_value)v);
     if (n->weak)
-      c->views[v] = (pg_view){.splat = true, .weak = (pg_value)v};
+      c->views[v] = (pg_strided){.splat = true, .weak = (pg_value)v};
     else if (pg_is_identity(n->op))
       c->views[v] = c->views[n->in[0]];
     else if (view_rules[n->op])

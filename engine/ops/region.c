@@ -1,10 +1,9 @@
-// region.c: the rows of identities that steer differentiation (STOP, TAP, MARK) and of CALL. A CALL's operands are the body's inputs in order, then its scalars; a[0] says which of the
-// body's outputs it is. Its derivative builds the body anew from marked operands, so nothing of the forward pass is
-// kept for it (rematerialization).
+// region.c: the rows of identities that steer differentiation (STOP, TAP, MARK) and of CALL. A CALL's operands are the
+// body's inputs in order, then its scalars; a[0] says which of the body's outputs it is. Its derivative builds the
+// body anew from marked operands, so nothing of the forward pass is kept for it (rematerialization).
 #include "engine/ops/rules.h"
 
-// ---- identities
-// -------------------------------------------------------------------------------------------------------
+// ---- identities ----------------------------------------------------------------------------------------------------
 
 static pg_status shape_identity(const pg_graph *g, pg_node *node) {
   pg_copy_type(node, pg_in(g, node, 0));
@@ -41,8 +40,7 @@ static pg_status jvp_identity(pg_graph *g, pg_value v, const pg_value *tangents,
   return PG_OK;
 }
 
-// ---- bodies
-// -----------------------------------------------------------------------------------------------------------
+// ---- bodies --------------------------------------------------------------------------------------------------------
 
 static pg_value rebuild(pg_graph *g, const pg_graph *body, const pg_node *node, const pg_value *args,
                         const pg_value *map) {
@@ -106,9 +104,9 @@ static pg_status shape_call(const pg_graph *g, pg_node *node) {
   return PG_OK;
 }
 
-// The body of call v built again from its operands under marks, which keep it apart from the forward pass and from what
-// the operands themselves depend on. The marks are the same for all outputs of one call, so those share the second
-// pass.
+// The body of call v built again from its operands under marks, which keep it apart from the forward pass and from
+// what the operands themselves depend on. The marks are the same for all outputs of one call, so those share the
+// second pass.
 static pg_status rebuild_call(pg_graph *g, pg_value v, pg_value *marks, pg_value *y) {
   const pg_node node = *pg_at(g, v);
   for (int i = 0; i < node.nin; i++) {

@@ -27,9 +27,8 @@ struct step {
   void (*go)(run *r, const step *s, int64_t i, int64_t n); // for inner elements [i, i + n)
   const pg_inst *inst;
   pg_block_fn map;
-  cursor *at;  // of the argument read or written
-  void **out;  // where to leave the address of the value
-  void *block; // register, NULL for values that stand in memory
+  const cursor *at; // of the argument read or written
+  void **value;     // where the address of the instruction's value stands
 };
 
 struct run {
@@ -39,7 +38,7 @@ struct run {
   void **value;    // per instruction: its value's current block
   int *last;  // per instruction: the last instruction that reads it; ALWAYS for constants and what is stored or reduced
   int *reg;   // per instruction: its register, or one of the marks below
-  int *store; // per instruction: the first STORE of its value, or -1
+  int *store; // per instruction: the last STORE of its value, or -1
   int nstores;
   step *steps;
   int nsteps;
@@ -95,13 +94,16 @@ static void set_vtile(run *r, const pg_vtile *tile) {
   }
 }
 
+static const uint8_t element_size[PG_NUM_DTYPES] = {
+    [PG_F32] = 4, [PG_F64] = 8, [PG_I32] = 4, [PG_I64] = 8, [PG_U8] = 1, [PG_BOOL] = 1, [PG_KEY] = 16};
+
 static void set_cursors(run *r) {
   int inner = r->k->ndim - 1;
   for (int a = 0; a < r->k->nargs; a++) {
     const pg_karg *arg = &r->k->args[a];
     cursor *at = &r->cursors[a];
     at->ptr = r->call->ptr[a];
-    at->size = pg_dtype_size(arg->dtype);
+    at->size = element_size[arg->dtype];
     if (r->k->space == PG_SPACE_GRID) {
       at->step = r->call->stride[a * PG_KDIMS + inner];
       at->istep = r->call->dstride[a * PG_KDIMS + inner];
@@ -120,22 +122,22 @@ static void *element(const cursor *at, int64_t i) {
 
 static void go_point(run *r, const step *s, int64_t i, int64_t n) {
   (void)r, (void)n;
-  *s->out = element(s->at, i);
+  *s->value = element(s->at, i);
 }
 
 static void go_fill(run *r, const step *s, int64_t i, int64_t n) {
   (void)r;
-  pg_block_fill(s->at->size, n, element(s->at, i), s->block);
+  pg_block_fill(s->at->size, n, element(s->at, i), *s->value);
 }
 
 static void go_gather(run *r, const step *s, int64_t i, int64_t n) {
   (void)r;
-  pg_block_gather(s->at->size, n, element(s->at, i), s->at->step, s->block);
+  pg_block_gather(s->at->size, n, element(s->at, i), s->at->step, *s->value);
 }
 
 static void go_index(run *r, const step *s, int64_t i, int64_t n) {
   (void)r;
-  pg_block_index[s->inst->dtype](n, s->at->index + i * s->at->istep, s->at->istep, s->block);
+  pg_block_index[s->inst->dtype](n, s->at->index + i * s->at->istep, s->at->istep, *s->value);
 }
 
 static void go_draw(run *r, const step *s, int64_t i, int64_t n) {
@@ -143,22 +145,22 @@ static void go_draw(run *r, const step *s, int64_t i, int64_t n) {
   bool normal = s->inst->kind == PG_INST_NORMAL;
   uint64_t index = (uint64_t)(s->at->index + i * s->at->istep);
   if (s->inst->dtype == PG_F32)
-    services->draw_f32(normal, element(s->at, i), s->at->step, index, s->at->istep, n, s->block);
+    services->draw_f32(normal, element(s->at, i), s->at->step, index, s->at->istep, n, *s->value);
   else
-    services->draw_f64(normal, element(s->at, i), s->at->step, index, s->at->istep, n, s->block);
+    services->draw_f64(normal, element(s->at, i), s->at->step, index, s->at->istep, n, *s->value);
 }
 
 static void go_map(run *r, const step *s, int64_t i, int64_t n) {
   const pg_inst *inst = s->inst;
   (void)i;
   // A missing operand is -1; value[-1] is there, and NULL.
-  s->map(n, r->value[inst->a], r->value[inst->b], r->value[inst->c], s->block);
+  s->map(n, r->value[inst->a], r->value[inst->b], r->value[inst->c], *s->value);
 }
 
 static void go_map_in_place(run *r, const step *s, int64_t i, int64_t n) {
   const pg_inst *inst = s->inst;
-  *s->out = element(s->at, i);
-  s->map(n, r->value[inst->a], r->value[inst->b], r->value[inst->c], *s->out);
+  *s->value = element(s->at, i);
+  s->map(n, r->value[inst->a], r->value[inst->b], r->value[inst->c], *s->value);
 }
 
 static void go_store(run *r, const step *s, int64_t i, int64_t n) {
@@ -169,12 +171,13 @@ static void go_store(run *r, const step *s, int64_t i, int64_t n) {
     memmove(to, value, (size_t)n * s->at->size);
 }
 
-// ---- registers ------------------------------------------------------------------------------------------------------
+// ---- planning -------------------------------------------------------------------------------------------------------
+// Done anew in each call, so it has to be quick: three passes over the instructions.
 
 // A load that gives the same for every element of the kernel.
 static bool is_uniform(const run *r, const pg_inst *inst) {
   const pg_karg *arg = &r->k->args[inst->arg];
-  if (inst->kind != PG_INST_LOAD || arg->kind == PG_ARG_SEGLOAD) return false;
+  if (arg->kind == PG_ARG_SEGLOAD) return false;
   if (r->k->space == PG_SPACE_VECTOR) return arg->stride[0] == 0;
   for (int d = 0; d < r->k->ndim; d++)
     if (r->call->stride[inst->arg * PG_KDIMS + d] != 0) return false;
@@ -182,30 +185,28 @@ static bool is_uniform(const run *r, const pg_inst *inst) {
 }
 
 static bool is_constant(const run *r, const pg_inst *inst) {
-  return inst->kind == PG_INST_CONST || inst->kind == PG_INST_NUM || is_uniform(r, inst);
+  return inst->kind == PG_INST_CONST || inst->kind == PG_INST_NUM ||
+         (inst->kind == PG_INST_LOAD && is_uniform(r, inst));
 }
 
-static void find_last_uses(run *r) {
+// First pass: who is read last by whom, and where values are stored.
+static void find_uses(run *r) {
   const pg_kernel *k = r->k;
   for (int i = 0; i < k->ninsts; i++) {
     const pg_inst *inst = &k->insts[i];
-    int until = inst->kind == PG_INST_STORE ? ALWAYS : i;
-    r->last[i] = is_constant(r, inst) ? ALWAYS : i;
     const int operand[3] = {inst->a, inst->b, inst->c};
+    r->store[i] = -1;
+    r->last[i] = is_constant(r, inst) ? ALWAYS : i;
+    if (inst->kind == PG_INST_STORE) {
+      r->nstores++;
+      r->store[inst->a] = i;
+      r->last[inst->a] = ALWAYS;
+      continue;
+    }
     for (int j = 0; j < 3; j++)
-      if (operand[j] >= 0 && r->last[operand[j]] < until) r->last[operand[j]] = until;
+      if (operand[j] >= 0 && r->last[operand[j]] < i) r->last[operand[j]] = i;
   }
   for (int j = 0; j < k->nreduces; j++) r->last[k->reduces[j].value] = ALWAYS;
-}
-
-static void find_stores(run *r) {
-  for (int i = 0; i < r->k->ninsts; i++) r->store[i] = -1;
-  for (int i = 0; i < r->k->ninsts; i++) {
-    const pg_inst *inst = &r->k->insts[i];
-    if (inst->kind != PG_INST_STORE) continue;
-    r->nstores++;
-    if (r->store[inst->a] < 0) r->store[inst->a] = i;
-  }
 }
 
 // A contiguous load needs no copy, unless its memory might be overwritten by another store before it is stored itself.
@@ -226,25 +227,56 @@ static bool may_compute_in_place(const run *r, int v) {
   return true;
 }
 
-// Give each value a register. Returns how many there are.
-static int place_values(run *r, int *unused) {
+static pg_dtype operand_dtype(const pg_kernel *k, const pg_inst *inst) {
+  return k->insts[inst->c >= 0 ? inst->b : inst->a].dtype;
+}
+
+// The step that computes instruction i each block. Returns IN_MEMORY or IN_DESTINATION if its value needs no register.
+static int make_step(run *r, int i) {
+  const pg_inst *inst = &r->k->insts[i];
+  step *s = &r->steps[r->nsteps++];
+  *s = (step){.inst = inst, .value = &r->value[i], .at = &r->cursors[inst->arg]};
+  switch (inst->kind) {
+  case PG_INST_LOAD:
+    s->go = s->at->step == 0 ? go_fill : go_gather;
+    if (!may_point(r, i)) return 0;
+    s->go = go_point;
+    return IN_MEMORY;
+  case PG_INST_MAP:
+    s->map = pg_block_map(inst->op, operand_dtype(r->k, inst), inst->dtype);
+    s->go = go_map;
+    if (!may_compute_in_place(r, i)) return 0;
+    s->at = &r->cursors[r->k->insts[r->store[i]].arg];
+    s->go = go_map_in_place;
+    return IN_DESTINATION;
+  case PG_INST_INDEX:
+    s->go = go_index;
+    return 0;
+  case PG_INST_STORE:
+    s->go = go_store;
+    return NO_VALUE;
+  default:
+    s->go = go_draw;
+    return 0;
+  }
+}
+
+// Second pass: make the steps and give each value a register. Returns how many there are.
+static int plan(run *r, int *unused) {
   const pg_kernel *k = r->k;
   int registers = 0, nunused = 0;
   for (int i = 0; i < k->ninsts; i++) {
     const pg_inst *inst = &k->insts[i];
+    const int operand[3] = {inst->a, inst->b, inst->c};
     if (inst->kind == PG_INST_STORE) {
       r->reg[i] = NO_VALUE;
       continue;
     }
-    if (inst->kind == PG_INST_LOAD && !is_constant(r, inst) && may_point(r, i))
-      r->reg[i] = IN_MEMORY;
-    else if (inst->kind == PG_INST_MAP && may_compute_in_place(r, i))
-      r->reg[i] = IN_DESTINATION;
-    else
-      // Constants are filled in before the first block, so no earlier value may have used their register.
-      r->reg[i] = nunused > 0 && !is_constant(r, inst) ? unused[--nunused] : registers++;
+    // Constants are computed before the first block, so their registers may not have served others.
+    bool constant = is_constant(r, inst);
+    r->reg[i] = constant ? 0 : make_step(r, i);
+    if (r->reg[i] >= 0) r->reg[i] = nunused > 0 && !constant ? unused[--nunused] : registers++;
     // Operands are released only now: the result may be wider than they are and must not share their block.
-    const int operand[3] = {inst->a, inst->b, inst->c};
     for (int j = 0; j < 3; j++) {
       int v = operand[j];
       if (v < 0 || r->last[v] != i || r->reg[v] < 0) continue;
@@ -253,58 +285,24 @@ static int place_values(run *r, int *unused) {
     }
     if (r->last[i] == i && r->reg[i] >= 0) unused[nunused++] = r->reg[i]; // read by nobody
   }
+  for (int i = 0; i < k->ninsts && r->nstores > 0; i++)
+    if (k->insts[i].kind == PG_INST_STORE) make_step(r, i);
   return registers;
 }
 
-static pg_dtype operand_dtype(const pg_kernel *k, const pg_inst *inst) {
-  return k->insts[inst->c >= 0 ? inst->b : inst->a].dtype;
-}
-
-// Write the step that computes instruction i each block, or compute it now if it is constant.
-static void make_step(run *r, int i, char *scratch, size_t slot, int64_t widest) {
-  const pg_inst *inst = &r->k->insts[i];
-  step s = {.inst = inst, .out = &r->value[i], .at = inst->arg >= 0 ? &r->cursors[inst->arg] : NULL};
-  s.block = r->reg[i] >= 0 ? scratch + (size_t)r->reg[i] * slot : NULL;
-  r->value[i] = s.block;
-  switch (inst->kind) {
-  case PG_INST_LOAD:
-    if (is_uniform(r, inst)) {
-      pg_block_fill(s.at->size, widest, s.at->ptr, s.block);
-      return;
+// Third pass: tell values their registers, and compute the constant ones.
+static void bind_registers(run *r, char *scratch, size_t slot, int64_t widest) {
+  for (int i = 0; i < r->k->ninsts; i++) {
+    const pg_inst *inst = &r->k->insts[i];
+    if (r->reg[i] < 0) continue;
+    void *block = r->value[i] = scratch + (size_t)r->reg[i] * slot;
+    if (inst->kind == PG_INST_LOAD && is_uniform(r, inst)) {
+      pg_block_fill(element_size[inst->dtype], widest, r->cursors[inst->arg].ptr, block);
+    } else if (inst->kind == PG_INST_NUM || inst->kind == PG_INST_CONST) {
+      pg_block_number[inst->dtype](inst->kind == PG_INST_NUM ? r->call->num[inst->arg] : inst->x, block);
+      pg_block_fill(element_size[inst->dtype], widest, block, block);
     }
-    s.go = r->reg[i] == IN_MEMORY ? go_point : s.at->step == 0 ? go_fill : go_gather;
-    break;
-  case PG_INST_NUM:
-  case PG_INST_CONST:
-    pg_block_number[inst->dtype](inst->kind == PG_INST_NUM ? r->call->num[inst->arg] : inst->x, s.block);
-    pg_block_fill(pg_dtype_size(inst->dtype), widest, s.block, s.block);
-    return;
-  case PG_INST_INDEX:
-    s.go = go_index;
-    break;
-  case PG_INST_NORMAL:
-  case PG_INST_UNIFORM:
-    s.go = go_draw;
-    break;
-  case PG_INST_MAP:
-    s.map = pg_block_map(inst->op, operand_dtype(r->k, inst), inst->dtype);
-    s.go = go_map;
-    if (r->reg[i] == IN_DESTINATION) {
-      s.at = &r->cursors[r->k->insts[r->store[i]].arg];
-      s.go = go_map_in_place;
-    }
-    break;
-  case PG_INST_STORE:
-    s.go = go_store;
-    break;
   }
-  r->steps[r->nsteps++] = s;
-}
-
-static void make_steps(run *r, char *scratch, size_t slot, int64_t widest) {
-  for (int stores = 0; stores < 2; stores++)
-    for (int i = 0; i < r->k->ninsts; i++)
-      if ((r->k->insts[i].kind == PG_INST_STORE) == stores) make_step(r, i, scratch, slot, widest);
 }
 
 // ---- tiles ----------------------------------------------------------------------------------------------------------
@@ -328,13 +326,14 @@ static void run_line(run *r, int64_t block, int64_t i0, int64_t i1, int64_t whic
   }
   for (int j = 0; j < k->nreduces; j++) {
     char *partial = r->call->partial[j];
-    r->reductions[j]->fold(r->lanes[j], partial + (size_t)which * pg_dtype_size(k->reduces[j].dtype));
+    r->reductions[j]->fold(r->lanes[j], partial + which * element_size[k->reduces[j].dtype]);
   }
 }
 
 static void run_rows_tile(run *r, int64_t block, int64_t tile) {
   const pg_kcall *call = r->call;
-  int64_t chunk = tile % call->chunks, row = tile / call->chunks * call->rows_per_tile;
+  int64_t chunks = call->chunks, chunk = chunks == 1 ? 0 : tile % chunks;
+  int64_t row = (chunks == 1 ? tile : tile / chunks) * call->rows_per_tile;
   int64_t end = min64(row + call->rows_per_tile, call->rows);
   int64_t i0 = chunk * PG_CHUNK, i1 = min64(i0 + PG_CHUNK, call->dim[r->k->ndim - 1]);
   for (set_line(r, row); row < end; row++) {
@@ -353,8 +352,8 @@ static void run_columns_tile(run *r, int64_t block, int64_t tile) {
   int64_t i0 = tile % blocks * PG_COLUMNS, i1 = min64(i0 + PG_COLUMNS, width);
   int64_t to = (row * call->chunks + chunk) * width; // the partial row
   for (int j = 0; j < k->nreduces; j++) {
-    size_t size = pg_dtype_size(k->reduces[j].dtype);
-    r->reductions[j]->identity(i1 - i0, (char *)call->partial[j] + (size_t)(to + i0) * size);
+    int64_t size = element_size[k->reduces[j].dtype];
+    r->reductions[j]->identity(i1 - i0, (char *)call->partial[j] + (to + i0) * size);
   }
   set_line(r, row * height + r0);
   for (int64_t line = r0; line < r1; line++) {
@@ -362,7 +361,7 @@ static void run_columns_tile(run *r, int64_t block, int64_t tile) {
       int64_t n = min64(block, i1 - i);
       run_block(r, i, n);
       for (int j = 0; j < k->nreduces; j++) {
-        char *sum = (char *)call->partial[j] + (size_t)(to + i) * pg_dtype_size(k->reduces[j].dtype);
+        char *sum = (char *)call->partial[j] + (to + i) * element_size[k->reduces[j].dtype];
         r->reductions[j]->combine(n, sum, r->value[k->reduces[j].value], NULL, sum);
       }
     }
@@ -387,7 +386,7 @@ static void run_tiles(run *r, int64_t block, int64_t tile0, int64_t tile1) {
 static size_t widest_value(const pg_kernel *k) {
   size_t size = 1;
   for (int i = 0; i < k->ninsts; i++)
-    if (pg_dtype_size(k->insts[i].dtype) > size) size = pg_dtype_size(k->insts[i].dtype);
+    if (element_size[k->insts[i].dtype] > size) size = element_size[k->insts[i].dtype];
   return size;
 }
 
@@ -400,7 +399,7 @@ static void run_with_registers(run *r, int registers, int64_t tile0, int64_t til
   size_t slot = ((size_t)widest * size + 63) / 64 * 64;
   char scratch[(size_t)registers * slot + 64];
   char *aligned = scratch + (-(uintptr_t)scratch & 63);
-  make_steps(r, aligned, slot, widest);
+  bind_registers(r, aligned, slot, widest);
   run_tiles(r, block, tile0, tile1);
 }
 
@@ -420,7 +419,6 @@ void pg_kernel_interpret(const pg_kernel *k, const pg_kcall *call, int64_t tile0
   r.store = store;
   for (int j = 0; j < k->nreduces; j++) reductions[j] = pg_block_reduce(k->reduces[j].op, k->reduces[j].dtype);
   set_cursors(&r);
-  find_stores(&r);
-  find_last_uses(&r);
-  run_with_registers(&r, place_values(&r, unused), tile0, tile1);
+  find_uses(&r);
+  run_with_registers(&r, plan(&r, unused), tile0, tile1);
 }

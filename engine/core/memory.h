@@ -17,7 +17,8 @@ char *pg_strdup(const char *s);
 void *pg_aligned_alloc(size_t bytes);
 void pg_aligned_free(void *p, size_t bytes);
 
-// The arena that all plans share for what lives only during a run; contents do not survive a run. Reserving may move it.
+// The arena that all plans share for what lives only during a run; contents do not survive a run. Reserving may move
+// it.
 pg_status pg_arena_reserve(size_t bytes);
 void *pg_arena(void);
 

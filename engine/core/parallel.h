@@ -1,5 +1,5 @@
-// parallel.h: the one way to loop in parallel, over a grid of tiles fixed by shapes alone, so that results do not depend
-// on the number of threads.
+// parallel.h: the one way to loop in parallel, over a grid of tiles fixed by shapes alone, so that results do not
+// depend on the number of threads.
 #ifndef PG_CORE_PARALLEL_H
 #define PG_CORE_PARALLEL_H
 

@@ -93,6 +93,27 @@ function Correction:period(step, units)
   return (step - schedule.resolve_steps(self.start, units)) // every
 end
 
+-- The hyperparameters at a step as plain numbers and statics.
+function Correction:numbers(step, units)
+  local o = {}
+  for k, v in pairs(self.hyper.given) do
+    o[k] = v
+  end
+  for k, v in pairs(self.hyper:evaluate(step, units)) do
+    o[k] = v
+  end
+  return o
+end
+
+-- Standalone use, with a function evaluate(q, "batch" or "full") → statistics: see replay.lua.
+function Correction:init()
+  return require("perigee.replay").init(self)
+end
+
+function Correction:step(q, evaluate, state, step, key)
+  return require("perigee.replay").step(self, state, q, evaluate, step, key)
+end
+
 function correction.is(x)
   return getmetatable(x) == Correction
 end

@@ -1,6 +1,6 @@
 // matmul.c: the row of MATMUL and its CPU kernel. The result is cut into tiles by its shape alone and K is never
-// split, so the bits do not depend on threads; each tile is one serial BLAS call. Vectors and tiny matrices go through
-// loops of our own (matvec.h), which cost no call overhead.
+// split, so the bits do not depend on threads; each tile is one serial BLAS call. Vectors go through loops of our own
+// (matvec.h), which cost no call overhead.
 #include <string.h>
 
 #include "engine/codegen/kernel_abi.h"
@@ -8,10 +8,7 @@
 #include "engine/core/parallel.h"
 #include "engine/ops/rules.h"
 
-enum {
-  TINY = 8192,      // M N K up to which a product goes through matvec.h
-  MATVEC_ROWS = 128 // results of one task of a matrix-vector product
-};
+enum { MATVEC_ROWS = 64 }; // results of one task of a matrix-vector product
 
 #define T float
 #define NAME(f) f##_f32
@@ -111,7 +108,7 @@ typedef struct product {
 } product;
 
 static int64_t tile_step(int64_t extent) {
-  return extent >= 512 ? 256 : extent >= 128 ? 64 : extent > 0 ? extent : 1;
+  return extent >= 512 ? 256 : extent >= 256 ? 128 : extent >= 128 ? 64 : extent > 0 ? extent : 1;
 }
 
 // The matrix of operand x that belongs to matrix i of the result, at row and column (r, c).
@@ -216,8 +213,8 @@ static void ready_for_blas(const product *p, pg_operand *x, int64_t rows, int64_
 }
 
 // From shapes alone: the two paths round differently.
-static bool goes_by_vectors(int64_t m, int64_t n, int64_t k) {
-  return m == 1 || n == 1 || (m <= TINY && n <= TINY && k <= TINY && m * n * k <= TINY);
+static bool goes_by_vectors(int64_t m, int64_t n) {
+  return m == 1 || n == 1;
 }
 
 static void run_matmul(const pg_operand *out, const pg_operand *in, int nin, const pg_attrs *attrs, void *scratch) {
@@ -234,7 +231,7 @@ static void run_matmul(const pg_operand *out, const pg_operand *in, int nin, con
     return;
   }
   const double work = (double)p.batch * (double)p.m * (double)p.n * (double)p.k;
-  if (goes_by_vectors(p.m, p.n, p.k)) {
+  if (goes_by_vectors(p.m, p.n)) {
     p.mtiles = p.n == 1 ? 1 : p.m;
     p.nstep = MATVEC_ROWS;
     p.ntiles = ((p.n == 1 ? p.m : p.n) + MATVEC_ROWS - 1) / MATVEC_ROWS;
@@ -285,7 +282,7 @@ static bool may_scatter(const pg_graph *g, pg_value v) {
 
 static size_t scratch_matmul(const pg_graph *g, const pg_node *node) {
   const pg_node *a = pg_in(g, node, 0), *b = pg_in(g, node, 1);
-  if (goes_by_vectors(node->shape[node->ndim - 2], node->shape[node->ndim - 1], a->shape[a->ndim - 1])) return 0;
+  if (goes_by_vectors(node->shape[node->ndim - 2], node->shape[node->ndim - 1])) return 0;
   if (!may_scatter(g, node->in[0]) && !may_scatter(g, node->in[1])) return 0;
   return operand_bytes(a->ndim, a->shape, (pg_dtype)a->dtype) + operand_bytes(b->ndim, b->shape, (pg_dtype)b->dtype);
 }

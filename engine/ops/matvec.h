@@ -3,30 +3,37 @@
 // depend on how A lies in memory, so a transposed view and its copy give the same bits. Included by matmul.c once per
 // type, with T the type and NAME(f) the function's name; A[r,k] = a[r * rs + k * cs].
 
-typedef T NAME(lanes) __attribute__((vector_size(PG_LANES * sizeof(T))));
-typedef T NAME(half) __attribute__((vector_size(PG_LANES / 2 * sizeof(T))));
-typedef T NAME(quarter) __attribute__((vector_size(PG_LANES / 4 * sizeof(T))));
+// Eight or four lanes at a time: as wide as the registers of every machine of the last ten years.
+typedef T NAME(vec) __attribute__((vector_size(32)));
+enum { NAME(WIDTH) = 32 / sizeof(T), NAME(VECS) = PG_LANES / NAME(WIDTH) };
 
-static T NAME(fold_lanes)(const NAME(lanes) * lanes) {
-  const NAME(lanes) v = *lanes;
-  NAME(half)
-  h = __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7) +
-      __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15);
-  NAME(quarter) q = __builtin_shufflevector(h, h, 0, 1, 2, 3) + __builtin_shufflevector(h, h, 4, 5, 6, 7);
-  return (q[0] + q[2]) + (q[1] + q[3]);
+static inline T NAME(fold_lanes)(NAME(vec) * v) {
+  for (int s = NAME(VECS) / 2; s > 0; s /= 2)
+    for (int i = 0; i < s; i++) v[i] += v[i + s];
+  T lane[NAME(WIDTH)];
+  memcpy(lane, v, sizeof lane);
+  for (int s = NAME(WIDTH) / 2; s > 0; s /= 2)
+    for (int l = 0; l < s; l++) lane[l] += lane[l + s];
+  return lane[0];
 }
 
 // Rows whose elements are adjacent: a dot product each. x is contiguous.
-static T NAME(dot)(const T *a, const T *x, int64_t n) {
-  NAME(lanes) acc = {0}, p, q;
+static inline T NAME(dot)(const T *a, const T *x, int64_t n) {
+  NAME(vec) acc[NAME(VECS)] = {{0}}, p, q;
   int64_t k = 0;
-  for (; k + PG_LANES <= n; k += PG_LANES) {
-    memcpy(&p, a + k, sizeof p);
-    memcpy(&q, x + k, sizeof q);
-    acc += p * q;
+  for (; k + PG_LANES <= n; k += PG_LANES)
+    for (int i = 0; i < NAME(VECS); i++) {
+      memcpy(&p, a + k + i * NAME(WIDTH), sizeof p);
+      memcpy(&q, x + k + i * NAME(WIDTH), sizeof q);
+      acc[i] += p * q;
+    }
+  if (k < n) {
+    T lane[PG_LANES];
+    memcpy(lane, acc, sizeof lane);
+    for (int l = 0; k + l < n; l++) lane[l] += a[k + l] * x[k + l];
+    memcpy(acc, lane, sizeof lane);
   }
-  for (int l = 0; k + l < n; l++) acc[l] += a[k + l] * x[k + l];
-  return NAME(fold_lanes)(&acc);
+  return NAME(fold_lanes)(acc);
 }
 
 // Up to MATVEC_ROWS rows that lie side by side (stride 1): each lane's sums of all rows move together.

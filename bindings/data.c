@@ -9,10 +9,9 @@
 #include "engine/data/batch.h"
 #include "engine/data/dataset.h"
 #include "engine/io/npy.h"
-#include "engine/io/safetensors.h"
 #include "engine/io/stream.h"
 
-static const char guard_key, sparse_key, safetensors_key; // metatables in the registry
+static const char guard_key, sparse_key; // metatables in the registry
 
 // ---- guards ----
 
@@ -38,7 +37,7 @@ static int guard_gc(lua_State *L) {
 
 // Push a new tensor made by make(arg, &tensor); after PG_ERR_MEMORY collects and tries once more; raises other
 // failures.
-static pg_tensor *push_made(lua_State *L, pg_status (*make)(void *arg, pg_tensor **out), void *arg) {
+pg_tensor *pgl_push_made(lua_State *L, pg_status (*make)(void *arg, pg_tensor **out), void *arg) {
   pgl_tensor *box = pgl_push_empty(L);
   pg_status status = make(arg, &box->tensor);
   if (status == PG_ERR_MEMORY) {
@@ -87,19 +86,19 @@ static pg_status make_from_bytes(void *arg, pg_tensor **out) {
 // read_idx(path), read_npy(path) → tensor; read_bytes(path) → u8 tensor of the content, decompressed; with a record's
 // width [records, width]
 static int data_read_idx(lua_State *L) {
-  push_made(L, make_from_idx, (void *)luaL_checkstring(L, 1));
+  pgl_push_made(L, make_from_idx, (void *)luaL_checkstring(L, 1));
   return 1;
 }
 
 static int data_read_npy(lua_State *L) {
-  push_made(L, make_from_npy, (void *)luaL_checkstring(L, 1));
+  pgl_push_made(L, make_from_npy, (void *)luaL_checkstring(L, 1));
   return 1;
 }
 
 static int data_read_bytes(lua_State *L) {
   bytes_call call = {luaL_checkstring(L, 1), luaL_optinteger(L, 2, 0)};
   luaL_argcheck(L, call.width >= 0, 2, "a number of bytes");
-  push_made(L, make_from_bytes, &call);
+  pgl_push_made(L, make_from_bytes, &call);
   return 1;
 }
 
@@ -272,7 +271,7 @@ static int data_read_csv(lua_State *L) {
                                .header = option_header(L, 2),
                                .skip = option_integer(L, 2, "skip")}};
   pgl_guard *guard = pgl_push_guard(L);
-  pg_tensor *table = push_made(L, make_from_csv, &call);
+  pg_tensor *table = pgl_push_made(L, make_from_csv, &call);
   *guard = (pgl_guard){call.names, pg_free};
   if (!call.names) return 1;
   lua_newtable(L);
@@ -282,202 +281,6 @@ static int data_read_csv(lua_State *L) {
   }
   pgl_close_guard(guard);
   return 2;
-}
-
-// ---- safetensors ----
-
-typedef struct safetensors_box {
-  pg_safetensors *file; // NULL once closed
-} safetensors_box;
-
-static pg_safetensors *check_safetensors(lua_State *L) {
-  safetensors_box *box = lua_touserdata(L, 1);
-  bool ours = box && lua_getmetatable(L, 1);
-  if (ours) {
-    lua_rawgetp(L, LUA_REGISTRYINDEX, &safetensors_key);
-    ours = lua_rawequal(L, -1, -2);
-    lua_pop(L, 2);
-  }
-  if (!ours) pgl_error(L, "a safetensors file expected, got %s", luaL_typename(L, 1));
-  if (!box->file) pgl_error(L, "this safetensors file is closed");
-  return box->file;
-}
-
-// The tensor named by the string at stack index i.
-static int check_entry(lua_State *L, const pg_safetensors *file, int i) {
-  const char *name = luaL_checkstring(L, i);
-  int entry = pg_safetensors_find(file, name);
-  if (entry < 0) pgl_error(L, "the file has no tensor \"%s\"", name);
-  return entry;
-}
-
-// safetensors_open(path) → file; only the header is read
-static int data_safetensors_open(lua_State *L) {
-  const char *path = luaL_checkstring(L, 1);
-  safetensors_box *box = lua_newuserdatauv(L, sizeof *box, 0);
-  box->file = NULL;
-  lua_rawgetp(L, LUA_REGISTRYINDEX, &safetensors_key);
-  lua_setmetatable(L, -2);
-  if (pg_safetensors_open(path, &box->file) != PG_OK) return pgl_raise(L);
-  return 1;
-}
-
-static int safetensors_close(lua_State *L) {
-  safetensors_box *box = luaL_checkudata(L, 1, "safetensors");
-  pg_safetensors_close(box->file);
-  box->file = NULL;
-  return 0;
-}
-
-// file:names() → names in the order of their bytes
-static int safetensors_names(lua_State *L) {
-  const pg_safetensors *file = check_safetensors(L);
-  int n = pg_safetensors_count(file);
-  lua_createtable(L, n, 0);
-  for (int i = 0; i < n; i++) {
-    lua_pushstring(L, pg_safetensors_at(file, i)->name);
-    lua_rawseti(L, -2, i + 1);
-  }
-  return 1;
-}
-
-// file:info(name) → dtype as stored ("F32"), shape
-static int safetensors_info(lua_State *L) {
-  const pg_safetensors *file = check_safetensors(L);
-  const pg_safetensors_entry *e = pg_safetensors_at(file, check_entry(L, file, 2));
-  lua_pushstring(L, e->stored_type);
-  pgl_push_shape(L, e->ndim, e->shape);
-  return 2;
-}
-
-// file:metadata() → table of strings
-static int safetensors_metadata(lua_State *L) {
-  const pg_safetensors *file = check_safetensors(L);
-  int n = pg_safetensors_metadata_count(file);
-  lua_createtable(L, 0, n);
-  for (int i = 0; i < n; i++) {
-    const char *key, *value;
-    pg_safetensors_metadata_at(file, i, &key, &value);
-    lua_pushstring(L, value);
-    lua_setfield(L, -2, key);
-  }
-  return 1;
-}
-
-// file:verify(): raises if the checksum in the metadata does not fit the data
-static int safetensors_verify(lua_State *L) {
-  if (pg_safetensors_verify(check_safetensors(L)) != PG_OK) return pgl_raise(L);
-  return 0;
-}
-
-typedef struct load_call {
-  pg_safetensors *file;
-  int entry;
-} load_call;
-
-static pg_status make_from_entry(void *arg, pg_tensor **out) {
-  load_call *call = arg;
-  return pg_safetensors_load(call->file, call->entry, out);
-}
-
-// file:load(name) → tensor
-static int safetensors_load(lua_State *L) {
-  load_call call = {.file = check_safetensors(L)};
-  call.entry = check_entry(L, call.file, 2);
-  push_made(L, make_from_entry, &call);
-  return 1;
-}
-
-// file:read_into(name, tensor): into a slot's memory; dtype and size must fit
-static int safetensors_read_into(lua_State *L) {
-  pg_safetensors *file = check_safetensors(L);
-  int entry = check_entry(L, file, 2);
-  const pg_safetensors_entry *e = pg_safetensors_at(file, entry);
-  pg_tensor *dst = pgl_check_eager(L, 3);
-  if (!e->loadable || e->dtype != pg_tensor_dtype(dst))
-    return pgl_error(L, "tensor \"%s\" has dtype %s, the destination %s", e->name, e->stored_type,
-                     pg_dtype_name(pg_tensor_dtype(dst)));
-  if (pg_safetensors_read(file, entry, pg_tensor_data(dst), pg_tensor_bytes(dst)) != PG_OK) return pgl_raise(L);
-  return 0;
-}
-
-// safetensors_read(path) → {name = tensor}, metadata, names in order; the checksum is verified if there is one
-static int data_safetensors_read(lua_State *L) {
-  lua_settop(L, 1);
-  data_safetensors_open(L);
-  lua_replace(L, 1); // the file stands where the methods expect it
-  pg_safetensors *file = check_safetensors(L);
-  safetensors_verify(L);
-  int n = pg_safetensors_count(file);
-  lua_createtable(L, 0, n);
-  for (int i = 0; i < n; i++) {
-    push_made(L, make_from_entry, &(load_call){file, i});
-    lua_setfield(L, -2, pg_safetensors_at(file, i)->name);
-  }
-  safetensors_metadata(L);
-  safetensors_names(L);
-  safetensors_close(L);
-  return 3;
-}
-
-// The list {{name, tensor}, …} at stack index i → an array in a userdata that is pushed. The strings and tensors stay
-// anchored in the list.
-static pg_named_tensor *check_tensor_list(lua_State *L, int i, int *n) {
-  luaL_checktype(L, i, LUA_TTABLE);
-  *n = (int)lua_rawlen(L, i);
-  pg_named_tensor *list = lua_newuserdatauv(L, ((size_t)*n + 1) * sizeof *list, 0);
-  for (int k = 0; k < *n; k++) {
-    lua_rawgeti(L, i, k + 1);
-    if (!lua_istable(L, -1) || lua_rawgeti(L, -1, 1) != LUA_TSTRING || lua_rawgeti(L, -2, 2) != LUA_TUSERDATA)
-      pgl_error(L, "entry %d of the list is not {name, tensor}", k + 1);
-    list[k] = (pg_named_tensor){lua_tostring(L, -2), pgl_check_eager(L, lua_gettop(L))};
-    lua_pop(L, 3);
-  }
-  return list;
-}
-
-// The sorted keys of the table at i as a new list on top of the stack; all must be strings.
-static int push_sorted_keys(lua_State *L, int i) {
-  int n = 0;
-  lua_newtable(L);
-  for (lua_pushnil(L); lua_next(L, i); lua_pop(L, 1)) {
-    if (lua_type(L, -2) != LUA_TSTRING || lua_type(L, -1) != LUA_TSTRING)
-      pgl_error(L, "metadata maps strings to strings; found a %s for a %s", luaL_typename(L, -1), luaL_typename(L, -2));
-    lua_pushvalue(L, -2);
-    lua_rawseti(L, -4, ++n);
-  }
-  lua_getglobal(L, "table");
-  lua_getfield(L, -1, "sort");
-  lua_pushvalue(L, -3);
-  lua_call(L, 1, 0);
-  lua_pop(L, 1);
-  return n;
-}
-
-static pg_string_pair *check_metadata(lua_State *L, int i, int *n) {
-  luaL_checktype(L, i, LUA_TTABLE);
-  *n = push_sorted_keys(L, i);
-  int keys = lua_gettop(L);
-  pg_string_pair *pairs = lua_newuserdatauv(L, ((size_t)*n + 1) * sizeof *pairs, 0);
-  for (int k = 0; k < *n; k++) {
-    lua_rawgeti(L, keys, k + 1);
-    lua_pushvalue(L, -1);
-    lua_rawget(L, i);
-    pairs[k] = (pg_string_pair){lua_tostring(L, -2), lua_tostring(L, -1)};
-    lua_pop(L, 2);
-  }
-  return pairs;
-}
-
-// safetensors_write(path, {{name, tensor}, …}, metadata|nil): atomic; metadata is written in the order of its keys
-static int data_safetensors_write(lua_State *L) {
-  const char *path = luaL_checkstring(L, 1);
-  lua_settop(L, 3);
-  int n, nmetadata = 0;
-  pg_named_tensor *tensors = check_tensor_list(L, 2, &n);
-  pg_string_pair *metadata = lua_isnil(L, 3) ? NULL : check_metadata(L, 3, &nmetadata);
-  if (pg_safetensors_write(path, n, tensors, nmetadata, metadata) != PG_OK) return pgl_raise(L);
-  return 0;
 }
 
 // ---- batches ----
@@ -538,18 +341,12 @@ static pg_status make_from_rows(void *arg, pg_tensor **out) {
   return pg_take_rows(call->src, call->from, call->to, out);
 }
 
-static pg_status make_from_columns(void *arg, pg_tensor **out) {
-  take_call *call = arg;
-  return pg_take_columns(call->src, call->from, call->to, out);
-}
-
-// rows(source, from, to), columns(tensor, from, to): the half-open range, 0-based; rows of a tensor share its memory
-// where alignment allows
+// rows(source, from, to): the half-open range, 0-based; rows of a tensor share its memory where alignment allows
 static int data_rows(lua_State *L) {
   int64_t from = luaL_checkinteger(L, 2), to = luaL_checkinteger(L, 3);
   const pg_sparse *sparse = pgl_to_sparse(L, 1);
   if (!sparse) {
-    push_made(L, make_from_rows, &(take_call){pgl_check_eager(L, 1), from, to});
+    pgl_push_made(L, make_from_rows, &(take_call){pgl_check_eager(L, 1), from, to});
     return 1;
   }
   sparse_box *box = push_sparse_box(L);
@@ -557,9 +354,46 @@ static int data_rows(lua_State *L) {
   return 1;
 }
 
+typedef struct columns_call {
+  const pg_tensor *src;
+  const int64_t *columns;
+  int64_t n;
+} columns_call;
+
+static pg_status make_from_columns(void *arg, pg_tensor **out) {
+  columns_call *call = arg;
+  return pg_take_columns(call->src, call->columns, call->n, out);
+}
+
+// columns(matrix, {0-based numbers}) → new matrix
 static int data_columns(lua_State *L) {
-  take_call call = {pgl_check_eager(L, 1), luaL_checkinteger(L, 2), luaL_checkinteger(L, 3)};
-  push_made(L, make_from_columns, &call);
+  columns_call call = {.src = pgl_check_eager(L, 1)};
+  call.columns = check_indices(L, 2, &call.n);
+  pgl_push_made(L, make_from_columns, &call);
+  return 1;
+}
+
+typedef struct join_call {
+  pg_tensor **parts;
+  int n;
+} join_call;
+
+static pg_status make_from_parts(void *arg, pg_tensor **out) {
+  join_call *call = arg;
+  return pg_join_rows(call->n, call->parts, out);
+}
+
+// join_rows({tensors}) → new tensor
+static int data_join_rows(lua_State *L) {
+  luaL_checktype(L, 1, LUA_TTABLE);
+  join_call call = {.n = (int)lua_rawlen(L, 1)};
+  luaL_argcheck(L, call.n > 0, 1, "at least one tensor");
+  call.parts = lua_newuserdatauv(L, (size_t)call.n * sizeof *call.parts, 0);
+  for (int i = 0; i < call.n; i++, lua_pop(L, 1)) {
+    lua_rawgeti(L, 1, i + 1); // the list keeps it alive
+    call.parts[i] = pgl_check_eager(L, lua_gettop(L));
+  }
+  pgl_push_made(L, make_from_parts, &call);
   return 1;
 }
 
@@ -571,25 +405,12 @@ static int data_is_sparse(lua_State *L) {
 
 // ---- the module ----
 
-static const luaL_Reg functions[] = {{"read_idx", data_read_idx},
-                                     {"read_npy", data_read_npy},
-                                     {"read_bytes", data_read_bytes},
-                                     {"write_npy", data_write_npy},
-                                     {"read_libsvm", data_read_libsvm},
-                                     {"read_csv", data_read_csv},
-                                     {"safetensors_open", data_safetensors_open},
-                                     {"safetensors_read", data_safetensors_read},
-                                     {"safetensors_write", data_safetensors_write},
-                                     {"gather", data_gather},
-                                     {"rows", data_rows},
-                                     {"columns", data_columns},
-                                     {"is_sparse", data_is_sparse},
-                                     {NULL, NULL}};
-
-static const luaL_Reg safetensors_methods[] = {{"names", safetensors_names},       {"info", safetensors_info},
-                                               {"metadata", safetensors_metadata}, {"verify", safetensors_verify},
-                                               {"load", safetensors_load},         {"read_into", safetensors_read_into},
-                                               {"close", safetensors_close},       {NULL, NULL}};
+static const luaL_Reg functions[] = {{"read_idx", data_read_idx},       {"read_npy", data_read_npy},
+                                     {"read_bytes", data_read_bytes},   {"write_npy", data_write_npy},
+                                     {"read_libsvm", data_read_libsvm}, {"read_csv", data_read_csv},
+                                     {"gather", data_gather},           {"rows", data_rows},
+                                     {"columns", data_columns},         {"join_rows", data_join_rows},
+                                     {"is_sparse", data_is_sparse},     {NULL, NULL}};
 
 static void open_guards(lua_State *L) {
   lua_createtable(L, 0, 2);
@@ -605,22 +426,11 @@ static void open_sparse(lua_State *L) {
   pgl_keep_metatable(L, &sparse_key, "sparse matrix");
 }
 
-static void open_safetensors(lua_State *L) {
-  luaL_newmetatable(L, "safetensors");
-  lua_pushcfunction(L, safetensors_close);
-  lua_setfield(L, -2, "__gc");
-  lua_pushcfunction(L, safetensors_close);
-  lua_setfield(L, -2, "__close");
-  luaL_newlib(L, safetensors_methods);
-  lua_setfield(L, -2, "__index");
-  lua_rawsetp(L, LUA_REGISTRYINDEX, &safetensors_key);
-}
-
 int luaopen_perigee_data(lua_State *L) {
   open_guards(L);
   open_sparse(L);
-  open_safetensors(L);
   luaL_newlib(L, functions);
+  pgl_open_safetensors(L);
   pgl_open_files(L);
   pgl_open_json(L);
   return 1;

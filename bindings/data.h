@@ -13,8 +13,13 @@
 int luaopen_perigee_data(lua_State *L);
 
 // ---- parts; each adds its functions to the table on top of the stack ----
-void pgl_open_files(lua_State *L); // files.c: files, directories, logs, hashes, process, clocks
-void pgl_open_json(lua_State *L);  // json.c
+void pgl_open_files(lua_State *L);       // files.c: files, directories, logs, hashes, process, clocks
+void pgl_open_json(lua_State *L);        // json.c
+void pgl_open_safetensors(lua_State *L); // safetensors.c
+
+// Push a new tensor made by make(arg, &tensor); after PG_ERR_MEMORY collects and tries once more; raises other
+// failures.
+pg_tensor *pgl_push_made(lua_State *L, pg_status (*make)(void *arg, pg_tensor **out), void *arg);
 
 // The sparse matrix at stack index i, or NULL. Borrowed.
 pg_sparse *pgl_to_sparse(lua_State *L, int i);

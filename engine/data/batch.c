@@ -208,17 +208,41 @@ static pg_status check_range(const char *what, int64_t from, int64_t to, int64_t
                  (long long)n - 1);
 }
 
-pg_status pg_take_columns(const pg_tensor *src, int64_t from, int64_t to, pg_tensor **out) {
+pg_status pg_take_columns(const pg_tensor *src, const int64_t *columns, int64_t n, pg_tensor **out) {
   *out = NULL;
   if (pg_tensor_ndim(src) != 2)
     return pg_fail(PG_ERR_SHAPE, "columns are taken from a matrix, not of %d axes", pg_tensor_ndim(src));
   const int64_t *shape = pg_tensor_shape(src);
-  PG_TRY(check_range("columns", from, to, shape[1]));
-  PG_TRY(pg_tensor_new(pg_tensor_dtype(src), 2, (int64_t[]){shape[0], to - from}, NULL, out));
-  size_t item = pg_dtype_size(pg_tensor_dtype(src)), width = (size_t)(to - from) * item;
-  const char *s = (const char *)pg_tensor_data(src) + (size_t)from * item;
+  for (int64_t k = 0; k < n; k++) PG_TRY(check_range("columns", columns[k], columns[k] + 1, shape[1]));
+  PG_TRY(pg_tensor_new(pg_tensor_dtype(src), 2, (int64_t[]){shape[0], n}, NULL, out));
+  size_t item = pg_dtype_size(pg_tensor_dtype(src));
+  const char *s = pg_tensor_data(src);
   char *d = pg_tensor_data(*out);
-  for (int64_t i = 0; i < shape[0]; i++) memcpy(d + (size_t)i * width, s + (size_t)(i * shape[1]) * item, width);
+  for (int64_t i = 0; i < shape[0]; i++)
+    for (int64_t k = 0; k < n; k++)
+      memcpy(d + (size_t)(i * n + k) * item, s + (size_t)(i * shape[1] + columns[k]) * item, item);
+  return PG_OK;
+}
+
+static bool same_rows(const pg_tensor *a, const pg_tensor *b) {
+  int ndim = pg_tensor_ndim(a);
+  return ndim >= 1 && ndim == pg_tensor_ndim(b) && pg_tensor_dtype(a) == pg_tensor_dtype(b) &&
+         !memcmp(pg_tensor_shape(a) + 1, pg_tensor_shape(b) + 1, (size_t)(ndim - 1) * sizeof(int64_t));
+}
+
+pg_status pg_join_rows(int n, pg_tensor *const *parts, pg_tensor **out) {
+  *out = NULL;
+  int64_t shape[PG_MAX_NDIM], rows = 0;
+  for (int i = 0; i < n; i++) {
+    if (!same_rows(parts[0], parts[i])) return pg_fail(PG_ERR_SHAPE, "part %d has other rows than part 1", i + 1);
+    rows += pg_tensor_shape(parts[i])[0];
+  }
+  memcpy(shape, pg_tensor_shape(parts[0]), (size_t)pg_tensor_ndim(parts[0]) * sizeof *shape);
+  shape[0] = rows;
+  PG_TRY(pg_tensor_new(pg_tensor_dtype(parts[0]), pg_tensor_ndim(parts[0]), shape, NULL, out));
+  char *d = pg_tensor_data(*out);
+  for (int i = 0; i < n; d += pg_tensor_bytes(parts[i++]))
+    memcpy(d, pg_tensor_data(parts[i]), pg_tensor_bytes(parts[i]));
   return PG_OK;
 }
 

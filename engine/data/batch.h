@@ -15,8 +15,10 @@ pg_status pg_gather_rows(const pg_tensor *src, const int64_t *index, int64_t n, 
 pg_status pg_gather_sparse(const pg_sparse *src, const int64_t *index, int64_t n, double scale, double shift,
                            pg_tensor *dst);
 
-// A new tensor [N, to - from] of columns from … to - 1 of a matrix [N, columns]; from 0.
-pg_status pg_take_columns(const pg_tensor *src, int64_t from, int64_t to, pg_tensor **out);
+// A new tensor [N, n] of these columns (from 0, in this order) of a matrix [N, columns].
+pg_status pg_take_columns(const pg_tensor *src, const int64_t *columns, int64_t n, pg_tensor **out);
+// A new tensor of the rows of the n >= 1 parts one after another; their dtypes and rows' shapes must be equal.
+pg_status pg_join_rows(int n, pg_tensor *const *parts, pg_tensor **out);
 // Rows from … to - 1 of a tensor [N, ...]: over the same memory where that stays 64-byte aligned, else a copy.
 pg_status pg_take_rows(pg_tensor *src, int64_t from, int64_t to, pg_tensor **out);
 // The same of a sparse matrix; always a copy.

@@ -550,7 +550,7 @@ static void sparse_rows_gather_as_their_dense_twins(void) {
 
 static void parts_are_what_they_are_parts_of(void) {
   pg_tensor *t = random_tensor(PG_F32, 2, (int64_t[]){40, 3}), *part;
-  CHECK_STATUS(pg_take_columns(t, 1, 3, &part), PG_OK);
+  CHECK_STATUS(pg_take_columns(t, (int64_t[]){1, 2}, 2, &part), PG_OK);
   for (int64_t i = 0; i < 40; i++)
     CHECK(!memcmp((float *)pg_tensor_data(part) + 2 * i, (float *)pg_tensor_data(t) + 3 * i + 1, 8));
   pg_tensor_release(part);
@@ -562,7 +562,16 @@ static void parts_are_what_they_are_parts_of(void) {
   }
   CHECK_STATUS(pg_take_rows(t, 3, 41, &part), PG_ERR_ARGUMENT);
   CHECK_STATUS(pg_take_rows(t, 3, 2, &part), PG_ERR_ARGUMENT);
-  CHECK_STATUS(pg_take_columns(t, -1, 2, &part), PG_ERR_ARGUMENT);
+  CHECK_STATUS(pg_take_columns(t, (int64_t[]){0, -1}, 2, &part), PG_ERR_ARGUMENT);
+  CHECK_STATUS(pg_take_columns(t, (int64_t[]){3}, 1, &part), PG_ERR_ARGUMENT);
+  pg_tensor *top, *bottom, *wide = random_tensor(PG_F32, 2, (int64_t[]){2, 4});
+  CHECK_STATUS(pg_take_rows(t, 0, 13, &top), PG_OK);
+  CHECK_STATUS(pg_take_rows(t, 13, 40, &bottom), PG_OK);
+  CHECK_STATUS(pg_join_rows(2, (pg_tensor *[]){top, bottom}, &part), PG_OK);
+  CHECK(same_tensor(part, t));
+  pg_tensor_release(part);
+  CHECK_STATUS(pg_join_rows(2, (pg_tensor *[]){top, wide}, &part), PG_ERR_SHAPE);
+  pg_tensor_release(top), pg_tensor_release(bottom), pg_tensor_release(wide);
   pg_tensor_release(t);
 }
 

@@ -1,0 +1,487 @@
+-- data.lua: data sets by name or path, and splits: what examples are made of and how a batch of them is assembled.
+-- Owns the search path, the known names and the mapping of labels; parsing and gathering are the engine's.
+--
+--   pg.data.load("fashion-mnist")            → { name, n, train, test }     IDX: x [n,1,28,28] scaled by 1/255, y i32
+--   pg.data.load("a9a", { bias = true })     → split                        LIBSVM: x [n,d], y by opts.labels
+--   pg.data.load("table.csv", { target = "price" }), pg.data.load("x.npy")  → split
+--   pg.data.from { x = tensor, y = tensor }  → split
+--
+-- A split has n, a field per column group (split.x is the tensor as
+-- it is stored), and
+--   split:batch(indices, dst, dtype)         → { x =, y =, id = }: rows by 0-based index, float fields in dtype (f32)
+--   split:staging(count, dtype), split:fill(batch, order, first, count)     the same without allocation, for samplers
+--   split:all(dtype)  split:rows(a, b) (1-based, inclusive)  split:take(n)  split:hash()
+
+local core = require "perigee.core"
+local names = require "perigee.names"
+local files, sorted = core.data, names.sorted
+
+local data = {}
+
+local function fail(format, ...) core.raise(format:format(...)) end
+
+-- Keys are checked, so that a mistyped option is not ignored in silence.
+local function check_options(what, opts, known)
+  for _, name in ipairs(sorted(opts)) do
+    if not known[name] then fail("%s", names.unknown("option", name, what, sorted(known))) end
+  end
+  return opts
+end
+
+-- ---- splits ---------------------------------------------------------------------------------------------------------
+
+local Split = {}
+local methods = {}
+Split.__name = "perigee.split"
+
+-- split.x is field x as it is stored: a tensor or a sparse matrix.
+function Split.__index(split, name)
+  local method = methods[name]
+  if method then return method end
+  local field = rawget(split, "by_name")[name]
+  return field and field.source
+end
+
+local function extent(field)
+  return files.is_sparse(field.source) and { field.source.rows, field.source.columns } or field.source.shape
+end
+
+local function row_shape(field)
+  return field.shape or table.move(extent(field), 2, #extent(field), 1, {})
+end
+
+-- A field with a scale becomes a float; floats take the batch's dtype; integers stay what they are.
+local function staged_dtype(field, dtype)
+  if field.scale or files.is_sparse(field.source) then return dtype end
+  local own = field.as or field.source.dtype
+  return (own == "f32" or own == "f64") and dtype or own
+end
+
+local function make_ids(n) return core.apply("iota", { a = { n }, b = { 0 }, dtype = "i64" }) end
+
+-- fields: list of { name =, source = tensor or sparse matrix, shape = of a row (default: as stored), scale =, shift =,
+-- as = dtype in batches (default: as stored) }.
+local function new_split(name, fields, ids)
+  if #fields == 0 then fail("a split has at least one field") end
+  local n, by_name = extent(fields[1])[1], {}
+  for _, field in ipairs(fields) do
+    if methods[field.name] or field.name == "id" or field.name == "n" or field.name == "name" then
+      fail("a field cannot be called '%s'", field.name)
+    end
+    local rows = extent(field)[1]
+    if rows ~= n then fail("field %s has %d rows, field %s has %d", field.name, rows, fields[1].name, n) end
+    by_name[field.name] = field
+  end
+  if n == 0 then fail("data set %s has no examples", name) end
+  return setmetatable({ name = name, n = n, fields = fields, by_name = by_name, ids = ids or make_ids(n) }, Split)
+end
+
+local function with_rows(count, shape)
+  return table.move(shape, 1, #shape, 2, { count })
+end
+
+-- Tensors for batches of `count` examples, to be filled again and again.
+function methods:staging(count, dtype)
+  dtype = dtype or "f32"
+  local batch = { id = core.tensor("i64", { count }) }
+  for _, field in ipairs(self.fields) do
+    batch[field.name] = core.tensor(staged_dtype(field, dtype), with_rows(count, row_shape(field)))
+  end
+  return batch
+end
+
+-- Fill `batch` with the examples order[first] … order[first + count - 1]; order: i64 tensor of row numbers from 0.
+function methods:fill(batch, order, first, count)
+  files.gather(self.ids, order, batch.id, 1, 0, first, count)
+  for _, field in ipairs(self.fields) do
+    files.gather(field.source, order, batch[field.name], field.scale or 1, field.shift or 0, first, count)
+  end
+  return batch
+end
+
+-- The examples of these 0-based indices (a list or an integer tensor), in `dst` (from an earlier call) or new tensors.
+function methods:batch(indices, dst, dtype)
+  local count = type(indices) == "table" and #indices or indices.shape[1]
+  return self:fill(dst or self:staging(count, dtype), indices, 0, count)
+end
+
+-- All examples as one batch.
+function methods:all(dtype) return self:fill(self:staging(self.n, dtype), make_ids(self.n), 0, self.n) end
+
+-- Examples a … b, counted from 1 and from the end if negative.
+function methods:rows(a, b)
+  local n = self.n
+  local first, last = a < 0 and n + a + 1 or a, (b or n) < 0 and n + b + 1 or b or n
+  if math.type(first) ~= "integer" or math.type(last) ~= "integer" or first < 1 or last > n or first > last then
+    fail("rows %s to %s of %d", tostring(a), tostring(b), n)
+  end
+  local fields = {}
+  for i, field in ipairs(self.fields) do
+    local part = {}
+    for _, key in ipairs(sorted(field)) do part[key] = field[key] end
+    part.shape, part.source = row_shape(field), files.rows(field.source, first - 1, last)
+    fields[i] = part
+  end
+  return new_split(("%s[%d:%d]"):format(self.name, first, last), fields, files.rows(self.ids, first - 1, last))
+end
+
+function methods:take(n)
+  if n > self.n then fail("cannot take %d of %d examples", n, self.n) end
+  return self:rows(1, n)
+end
+
+-- 16 hexadecimal digits that name the content: fields, shapes, dtypes, scales and every byte.
+function methods:hash()
+  if not self.digest then
+    local parts = {}
+    for _, field in ipairs(self.fields) do
+      local kind = files.is_sparse(field.source) and "sparse" or field.source.dtype
+      parts[#parts + 1] = ("%s %s %s %.17g %.17g\n"):format(field.name, kind,
+        table.concat(with_rows(self.n, row_shape(field)), "x"), field.scale or 1, field.shift or 0)
+      parts[#parts + 1] = field.source
+    end
+    self.digest = files.sha256(table.unpack(parts)):sub(1, 16)
+  end
+  return self.digest
+end
+
+local function describe_field(field)
+  local kind = files.is_sparse(field.source) and "sparse" or field.source.dtype
+  local text = ("%s %s [%s]"):format(field.name, kind, table.concat(row_shape(field), ","))
+  return field.scale and ("%s * %.6g"):format(text, field.scale) or text
+end
+
+function Split:__tostring()
+  local parts = {}
+  for i, field in ipairs(self.fields) do parts[i] = describe_field(field) end
+  return ("%s: %d examples of %s"):format(self.name, self.n, table.concat(parts, ", "))
+end
+
+-- A split over tensors at hand. opts: name, scale = { x = 1/255 }, shift = { x = 0 }.
+function data.from(tensors, opts)
+  opts = check_options("pg.data.from", opts or {}, { name = true, scale = true, shift = true })
+  local fields = {}
+  for i, name in ipairs(sorted(tensors)) do
+    local scale, shift = (opts.scale or {})[name], (opts.shift or {})[name]
+    fields[i] = { name = name, source = tensors[name], scale = scale or shift and 1, shift = shift }
+  end
+  return new_split(opts.name or "data", fields)
+end
+
+-- ---- data sets ------------------------------------------------------------------------------------------------------
+
+local Dataset = {}
+Dataset.__index = Dataset
+Dataset.__name = "perigee.dataset"
+
+function Dataset:hash() return files.sha256(self.train:hash(), self.test:hash()):sub(1, 16) end
+
+function Dataset:__tostring() return ("%s\n  train %s\n  test  %s"):format(self.name, self.train, self.test) end
+
+local function new_dataset(name, train, test)
+  return setmetatable({ name = name, n = train.n, train = train, test = test }, Dataset)
+end
+
+-- ---- where files are looked for -------------------------------------------------------------------------------------
+
+local SYSTEM = { "/usr/share/datasets", "/usr/local/share/datasets" }
+
+-- The directories that are searched for names, besides the recipe's own: PERIGEE_DATA, then the system's.
+function data.directories()
+  local list = {}
+  for directory in (os.getenv "PERIGEE_DATA" or ""):gmatch "[^:]+" do list[#list + 1] = directory end
+  return table.move(SYSTEM, 1, #SYSTEM, #list + 1, list)
+end
+
+local function may_read(path)
+  local sandbox = package.loaded["perigee.sandbox"]
+  if not sandbox then return true end
+  return sandbox.may_open(path, "r")
+end
+
+-- The directory of the file that called data.load: what lies beside a recipe is found wherever it is run from.
+local function directory_of_caller()
+  local level, info = 3, debug.getinfo(3, "S")
+  while info and info.source:sub(1, 1) ~= "@" do
+    level = level + 1
+    info = debug.getinfo(level, "S")
+  end
+  return info and (info.source:match "^@(.*)/[^/]*$" or ".")
+end
+
+-- Every place a name or path could mean, in the order they are tried: the working directory, the recipe's, the others.
+local function candidates(name, beside)
+  if name:sub(1, 1) == "/" then return { name } end
+  local list = { name }
+  if beside and beside ~= "." then list[2] = beside .. "/" .. name end
+  for _, root in ipairs(data.directories()) do list[#list + 1] = root .. "/" .. name end
+  return list
+end
+
+local SUFFIXES = { "", ".xz", ".gz" }
+
+-- `path`, plain or compressed, as it lies there; nil if it does not or may not be read.
+local function find_file(path)
+  for _, suffix in ipairs(SUFFIXES) do
+    local stat = files.stat(path .. suffix)
+    if stat and stat.type == "file" and may_read(path .. suffix) then return path .. suffix end
+  end
+end
+
+local function find_directory(path, member)
+  local stat = files.stat(path)
+  return stat and stat.type == "directory" and find_file(path .. "/" .. member) and path
+end
+
+-- ---- IDX directories ------------------------------------------------------------------------------------------------
+
+local IDX = {
+  train = { x = "train-images-idx3-ubyte", y = "train-labels-idx1-ubyte" },
+  test = { x = "t10k-images-idx3-ubyte", y = "t10k-labels-idx1-ubyte" },
+}
+
+local function load_idx_split(name, directory, members, flat)
+  local paths = {}
+  for _, field in ipairs { "x", "y" } do
+    paths[field] = find_file(directory .. "/" .. members[field])
+    if not paths[field] then fail("%s: no %s, plain or compressed", directory, members[field]) end
+  end
+  local images, labels = files.read_idx(paths.x), files.read_idx(paths.y)
+  if #images.shape ~= 3 or images.dtype ~= "u8" or #labels.shape ~= 1 or labels.dtype ~= "u8" then
+    fail("%s: expected u8 images [n, height, width] and u8 labels [n]", directory)
+  end
+  local height, width = images.shape[2], images.shape[3]
+  return new_split(name, {
+    { name = "x", source = images, shape = flat and { height * width } or { 1, height, width }, scale = 1 / 255 },
+    { name = "y", source = labels, as = "i32" },
+  })
+end
+
+local function load_idx(name, directory, opts)
+  check_options(name, opts, { flat = true })
+  return new_dataset(name, load_idx_split(name .. "/train", directory, IDX.train, opts.flat),
+    load_idx_split(name .. "/test", directory, IDX.test, opts.flat))
+end
+
+-- ---- CIFAR directories (the binary version) -------------------------------------------------------------------------
+
+local PIXELS = 3 * 32 * 32
+
+-- Records of a label and the pixels; the batch files that are there, one after another.
+local function load_cifar_split(name, paths, flat)
+  local parts, pixels = {}, {}
+  for i, path in ipairs(paths) do parts[i] = files.read_bytes(path, PIXELS + 1) end
+  for i = 1, PIXELS do pixels[i] = i end
+  local records = files.join_rows(parts)
+  local shape = flat and { PIXELS } or { 3, 32, 32 }
+  return new_split(name, {
+    { name = "x", source = files.columns(records, pixels), shape = shape, scale = 1 / 255 },
+    { name = "y", source = files.columns(records, { 0 }), shape = {}, as = "i32" },
+  })
+end
+
+local function load_cifar(name, directory, opts)
+  check_options(name, opts, { flat = true })
+  local train = {}
+  for i = 1, 5 do
+    train[#train + 1] = find_file(("%s/data_batch_%d.bin"):format(directory, i))
+  end
+  local test = find_file(directory .. "/test_batch.bin")
+  if not test then fail("%s: no test_batch.bin, plain or compressed", directory) end
+  return new_dataset(name, load_cifar_split(name .. "/train", train, opts.flat),
+    load_cifar_split(name .. "/test", { test }, opts.flat))
+end
+
+-- ---- labels ---------------------------------------------------------------------------------------------------------
+
+-- The distinct values of a one-dimensional float tensor in rising order; nil if there are more than `most`.
+local function distinct(y, n, most)
+  local seen, values = {}, {}
+  for i = 0, n - 1 do
+    local value = y:data_read(i)
+    if not seen[value] then
+      seen[value] = true
+      values[#values + 1] = value
+      if #values > most then return nil end
+    end
+  end
+  table.sort(values)
+  return values
+end
+
+local MOST_CLASSES = 1000
+local PAIRS = { pm1 = { -1, 1 }, ["01"] = { 0, 1 } }
+
+local function are_integers(values)
+  for _, value in ipairs(values) do
+    if value % 1 ~= 0 then return false end
+  end
+  return true
+end
+
+local function choose_labels(values)
+  if values and #values == 2 then return "01" end
+  return values and #values > 2 and are_integers(values) and "classes" or "raw"
+end
+
+-- y with its values renamed: "pm1" and "01" map the smaller of two values to -1 or 0 and the larger to 1 (f64),
+-- "classes" numbers the values from 0 in rising order (i32), "raw" leaves them. nil: "01" for two values, "classes" for more whole
+-- numbers, else "raw".
+local function map_labels(name, y, mode, values)
+  if mode == "raw" then return y end
+  local n = y.shape[1]
+  values = values or distinct(y, n, MOST_CLASSES)
+  mode = mode or choose_labels(values)
+  if mode == "raw" then return y end
+  local pair = PAIRS[mode]
+  if not pair and mode ~= "classes" then fail("labels is \"01\", \"pm1\", \"classes\" or \"raw\", not \"%s\"", mode) end
+  if not values or pair and #values ~= 2 then
+    fail("%s: labels = \"%s\" needs two distinct labels, found %s", name, mode, values and #values or "more than 1000")
+  end
+  local number, flat = {}, {}
+  for i, value in ipairs(values) do number[value] = pair and pair[i] or i - 1 end
+  for i = 1, n do
+    flat[i] = number[y:data_read(i - 1)]
+    if not flat[i] then fail("%s: label %g does not occur in the training part", name, y:data_read(i - 1)) end
+  end
+  return core.tensor(pair and "f64" or "i32", { n }, flat), values
+end
+
+-- ---- LIBSVM ---------------------------------------------------------------------------------------------------------
+
+local LIBSVM_OPTIONS = {
+  dtype = true, dims = true, bias = true, dense = true, dense_limit = true, labels = true, test = true,
+}
+
+local function load_libsvm(name, path, opts, dims, values)
+  local x, y = files.read_libsvm(path, { dtype = opts.dtype or "f64", dims = dims or opts.dims, bias = opts.bias,
+    dense = opts.dense, dense_limit = opts.dense_limit })
+  local mapped, found = map_labels(name, y, opts.labels, values)
+  return new_split(name, { { name = "x", source = x }, { name = "y", source = mapped } }), found
+end
+
+local function columns_of(split, opts) return extent(split.by_name.x)[2] - (opts.bias and 1 or 0) end
+
+-- NAME and NAME.t as train and test, both as wide as the wider one.
+local function load_libsvm_pair(name, path, opts)
+  local test_path = find_file(path:gsub("%.[xg]z$", "") .. ".t")
+  if not test_path then fail("%s: test = true, but there is no %s.t beside it", path, name) end
+  local train, values = load_libsvm(name .. "/train", path, opts)
+  local test = load_libsvm(name .. "/test", test_path, opts, nil, values)
+  local wide, other = columns_of(train, opts), columns_of(test, opts)
+  if wide < other then train = load_libsvm(name .. "/train", path, opts, other) end
+  if other < wide then test = load_libsvm(name .. "/test", test_path, opts, wide, values) end
+  return new_dataset(name, train, test)
+end
+
+local function load_libsvm_file(name, path, opts)
+  check_options(name, opts, LIBSVM_OPTIONS)
+  if opts.test then return load_libsvm_pair(name, path, opts) end
+  return (load_libsvm(name, path, opts))
+end
+
+-- ---- CSV and npy ----------------------------------------------------------------------------------------------------
+
+local CSV_OPTIONS = { dtype = true, delimiter = true, header = true, skip = true, target = true, labels = true }
+
+-- The 1-based column that `target` means: a header's name, or a number, negative from the end.
+local function find_column(path, target, titles, width)
+  local column = target
+  if type(target) == "string" then
+    for i, title in ipairs(titles or {}) do
+      if title == target then column = i end
+    end
+  elseif target < 0 then
+    column = width + target + 1
+  end
+  if math.type(column) ~= "integer" or column < 1 or column > width then
+    fail("%s: no column %s; there are %s", path, tostring(target), titles and table.concat(titles, ", ") or width)
+  end
+  return column
+end
+
+local function load_csv(name, path, opts)
+  check_options(name, opts, CSV_OPTIONS)
+  local whole, titles = files.read_csv(path, { dtype = opts.dtype or "f64", delimiter = opts.delimiter,
+    header = opts.header, skip = opts.skip })
+  if not opts.target then return new_split(name, { { name = "x", source = whole } }) end
+  local n, width = whole.shape[1], whole.shape[2]
+  if width < 2 then fail("%s: one column cannot be both x and target", path) end
+  local column = find_column(path, opts.target, titles, width)
+  local others = {}
+  for i = 1, width do
+    if i ~= column then others[#others + 1] = i - 1 end
+  end
+  local y = core.tensor("f64", { n })
+  files.gather(files.columns(whole, { column - 1 }), make_ids(n), y)
+  local split = new_split(name, {
+    { name = "x", source = files.columns(whole, others) },
+    { name = "y", source = (map_labels(name, y, opts.labels or "raw")) },
+  })
+  split.titles = titles
+  return split
+end
+
+local function load_npy(name, path, opts)
+  check_options(name, opts, { y = true, scale = true })
+  local fields = { { name = "x", source = files.read_npy(path), scale = opts.scale } }
+  if opts.y then
+    local labels = find_file(opts.y)
+    if not labels then fail("%s: no such file", opts.y) end
+    fields[2] = { name = "y", source = files.read_npy(labels) }
+  end
+  return new_split(name, fields)
+end
+
+-- ---- load -----------------------------------------------------------------------------------------------------------
+
+local BY_EXTENSION = { { "%.csv$", load_csv }, { "%.npy$", load_npy } }
+
+local DIRECTORIES = { { IDX.train.x, load_idx }, { "data_batch_1.bin", load_cifar } }
+
+-- How to load what `path` is, if it is anything: a loader and the path as it lies there.
+local function recognize(path)
+  for _, row in ipairs(DIRECTORIES) do
+    local directory = find_directory(path, row[1])
+    if directory then return row[2], directory end
+  end
+  local found = find_file(path)
+  if not found then return nil end
+  local plain = found:gsub("%.[xg]z$", "")
+  for _, row in ipairs(BY_EXTENSION) do
+    if plain:find(row[1]) then return row[2], found end
+  end
+  return load_libsvm_file, found
+end
+
+local HINTS = {
+  ["fashion-mnist"] = "apt-get install dataset-fashion-mnist",
+}
+
+local function fail_not_found(name, tried)
+  local hint = HINTS[name]
+  fail("data set \"%s\" was not found%s; looked for %s (PERIGEE_DATA lists more directories, separated by colons)",
+    name, hint and ": " .. hint or "", table.concat(tried, ", "))
+end
+
+-- A data set by name or path. Options:
+--   IDX, CIFAR   flat = true for rows of pixels
+--   LIBSVM       dtype (f64), dims, bias = true (a last column of ones), test = true (NAME and NAME.t),
+--                labels = "01" | "pm1" | "classes" | "raw" (see map_labels), dense, dense_limit
+--   .csv         target (column: name or number from 1), dtype (f64), delimiter, header, skip, labels
+--   .npy         y = path of the labels, scale
+function data.load(name, opts)
+  if type(name) ~= "string" then fail("pg.data.load takes the name or path of a data set, not a %s", type(name)) end
+  local tried = {}
+  for _, path in ipairs(candidates(name, directory_of_caller())) do
+    local directory, base = path:match "^(.*/)([^/]*)$"
+    for _, place in ipairs { path, (directory or "") .. "libsvm/" .. (base or path) } do
+      local loader, found = recognize(place)
+      if loader then return loader(name, found, opts or {}) end
+      tried[#tried + 1] = place
+    end
+  end
+  fail_not_found(name, tried)
+end
+
+return data

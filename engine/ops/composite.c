@@ -51,8 +51,8 @@ static pg_value reduce_axes(pg_graph *g, const char *name, int op, pg_value x, c
   const pg_node node = *pg_at(g, x);
   bool reduced[PG_MAX_NDIM];
   if (mark_axes(name, &node, attrs, reduced) != PG_OK) return PG_NONE;
-  if (node.layout) return reduce_vector(g, op, x, keepdims);
   if (op == PG_OP_SUM && (node.dtype == PG_BOOL || node.dtype == PG_U8)) x = pg_cast(g, x, PG_I64);
+  if (node.layout) return reduce_vector(g, op, x, keepdims);
   for (int last = node.ndim; last > 0;) {
     int first = last - 1;
     if (reduced[first]) {

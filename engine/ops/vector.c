@@ -81,8 +81,8 @@ static pg_status shape_segreduce(const pg_graph *g, pg_node *node) {
   const pg_node *x = pg_in(g, node, 0);
   const char *op = pg_op_table[node->op]->name;
   PG_TRY(pg_want_vector(op, x));
-  if (!pg_dtype_is_float((pg_dtype)x->dtype))
-    return pg_fail(PG_ERR_DTYPE, "%s: works on floating-point vectors, not %s", op, pg_dtype_name((pg_dtype)x->dtype));
+  if (x->dtype > (node->op == PG_OP_SEGSUM ? PG_I64 : PG_U8))
+    return pg_fail(PG_ERR_DTYPE, "%s: convert %s vectors first", op, pg_dtype_name((pg_dtype)x->dtype));
   int64_t count = pg_layout_count(x->layout);
   pg_set_type(node, (pg_dtype)x->dtype, 1, &count, NULL);
   return PG_OK;

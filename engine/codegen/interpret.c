@@ -40,6 +40,7 @@ struct run {
   int *reg;   // per instruction: its register, or one of the marks below
   int *store; // per instruction: the last STORE of its value, or -1
   int nstores;
+  size_t widest; // bytes of the widest value
   step *steps;
   int nsteps;
   const pg_block_reduction **reductions;
@@ -176,17 +177,15 @@ static void go_store(run *r, const step *s, int64_t i, int64_t n) {
 
 // A load that gives the same for every element of the kernel.
 static bool is_uniform(const run *r, const pg_inst *inst) {
-  const pg_karg *arg = &r->k->args[inst->arg];
-  if (arg->kind == PG_ARG_SEGLOAD) return false;
-  if (r->k->space == PG_SPACE_VECTOR) return arg->stride[0] == 0;
-  for (int d = 0; d < r->k->ndim; d++)
+  if (r->cursors[inst->arg].step != 0 || r->k->args[inst->arg].kind == PG_ARG_SEGLOAD) return false;
+  for (int d = 0; r->k->space == PG_SPACE_GRID && d < r->k->ndim - 1; d++)
     if (r->call->stride[inst->arg * PG_KDIMS + d] != 0) return false;
   return true;
 }
 
 static bool is_constant(const run *r, const pg_inst *inst) {
-  return inst->kind == PG_INST_CONST || inst->kind == PG_INST_NUM ||
-         (inst->kind == PG_INST_LOAD && is_uniform(r, inst));
+  if (inst->kind == PG_INST_LOAD) return is_uniform(r, inst);
+  return inst->kind == PG_INST_CONST || inst->kind == PG_INST_NUM;
 }
 
 // First pass: who is read last by whom, and where values are stored.
@@ -195,6 +194,7 @@ static void find_uses(run *r) {
   for (int i = 0; i < k->ninsts; i++) {
     const pg_inst *inst = &k->insts[i];
     const int operand[3] = {inst->a, inst->b, inst->c};
+    if (element_size[inst->dtype] > r->widest) r->widest = element_size[inst->dtype];
     r->store[i] = -1;
     r->last[i] = is_constant(r, inst) ? ALWAYS : i;
     if (inst->kind == PG_INST_STORE) {
@@ -235,7 +235,9 @@ static pg_dtype operand_dtype(const pg_kernel *k, const pg_inst *inst) {
 static int make_step(run *r, int i) {
   const pg_inst *inst = &r->k->insts[i];
   step *s = &r->steps[r->nsteps++];
-  *s = (step){.inst = inst, .value = &r->value[i], .at = &r->cursors[inst->arg]};
+  s->inst = inst;
+  s->value = &r->value[i];
+  s->at = &r->cursors[inst->arg];
   switch (inst->kind) {
   case PG_INST_LOAD:
     s->go = s->at->step == 0 ? go_fill : go_gather;
@@ -290,6 +292,11 @@ static int plan(run *r, int *unused) {
   return registers;
 }
 
+static void make_constant(const run *r, const pg_inst *inst, int64_t n, void *block) {
+  pg_block_number[inst->dtype](inst->kind == PG_INST_NUM ? r->call->num[inst->arg] : inst->x, block);
+  pg_block_fill(element_size[inst->dtype], n, block, block);
+}
+
 // Third pass: tell values their registers, and compute the constant ones.
 static void bind_registers(run *r, char *scratch, size_t slot, int64_t widest) {
   for (int i = 0; i < r->k->ninsts; i++) {
@@ -299,8 +306,7 @@ static void bind_registers(run *r, char *scratch, size_t slot, int64_t widest) {
     if (inst->kind == PG_INST_LOAD && is_uniform(r, inst)) {
       pg_block_fill(element_size[inst->dtype], widest, r->cursors[inst->arg].ptr, block);
     } else if (inst->kind == PG_INST_NUM || inst->kind == PG_INST_CONST) {
-      pg_block_number[inst->dtype](inst->kind == PG_INST_NUM ? r->call->num[inst->arg] : inst->x, block);
-      pg_block_fill(element_size[inst->dtype], widest, block, block);
+      make_constant(r, inst, widest, block);
     }
   }
 }
@@ -382,17 +388,9 @@ static void run_tiles(run *r, int64_t block, int64_t tile0, int64_t tile1) {
   }
 }
 
-// The widest element among the kernel's values.
-static size_t widest_value(const pg_kernel *k) {
-  size_t size = 1;
-  for (int i = 0; i < k->ninsts; i++)
-    if (element_size[k->insts[i].dtype] > size) size = element_size[k->insts[i].dtype];
-  return size;
-}
-
 static void run_with_registers(run *r, int registers, int64_t tile0, int64_t tile1) {
   const pg_kernel *k = r->k;
-  size_t size = widest_value(k);
+  size_t size = r->widest;
   int64_t block = PG_BLOCK;
   while (block > PG_LANES && (size_t)registers * (size_t)block * size > SCRATCH_BYTES) block /= 2;
   int64_t widest = k->space == PG_SPACE_GRID ? min64(block, r->call->dim[k->ndim - 1]) : block;
@@ -403,8 +401,73 @@ static void run_with_registers(run *r, int registers, int64_t tile0, int64_t til
   run_tiles(r, block, tile0, tile1);
 }
 
+// ---- tiny kernels ---------------------------------------------------------------------------------------------------
+// Eager operations on a few elements: planning would cost more than the work, so every value gets a register of its
+// own.
+
+enum { TINY_ELEMENTS = 64, TINY_INSTRUCTIONS = 24 };
+
+static bool is_tiny(const pg_kernel *k, const pg_kcall *call) {
+  return k->space == PG_SPACE_GRID && k->reduction == PG_REDUCE_NONE && k->ndim == 1 && call->dim[0] <= TINY_ELEMENTS &&
+         k->ninsts <= TINY_INSTRUCTIONS;
+}
+
+static void run_tiny_instruction(run *r, const pg_inst *inst, int64_t n) {
+  void **value = &r->value[inst - r->k->insts];
+  const cursor *at = &r->cursors[inst->arg];
+  const step s = {.inst = inst, .value = value, .at = at};
+  switch (inst->kind) {
+  case PG_INST_LOAD:
+    (at->step == 0 ? go_fill : go_gather)(r, &s, 0, n);
+    break;
+  case PG_INST_NUM:
+  case PG_INST_CONST:
+    make_constant(r, inst, n, *value);
+    break;
+  case PG_INST_INDEX:
+    go_index(r, &s, 0, n);
+    break;
+  case PG_INST_MAP: {
+    pg_block_fn map = pg_block_map(inst->op, operand_dtype(r->k, inst), inst->dtype);
+    map(n, r->value[inst->a], r->value[inst->b], r->value[inst->c], *value);
+    break;
+  }
+  case PG_INST_STORE:
+    go_store(r, &s, 0, n);
+    break;
+  default:
+    go_draw(r, &s, 0, n);
+    break;
+  }
+}
+
+static void run_tiny(const pg_kernel *k, const pg_kcall *call) {
+  int64_t n = call->dim[0];
+  cursor cursors[k->nargs + 1];
+  void *value[TINY_INSTRUCTIONS + 1];
+  _Alignas(64) char scratch[TINY_INSTRUCTIONS * TINY_ELEMENTS * 8];
+  run r;
+  r.k = k;
+  r.call = call;
+  r.cursors = cursors;
+  r.value = value + 1;
+  value[0] = NULL;
+  set_cursors(&r);
+  set_line(&r, 0);
+  for (int i = 0; i < k->ninsts; i++) {
+    r.value[i] = scratch + i * n * 8;
+    if (k->insts[i].kind != PG_INST_STORE) run_tiny_instruction(&r, &k->insts[i], n);
+  }
+  for (int i = 0; i < k->ninsts; i++)
+    if (k->insts[i].kind == PG_INST_STORE) run_tiny_instruction(&r, &k->insts[i], n);
+}
+
 void pg_kernel_interpret(const pg_kernel *k, const pg_kcall *call, int64_t tile0, int64_t tile1) {
   if (tile0 >= tile1) return;
+  if (is_tiny(k, call)) {
+    run_tiny(k, call);
+    return;
+  }
   size_t n = (size_t)k->ninsts;
   cursor cursors[k->nargs + 1];
   void *value[n + 1];
@@ -412,11 +475,21 @@ void pg_kernel_interpret(const pg_kernel *k, const pg_kcall *call, int64_t tile0
   step steps[n + 1];
   const pg_block_reduction *reductions[k->nreduces + 1];
   _Alignas(64) char lanes[k->nreduces + 1][PG_LANES * 8];
-  run r = {.k = k, .call = call, .cursors = cursors, .value = value + 1, .last = last, .reg = reg, .steps = steps};
   value[0] = NULL;
+  run r;
+  r.k = k;
+  r.call = call;
+  r.cursors = cursors;
+  r.value = value + 1;
+  r.last = last;
+  r.reg = reg;
+  r.store = store;
+  r.nstores = 0;
+  r.widest = 1;
+  r.steps = steps;
+  r.nsteps = 0;
   r.reductions = reductions;
   r.lanes = lanes;
-  r.store = store;
   for (int j = 0; j < k->nreduces; j++) reductions[j] = pg_block_reduce(k->reduces[j].op, k->reduces[j].dtype);
   set_cursors(&r);
   find_uses(&r);

@@ -1,12 +1,12 @@
 -- run.lua: runs every test and prints one line per test program, every failure, every skip with its reason, and at the
 -- end `N passed, N failed, N skipped`. Status 1 if anything failed or nothing ran.
---   lua5.4 tests/run.lua BUILD [PATTERN]     BUILD: where `make` built; PATTERN: only programs whose name matches it
+--   lua5.4 tests/run.lua BUILD [PATTERN …]   BUILD: where `make` built; PATTERN: only programs whose name matches one
 --
 -- A test program prints lines `ok - name`, `not ok - name (why)`, `skip - name # reason`; other lines are shown only
 -- if it fails. Tests are the programs BUILD/tests/c/test_*, the specs *_spec.lua of tests/lua and tests/cli (run by
 -- busted), and the scripts tests/cli/*.sh. PERIGEE_TEST_LONG=1 asks tests for their long form.
 
-local build, pattern = arg[1] or "build", arg[2] or ""
+local build, patterns = arg[1] or "build", { table.unpack(arg, 2) }
 local TIMEOUT = os.getenv("PERIGEE_TEST_LONG") and 3600 or 600 -- seconds one test program may take
 
 local function read_command(command)
@@ -47,10 +47,17 @@ local function sanitized_lua()
   return "ASAN_OPTIONS=detect_leaks=0 LD_PRELOAD=" .. quote(table.concat(libraries, ":")) .. " lua5.4"
 end
 
+local function is_wanted(name)
+  for _, pattern in ipairs(patterns) do
+    if name:find(pattern) then return true end
+  end
+  return #patterns == 0
+end
+
 local function collect()
   local tests = {}
   local function add(name, command)
-    if name:find(pattern) then tests[#tests + 1] = { name = name, command = command } end
+    if is_wanted(name) then tests[#tests + 1] = { name = name, command = command } end
   end
   for _, path in ipairs(list("ls tests/c/test_*.c")) do
     local name = path:match("([^/]+)%.c$")

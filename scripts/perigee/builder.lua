@@ -29,6 +29,15 @@ function builder.trace(f, options)
   return result
 end
 
+-- Zeroed memory for a traced value.
+local function new_tensor(value)
+  local layout = value.layout
+  if layout then
+    return core.vector(layout, value.dtype)
+  end
+  return core.tensor(value.dtype, value.shape)
+end
+
 function Builder:new_input(t)
   self.count = self.count + 1
   if t.layout ~= nil then
@@ -89,6 +98,11 @@ function Builder:compile(options)
   local self_program = { program = program, open = self.open, now = {}, values = {}, names = {} }
   for i, getter in ipairs(self.getters) do
     self_program.values[i], self_program.names[i] = getter.values, getter.name
+  end
+  for k, value in ipairs(self.outputs) do
+    if not self.donate[k] and core.is_tensor(value) and not value.weak then
+      program:output(k, new_tensor(value)) -- here and now, so that no run takes memory
+    end
   end
   return setmetatable(self_program, Program)
 end

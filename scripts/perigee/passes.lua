@@ -87,7 +87,7 @@ local function run(call, q)
   scalars.segment = call.segment
   local options = {
     first = pass.cursor + 1, count = count, segment = call.segment,
-    key = evaluation.fold(call.key, evaluation.streams.mega),
+    key = count and evaluation.fold(call.key, evaluation.streams.mega),
   }
   for j, batch in source:batches(size, options) do
     local entry = opt:program(st, evaluator, "pass", batch)

@@ -1,5 +1,6 @@
--- replay.lua: a correction without an optimizer or a model, on eager tensors, given an evaluate function written in Lua: for
--- golden data and for trying out a correction of one's own. It runs the same refresh and correct as a step does.
+-- replay.lua: a correction without an optimizer or a model, on eager tensors, given an evaluate function written in
+-- Lua: for golden data and for trying out a correction of one's own. It runs the same refresh and correct as a step
+-- does.
 
 local core = require "perigee.core"
 local memory = require "perigee.memory"
@@ -64,9 +65,9 @@ local function correct(correction, state, q, evaluate, step, key)
   return stats, info
 end
 
--- One step: refresh if due (step is 0-based, `every` a number of steps), then the corrected statistics, or those of a plain
--- evaluation where the correction is not active. q: { mean =, h = }. evaluate(q, "batch" or "full") → { g =, h = }.
--- key: for ctx.key and coins. Returns statistics, info.
+-- One step: refresh if due (step is 0-based, `every` a number of steps), then the corrected statistics, or those of
+-- a plain evaluation where the correction is not active. q: { mean =, h = }. evaluate(q, "batch" or "full") → { g =,
+-- h = }. key: for ctx.key and coins. Returns statistics, info.
 function replay.step(correction, state, q, evaluate, step, key)
   q, key = as_posterior(q), key or core.key(0)
   correction.hyper:evaluate(step)

@@ -54,8 +54,8 @@ local function operand(x, field)
   return x[field]
 end
 
--- The engine's function `name` on every field. Called for operators, and by the engine when an operand of its functions is
--- statistics.
+-- The engine's function `name` on every field. Called for operators, and by the engine when an operand of its
+-- functions is statistics.
 function Statistics.__pg_apply(name, a, b)
   local of = is_statistics(a) and a or b
   if is_statistics(a) and is_statistics(b) and #statistics.fields(a) ~= #statistics.fields(b) then

@@ -1,5 +1,5 @@
--- Facts about corrections: SVRG and alpha-SVRG reproduce reference trajectories through pg.optimizer, cost counts included;
--- a correction of one's own is a dozen lines; refusals say what is wrong.
+-- Facts about corrections: SVRG and alpha-SVRG reproduce reference trajectories through pg.optimizer, cost counts
+-- included; a correction of one's own is a dozen lines; refusals say what is wrong.
 package.path = "tests/lua/?.lua;" .. package.path
 local support = require "support"
 local problems = require "problems"
@@ -27,7 +27,8 @@ local methods = {
   end,
   alpha_svrg = function(h)
     return { rule = rule.sgd { lr = h.eta },
-      correction = correction.svrg { every = h.m, alpha = per_segment(h.alpha_per_segment, h.m) } }, 2 * 200 + 24 * 20 + 6 * 10
+      correction = correction.svrg { every = h.m, alpha = per_segment(h.alpha_per_segment, h.m) } },
+        2 * 200 + 24 * 20 + 6 * 10
   end,
   alpha_svrg_adamw = function(h)
     return { rule = rule.adamw { lr = h.eta, beta1 = h.beta1, beta2 = h.beta2, eps = h.eps },

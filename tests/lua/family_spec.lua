@@ -1,5 +1,5 @@
--- Facts about families: the points they sample, their statistics, the diagonal family's precision, and a family of one's
--- own.
+-- Facts about families: the points they sample, their statistics, the diagonal family's precision, and a family of
+-- one's own.
 package.path = "tests/lua/?.lua;" .. package.path
 local support = require "support"
 local problems = require "problems"

@@ -1,5 +1,5 @@
--- Facts about models: forward values against plain arithmetic, initialization that depends on names only, dropout keyed per
--- example, gradients against central differences.
+-- Facts about models: forward values against plain arithmetic, initialization that depends on names only, dropout
+-- keyed per example, gradients against central differences.
 package.path = "tests/lua/?.lua;" .. package.path
 local support = require "support"
 local pg, core = support.pg, support.core
@@ -76,7 +76,8 @@ describe("sequential", function()
   end)
 
   it("has gradients that agree with central differences", function()
-    local model = nn.sequential { nn.linear(3, 5), nn.tanh(), nn.linear(5, 4), nn.gelu(), nn.linear(4, 2), nn.sigmoid() }
+    local model = nn.sequential { nn.linear(3, 5), nn.tanh(), nn.linear(5, 4), nn.gelu(), nn.linear(4, 2),
+      nn.sigmoid() }
     local theta = model:init(core.key(5), "f64")
     local x = pg.randn(core.key(6), { 7, 3 }, "f64")
     local k_loss, k_g
@@ -106,7 +107,8 @@ describe("dropout", function()
   local x = pg.ones { 4, 1000 }
   local function run(ids, train)
     return traced(model, theta, x, function(b)
-      return { train = train, key = core.apply("key_fold", nil, b:slot(core.key(1)), b:slot(core.tensor("i64", { 4 }, ids))) }
+      return { train = train, key = core.apply("key_fold", nil, b:slot(core.key(1)), b:slot(core.tensor("i64", { 4 },
+        ids))) }
     end)
   end
 

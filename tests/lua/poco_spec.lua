@@ -1,5 +1,5 @@
--- Facts about IVON, SVRG and posterior correction: the numbered identities of the methods' specification (section 7) and
--- its golden trace (8.2). Seeds are fixed in the text.
+-- Facts about IVON, SVRG and posterior correction: the numbered identities of the methods' specification (section 7)
+-- and its golden trace (8.2). Seeds are fixed in the text.
 package.path = "tests/lua/?.lua;" .. package.path
 local support = require "support"
 local problems = require "problems"
@@ -52,7 +52,7 @@ local function state_bytes(st)
   return table.concat(parts)
 end
 
--- ---- IVON -------------------------------------------------------------------------------------------------------------
+-- ---- IVON ----
 
 local GOLDEN = {
   m0 = { 0.5, -0.25, 1 }, lr = 0.1, ess = 1000, h0 = 0.5, beta1 = 0.9, beta2 = 0.99, weight_decay = 0.01,
@@ -70,7 +70,8 @@ describe("IVON", function()
   it("1: the golden trace", function()
     local G = GOLDEN
     local q = { mean = vector(G.m0), h = vector { 0.5, 0.5, 0.5 } }
-    local state = rule.ivon:init(q.mean, { lr = G.lr, beta1 = G.beta1, clip_radius = 0.3, weight_decay = G.weight_decay })
+    local state = rule.ivon:init(q.mean, { lr = G.lr, beta1 = G.beta1, clip_radius = 0.3,
+      weight_decay = G.weight_decay })
     for k = 1, 3 do
       local stats = diagonal_stats(q, vector(G.g[k]), vector(G.eps[k]), G)
       move_h(q, stats, G)
@@ -108,7 +109,8 @@ describe("IVON", function()
   }
   for _, variant in ipairs(variants) do
     it("1: 30 steps " .. variant[1] .. " equal plain arithmetic", function()
-      local o = { lr = 0.1, ess = 100, h0 = 0.5, beta1 = 0.9, beta2 = 0.99, weight_decay = 0.01, clip_radius = math.huge,
+      local o = { lr = 0.1, ess = 100, h0 = 0.5, beta1 = 0.9, beta2 = 0.99, weight_decay = 0.01,
+        clip_radius = math.huge,
         debias = true, rescale_lr = true, samples = 1 }
       for k, v in pairs(variant[2]) do o[k] = v end
       local draw, draws = support.stream(17), {}
@@ -176,7 +178,8 @@ describe("IVON", function()
     end
   end)
 
-  it("4: Price's statistic of a quadratic averages to its Hessian diagonal; exact for eps = +-1 at the minimum", function()
+  it("4: Price's statistic of a quadratic averages to its Hessian diagonal; exact for eps = +-1 at the minimum",
+    function()
     local c = { 0.5, 1, 2, 4 }
     local p = problems.logistic { X = { { 0, 0, 0, 0 } }, y = { 1 }, w0 = { 0, 3, 1, -2 },
       loss = function(_, t) return 0.5 * (vector(c) * (t - 1) * (t - 1)):sum() end }
@@ -203,7 +206,8 @@ describe("IVON", function()
     local p = logistic()
     local evaluation = require "perigee.evaluation"
     local function seen(samples)
-      local opt = pg.optimizer { family = family.diagonal { ess = 50, h0 = 1, samples = samples }, rule = watch("g", "h") }
+      local opt = pg.optimizer { family = family.diagonal { ess = 50, h0 = 1, samples = samples }, rule = watch("g",
+        "h") }
       return run(p, opt, 1, 60)
     end
     local three = seen(3)
@@ -212,7 +216,8 @@ describe("IVON", function()
     for k = 1, 3 do
       local eps = pg.randn(core.apply("key_fold", nil, key, k), zero.layout, "f64")
       local scale = (50 * pg.full_like(zero, 1)):sqrt()
-      local _, g = pg.value_and_grad(function(w) return p.evaluator.loss(nil, w, p.cyclic(0, 60)) end)(zero + eps / scale)
+      local _, g = pg.value_and_grad(function(w) return p.evaluator.loss(nil, w, p.cyclic(0,
+        60)) end)(zero + eps / scale)
       local stats = statistics.new { g = g, h = g * eps * scale }
       total = total and total + stats or stats
     end
@@ -307,7 +312,8 @@ end)
 -- ---- SVRG and posterior correction ----------------------------------------------------------------------------------
 
 local cells = {
-  { "point", function() return family.point {} end, function() return rule.sgd { lr = 0.1, momentum = 0.9 } end, { "g" } },
+  { "point", function() return family.point {} end, function() return rule.sgd { lr = 0.1, momentum = 0.9 } end,
+    { "g" } },
   { "diagonal", function() return family.diagonal { ess = 60, h0 = 0.5, beta2 = 0.9 } end,
     function() return rule.ivon { lr = 0.1 } end, { "g", "h" } },
 }
@@ -353,7 +359,8 @@ for _, cell in ipairs(cells) do
 
     it("23: a refresh changes nothing but the correction's slots", function()
       local p = logistic()
-      local opt = pg.optimizer { family = make_family(), rule = make_rule(), correction = correction.svrg { every = 4 } }
+      local opt = pg.optimizer { family = make_family(), rule = make_rule(),
+        correction = correction.svrg { every = 4 } }
       local st = run(p, opt, 4, 10)
       local before, step = {}, st.step
       for _, entry in ipairs(st:tensors()) do before[entry[1]] = entry[2]:bytes() end
@@ -557,7 +564,8 @@ describe("posterior correction", function()
     local count, sums, squares = 600, { 0, 0, 0, 0 }, { 0, 0, 0, 0 }
     for k = 1, count do
       opt:step(st, problem.evaluator, problem.cyclic(k, 20))
-      for j, x in ipairs(st.rule["seen_" .. field]:totable()) do sums[j], squares[j] = sums[j] + x, squares[j] + x * x end
+      for j, x in ipairs(st.rule["seen_" .. field]:totable()) do sums[j], squares[j] = sums[j] + x,
+        squares[j] + x * x end
     end
     local total = 0
     for j = 1, 4 do total = total + squares[j] / count - (sums[j] / count) ^ 2 end

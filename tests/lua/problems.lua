@@ -1,4 +1,5 @@
--- problems.lua: small problems for the optimizer's specs: logistic regression with the golden data, or made from a stream.
+-- problems.lua: small problems for the optimizer's specs: logistic regression with the golden data, or made from a
+-- stream.
 local support = require "support"
 local pg, core = support.pg, support.core
 local evaluator = require "perigee.evaluator"
@@ -27,7 +28,8 @@ function problems.logistic(spec)
   local source = evaluator.memory { x = core.tensor(dtype, { n, d }, flat), y = core.tensor(dtype, { n }, spec.y) }
   local self = { n = n, d = d, source = source }
   self.evaluator = evaluator {
-    loss = spec.loss or logistic_loss(spec.lam or 0), source = source, batch = spec.batch, key = core.key(spec.seed or 1),
+    loss = spec.loss or logistic_loss(spec.lam or 0), source = source, batch = spec.batch,
+      key = core.key(spec.seed or 1),
   }
   function self.theta0()
     return support.flat(dtype, spec.w0 or (function()

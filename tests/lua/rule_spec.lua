@@ -1,5 +1,5 @@
--- Facts about rules: the ready-made ones reproduce reference trajectories; a rule of one's own is a dozen lines; branches
--- that a trace would swallow are found.
+-- Facts about rules: the ready-made ones reproduce reference trajectories; a rule of one's own is a dozen lines;
+-- branches that a trace would swallow are found.
 package.path = "tests/lua/?.lua;" .. package.path
 local support = require "support"
 local pg, core = support.pg, support.core
@@ -14,7 +14,8 @@ end
 local function translate(case)
   local h = case.hyper
   if case.optimizer == "SGD" then
-    return rule.sgd, { lr = h.lr, momentum = h.momentum, dampening = h.dampening, nesterov = h.nesterov, weight_decay = h.wd },
+    return rule.sgd, { lr = h.lr, momentum = h.momentum, dampening = h.dampening, nesterov = h.nesterov,
+      weight_decay = h.wd },
       { buf = "buf" }
   elseif case.optimizer == "Adam" then
     return h.decoupled and rule.adamw or rule.adam,
@@ -22,7 +23,8 @@ local function translate(case)
       { m = "m", v = "v", vmax = "vmax" }
   end
   return rule.ivon, {
-    lr = h.lr, beta1 = h.b1, clip_radius = number(h.clip), debias = h.debias, rescale_lr = h.rescale, weight_decay = h.wd,
+    lr = h.lr, beta1 = h.b1, clip_radius = number(h.clip), debias = h.debias, rescale_lr = h.rescale,
+      weight_decay = h.wd,
   }, { m = "m" }
 end
 

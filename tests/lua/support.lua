@@ -1,4 +1,5 @@
--- support.lua: what the optimizer's specs share: finding the built module, making vectors from lists, comparing numbers.
+-- support.lua: what the optimizer's specs share: finding the built module, making vectors from lists, comparing
+-- numbers.
 
 assert(_VERSION == "Lua 5.4", "run the tests as: lua5.4 /usr/bin/busted (this is " .. _VERSION .. ")")
 package.cpath = package.cpath .. ";build/?.so"

@@ -33,8 +33,9 @@ all: $(BUILD)/perigee $(BUILD)/perigee.so
 $(BUILD)/perigee: $(ENGINE_OBJ) $(MODULE_OBJ) $(MAIN_OBJ)
 	$(CC) $(ALL_CFLAGS) -o $@ $^ $(LUA_LIBS) -ledit $(LIBS)
 
+# nodelete: the stock interpreter unloads modules when it ends, and OpenMP's threads would wake up in code that is gone.
 $(BUILD)/perigee.so: $(ENGINE_OBJ) $(MODULE_OBJ)
-	$(CC) $(ALL_CFLAGS) -shared -o $@ $^ $(LIBS)
+	$(CC) $(ALL_CFLAGS) -shared -Wl,-z,nodelete -o $@ $^ $(LIBS)
 
 # The list of scripts is a file of its own, rewritten only when it changes: adding or removing one rebuilds the table.
 $(BUILD)/bindings/scripts.list: FORCE
@@ -64,10 +65,10 @@ $(BUILD)/embedded_numerics.h: engine/codegen/embed.sh $(EMBEDDED)
 	@mv $@.new $@
 $(BUILD)/engine/codegen/generate.o: $(BUILD)/embedded_numerics.h
 
-# The engine for programs in C: link it with $(LIBS).
+# The engine for programs in C: link it with $(LIBS). (q: files of different directories may share a name.)
 $(BUILD)/libperigee.a: $(ENGINE_OBJ)
 	rm -f $@
-	ar rcs $@ $^
+	ar qcs $@ $^
 
 # ---- tests: programs in tests/c (each links the engine), specs in tests/lua, scripts in tests/cli; tests/run.lua runs them
 
@@ -89,7 +90,7 @@ test:
 	@tools/timed.sh install tools/install-deps.sh build test
 	@echo building
 	@tools/timed.sh build $(SUBMAKE) -s -j$(JOBS) all c-tests
-	@lua5.4 tests/run.lua $(BUILD) $(TESTS)
+	@lua5.4 tests/run.lua $(BUILD) $(TESTS:%='%')
 
 test-long:
 	@PERIGEE_TEST_LONG=1 $(SUBMAKE) test

@@ -9,6 +9,9 @@ pg_status pg_fail(pg_status status, const char *format, ...) __attribute__((form
 // Put context in front of the message of a failure on its way up: "reading x.gz: " + message. Returns `status`.
 pg_status pg_fail_context(pg_status status, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
+// The status of the failure whose message stands: what a call returns that was given the PG_NONE of an earlier one.
+pg_status pg_last_status(void);
+
 #define PG_TRY(expression)                                                                                             \
   do {                                                                                                                 \
     pg_status pg_try_status_ = (expression);                                                                           \

@@ -57,7 +57,7 @@ static void spread_activity(diff *d) {
 static pg_status want_values(const pg_graph *g, const char *what, int n, const pg_value *values) {
   for (int i = 0; i < n; i++)
     if (values[i] < 0 || (size_t)values[i] >= g->count) {
-      if (values[i] == PG_NONE) return PG_ERR_ARGUMENT; // building it failed, and its message stands
+      if (values[i] == PG_NONE) return pg_last_status(); // building it failed, and its message stands
       return pg_fail(PG_ERR_ARGUMENT, "%s %d is not a value of this graph", what, i + 1);
     }
   return PG_OK;

@@ -172,7 +172,7 @@ static pg_status compile_expanded(pg_graph *g, int nout, const pg_value *outs, c
 pg_status pg_compile(pg_graph *g, int nout, const pg_value *outs, const pg_compile_options *options, pg_plan **out) {
   *out = NULL;
   for (int k = 0; k < nout; k++) {
-    if (outs[k] == PG_NONE) return PG_ERR_ARGUMENT; // its message is set
+    if (outs[k] == PG_NONE) return pg_last_status();
     if (outs[k] < 0 || (size_t)outs[k] >= g->count)
       return pg_fail(PG_ERR_ARGUMENT, "output %d is not a value of this graph", k + 1);
   }
@@ -183,7 +183,7 @@ pg_status pg_compile(pg_graph *g, int nout, const pg_value *outs, const pg_compi
   pg_status status = values && c.plan ? PG_OK : PG_ERR_MEMORY;
   for (int k = 0; k < nout && status == PG_OK; k++) {
     values[k] = pg_value_is_weak(g, outs[k]) ? pg_cast(g, outs[k], PG_F64) : outs[k];
-    if (values[k] == PG_NONE) status = PG_ERR_MEMORY;
+    if (values[k] == PG_NONE) status = pg_last_status();
   }
   if (status == PG_OK) status = start_compilation(&c);
   if (status == PG_OK) status = compile_stages(&c, options);

@@ -16,7 +16,7 @@ static inline const pg_node *pg_in(const pg_graph *g, const pg_node *node, int i
 
 // PG_OK if a builder gave a node; the message is already set otherwise.
 static inline pg_status pg_built(pg_value v) {
-  return v == PG_NONE ? PG_ERR_ARGUMENT : PG_OK;
+  return v == PG_NONE ? pg_last_status() : PG_OK;
 }
 
 // Set the type of `node`; shape NULL means a scalar.

@@ -193,12 +193,6 @@ function data.directories()
   return table.move(SYSTEM, 1, #SYSTEM, #list + 1, list)
 end
 
-local function may_read(path)
-  local sandbox = package.loaded["perigee.sandbox"]
-  if not sandbox then return true end
-  return sandbox.may_open(path, "r")
-end
-
 -- The directory of the file that called data.load: what lies beside a recipe is found wherever it is run from.
 local function directory_of_caller()
   local level, info = 3, debug.getinfo(3, "S")
@@ -209,22 +203,32 @@ local function directory_of_caller()
   return info and (info.source:match "^@(.*)/[^/]*$" or ".")
 end
 
--- Every place a name or path could mean, in the order they are tried: the working directory, the recipe's, the others.
-local function candidates(name, beside)
-  if name:sub(1, 1) == "/" then return { name } end
-  local list = { name }
-  if beside and beside ~= "." then list[2] = beside .. "/" .. name end
-  for _, root in ipairs(data.directories()) do list[#list + 1] = root .. "/" .. name end
+-- The directories that `name` is looked for in: the working directory, the recipe's, the others. "" stands for none, so
+-- that messages show names as they were given.
+local function search_path(name, beside)
+  if name:sub(1, 1) == "/" then return { "" } end
+  local list = { "" }
+  if beside and beside ~= "." then list[2] = beside .. "/" end
+  for _, root in ipairs(data.directories()) do list[#list + 1] = root .. "/" end
   return list
 end
 
 local SUFFIXES = { "", ".xz", ".gz" }
 
--- `path`, plain or compressed, as it lies there; nil if it does not or may not be read.
+-- Raises if the recipe that runs is confined and `path` outside what it may read.
+local function check_readable(path)
+  local sandbox = package.loaded["perigee.sandbox"]
+  local ok, message = true, nil
+  if sandbox then ok, message = sandbox.may_open(path, "r") end
+  if not ok then fail("%s", message) end
+  return path
+end
+
+-- `path`, plain or compressed, as it lies there; nil if it does not.
 local function find_file(path)
   for _, suffix in ipairs(SUFFIXES) do
     local stat = files.stat(path .. suffix)
-    if stat and stat.type == "file" and may_read(path .. suffix) then return path .. suffix end
+    if stat and stat.type == "file" then return check_readable(path .. suffix) end
   end
 end
 
@@ -325,8 +329,8 @@ local function choose_labels(values)
 end
 
 -- y with its values renamed: "pm1" and "01" map the smaller of two values to -1 or 0 and the larger to 1 (f64),
--- "classes" numbers the values from 0 in rising order (i32), "raw" leaves them. nil: "01" for two values, "classes" for more whole
--- numbers, else "raw".
+-- "classes" numbers the values from 0 in rising order (i32), "raw" leaves them. nil: "01" for two values, "classes"
+-- for more whole numbers, else "raw".
 local function map_labels(name, y, mode, values)
   if mode == "raw" then return y end
   local n = y.shape[1]
@@ -458,10 +462,11 @@ local HINTS = {
   ["fashion-mnist"] = "apt-get install dataset-fashion-mnist",
 }
 
-local function fail_not_found(name, tried)
-  local hint = HINTS[name]
-  fail("data set \"%s\" was not found%s; looked for %s (PERIGEE_DATA lists more directories, separated by colons)",
-    name, hint and ": " .. hint or "", table.concat(tried, ", "))
+local function fail_not_found(name, roots)
+  local places = {}
+  for i, root in ipairs(roots) do places[i] = root .. name end
+  fail("data set \"%s\" was not found%s; looked for %s, there and in libsvm/ (PERIGEE_DATA lists more directories, "
+    .. "separated by colons)", name, HINTS[name] and ": " .. HINTS[name] or "", table.concat(places, ", "))
 end
 
 -- A data set by name or path. Options:
@@ -472,16 +477,14 @@ end
 --   .npy         y = path of the labels, scale
 function data.load(name, opts)
   if type(name) ~= "string" then fail("pg.data.load takes the name or path of a data set, not a %s", type(name)) end
-  local tried = {}
-  for _, path in ipairs(candidates(name, directory_of_caller())) do
-    local directory, base = path:match "^(.*/)([^/]*)$"
-    for _, place in ipairs { path, (directory or "") .. "libsvm/" .. (base or path) } do
-      local loader, found = recognize(place)
+  local roots = search_path(name, directory_of_caller())
+  for _, root in ipairs(roots) do
+    for _, below in ipairs { "", "libsvm/" } do
+      local loader, found = recognize(root .. below .. name)
       if loader then return loader(name, found, opts or {}) end
-      tried[#tried + 1] = place
     end
   end
-  fail_not_found(name, tried)
+  return fail_not_found(name, roots)
 end
 
 return data

@@ -52,9 +52,15 @@ static pg_code *find_loaded(const char *key) {
   return code;
 }
 
-static void destroy(pg_code *code) {
+static void unload(pg_code *code) {
   if (code->library) dlclose(code->library);
   pg_free(code->entries);
+  code->library = NULL;
+  code->entries = NULL;
+}
+
+static void destroy(pg_code *code) {
+  unload(code);
   pg_free(code->source);
   pg_free(code);
 }
@@ -103,13 +109,15 @@ static pg_status load_or_build(pg_code *code) {
   char path[PG_CACHE_PATH];
   PG_TRY(pg_cache_open(&cache));
   snprintf(path, sizeof path, "%s/%s.so", cache.directory, code->key);
-  pg_status status = PG_OK;
-  if (!pg_cache_check(path)) {
+  pg_status status = pg_cache_check(path) ? load(code, path) : PG_ERR_FORMAT;
+  if (status != PG_OK) {
+    unload(code);
     double start = now();
     status = build_entry(&cache, code->source, path);
     code->seconds = now() - start;
+    if (status == PG_OK) status = load(code, path);
+    if (status != PG_OK) unlink(path); // never keep what does not load
   }
-  if (status == PG_OK) status = load(code, path);
   if (cache.temporary) unlink(path);
   pg_cache_close(&cache);
   return status;

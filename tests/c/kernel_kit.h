@@ -36,7 +36,7 @@ typedef void (*executor)(const kit *t, pg_kernel_fn fn, const pg_kcall *call, in
 // ---- building -------------------------------------------------------------------------------------------------------
 
 static uint64_t kit_seed = 1;
-static uint64_t kit_random(void) {
+static inline uint64_t kit_random(void) {
   kit_seed += 0x9E3779B97F4A7C15u;
   uint64_t z = kit_seed;
   z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
@@ -45,14 +45,14 @@ static uint64_t kit_random(void) {
 }
 
 // Mostly ordinary numbers, now and then the awkward ones.
-static double kit_number(void) {
+static inline double kit_number(void) {
   static const double awkward[] = {0.0, -0.0, 1.0, -1.0, INFINITY, -INFINITY, NAN, 1e-40, 3e38, -100.0, 127.5, 0.5};
   uint64_t r = kit_random();
   if (r % 16 == 0) return awkward[(r >> 8) % (sizeof awkward / sizeof *awkward)];
   return ((double)(r >> 11) * 0x1p-53 - 0.5) * ((r & 64) ? 2.0 : 40.0);
 }
 
-static void kit_fill(pg_dtype dtype, size_t n, char *to) {
+static inline void kit_fill(pg_dtype dtype, size_t n, char *to) {
   for (size_t i = 0; i < n; i++) {
     double x = kit_number();
     uint64_t r = kit_random();
@@ -82,14 +82,14 @@ static void kit_fill(pg_dtype dtype, size_t n, char *to) {
   }
 }
 
-static void *kit_allocate(size_t bytes) {
+static inline void *kit_allocate(size_t bytes) {
   void *p = aligned_alloc(64, (bytes + 127) / 64 * 64);
   CHECK(p);
   memset(p, 0, (bytes + 127) / 64 * 64);
   return p;
 }
 
-static kit *kit_new(pg_space space, pg_reduction reduction, int ndim, const int64_t *dim) {
+static inline kit *kit_new(pg_space space, pg_reduction reduction, int ndim, const int64_t *dim) {
   kit *t = calloc(1, sizeof *t);
   t->k.space = space;
   t->k.reduction = reduction;
@@ -103,7 +103,7 @@ static kit *kit_new(pg_space space, pg_reduction reduction, int ndim, const int6
   return t;
 }
 
-static void kit_free(kit *t) {
+static inline void kit_free(kit *t) {
   for (int a = 0; a < t->k.nargs; a++) {
     if (t->buffer[a] != a) continue;
     free(t->initial[a]);
@@ -114,7 +114,7 @@ static void kit_free(kit *t) {
 }
 
 // An argument with memory of `size` elements; `same_as` is an argument whose memory it shares, or -1.
-static int kit_arg(kit *t, pg_arg_kind kind, pg_dtype dtype, int64_t size, const int64_t *stride, int same_as) {
+static inline int kit_arg(kit *t, pg_arg_kind kind, pg_dtype dtype, int64_t size, const int64_t *stride, int same_as) {
   int a = t->k.nargs++;
   t->args[a] = (pg_karg){.kind = kind, .dtype = dtype};
   for (int d = 0; stride && d < t->k.ndim; d++) t->args[a].stride[d] = stride[d];
@@ -128,7 +128,7 @@ static int kit_arg(kit *t, pg_arg_kind kind, pg_dtype dtype, int64_t size, const
 }
 
 // Row-major strides of the iteration space, and its size.
-static int64_t kit_contiguous(const kit *t, int64_t *stride) {
+static inline int64_t kit_contiguous(const kit *t, int64_t *stride) {
   int64_t size = 1;
   for (int d = t->k.ndim - 1; d >= 0; d--) {
     stride[d] = size;
@@ -137,39 +137,39 @@ static int64_t kit_contiguous(const kit *t, int64_t *stride) {
   return size;
 }
 
-static int kit_dense(kit *t, pg_arg_kind kind, pg_dtype dtype, int same_as) {
+static inline int kit_dense(kit *t, pg_arg_kind kind, pg_dtype dtype, int same_as) {
   int64_t stride[PG_KDIMS];
   int64_t size = kit_contiguous(t, stride);
   return kit_arg(t, kind, dtype, size, stride, same_as);
 }
 
-static int kit_inst(kit *t, pg_inst inst) {
+static inline int kit_inst(kit *t, pg_inst inst) {
   t->insts[t->k.ninsts] = inst;
   t->insts[t->k.ninsts].where = "";
   return t->k.ninsts++;
 }
 
-static int kit_load(kit *t, int arg) {
+static inline int kit_load(kit *t, int arg) {
   return kit_inst(t, (pg_inst){PG_INST_LOAD, 0, t->args[arg].dtype, -1, -1, -1, arg, 0, ""});
 }
 
-static int kit_store(kit *t, int arg, int value) {
+static inline int kit_store(kit *t, int arg, int value) {
   return kit_inst(t, (pg_inst){PG_INST_STORE, 0, t->args[arg].dtype, value, -1, -1, arg, 0, ""});
 }
 
-static int kit_map(kit *t, int op, pg_dtype dtype, int a, int b, int c) {
+static inline int kit_map(kit *t, int op, pg_dtype dtype, int a, int b, int c) {
   return kit_inst(t, (pg_inst){PG_INST_MAP, op, dtype, a, b, c, -1, 0, ""});
 }
 
-static int kit_const(kit *t, pg_dtype dtype, double x) {
+static inline int kit_const(kit *t, pg_dtype dtype, double x) {
   return kit_inst(t, (pg_inst){PG_INST_CONST, 0, dtype, -1, -1, -1, -1, x, ""});
 }
 
-static int kit_num(kit *t, pg_dtype dtype, int number) {
+static inline int kit_num(kit *t, pg_dtype dtype, int number) {
   return kit_inst(t, (pg_inst){PG_INST_NUM, 0, dtype, -1, -1, -1, number, 0, ""});
 }
 
-static void kit_reduce(kit *t, int value, int op) {
+static inline void kit_reduce(kit *t, int value, int op) {
   t->reduces[t->k.nreduces++] = (pg_kreduce){value, op, t->insts[value].dtype};
 }
 
@@ -188,13 +188,13 @@ typedef union scalar {
   int64_t align;
 } scalar;
 
-static int64_t naive_sum(const kit *t, const place *at, const int64_t *stride) {
+static inline int64_t naive_sum(const kit *t, const place *at, const int64_t *stride) {
   int64_t sum = 0;
   for (int d = 0; d < t->k.ndim; d++) sum += at->index[d] * stride[d];
   return sum;
 }
 
-static int64_t naive_element(const kit *t, const place *at, int arg) {
+static inline int64_t naive_element(const kit *t, const place *at, int arg) {
   const pg_karg *a = &t->args[arg];
   if (t->k.space == PG_SPACE_GRID) return naive_sum(t, at, a->stride);
   if (a->kind == PG_ARG_SEGLOAD) return at->tile->segment;
@@ -202,7 +202,7 @@ static int64_t naive_element(const kit *t, const place *at, int arg) {
   return at->tile->offset + at->i;
 }
 
-static void naive_draw(const kit *t, const place *at, const pg_inst *inst, void *keys, scalar *out) {
+static inline void naive_draw(const kit *t, const place *at, const pg_inst *inst, void *keys, scalar *out) {
   bool vector = t->k.space == PG_SPACE_VECTOR;
   int64_t index = vector ? at->tile->logical + at->i : naive_sum(t, at, t->args[inst->arg].dstride);
   const char *key = (const char *)keys + 16 * naive_element(t, at, inst->arg);
@@ -214,7 +214,7 @@ static void naive_draw(const kit *t, const place *at, const pg_inst *inst, void 
 }
 
 // All values at one element, then the stores.
-static void naive_point(const kit *t, const pg_kcall *call, const place *at, scalar *value) {
+static inline void naive_point(const kit *t, const pg_kcall *call, const place *at, scalar *value) {
   for (int i = 0; i < t->k.ninsts; i++) {
     const pg_inst *inst = &t->insts[i];
     size_t size = pg_dtype_size(inst->dtype);
@@ -242,16 +242,16 @@ static void naive_point(const kit *t, const pg_kcall *call, const place *at, sca
   }
 }
 
-static void naive_combine(const pg_kreduce *r, void *sum, const void *x) {
+static inline void naive_combine(const pg_kreduce *r, void *sum, const void *x) {
   pg_block_reduce(r->op, r->dtype)->combine(1, sum, x, NULL, sum);
 }
 
-static void naive_identity(const pg_kreduce *r, void *to) {
+static inline void naive_identity(const pg_kreduce *r, void *to) {
   double least = r->dtype == PG_BOOL ? 0 : -INFINITY; // casts saturate
   pg_block_number[r->dtype](r->op == PG_OP_SUM ? 0 : r->op == PG_OP_MAX ? least : INFINITY, to);
 }
 
-static void naive_decode(const kit *t, int64_t linear, place *at) {
+static inline void naive_decode(const kit *t, int64_t linear, place *at) {
   for (int d = t->k.ndim - 1; d >= 0; d--) {
     at->index[d] = linear % t->k.dim[d];
     linear /= t->k.dim[d];
@@ -259,7 +259,7 @@ static void naive_decode(const kit *t, int64_t linear, place *at) {
 }
 
 // Elements first … first + n - 1 of the row-major order (or of a tile), folded by lanes into partial[which].
-static void naive_lanes(const kit *t, const pg_kcall *call, place *at, int64_t first, int64_t n, int64_t which) {
+static inline void naive_lanes(const kit *t, const pg_kcall *call, place *at, int64_t first, int64_t n, int64_t which) {
   scalar value[KIT_INSTS], lanes[KIT_REDUCES][PG_LANES];
   for (int j = 0; j < t->k.nreduces; j++)
     for (int l = 0; l < PG_LANES; l++) naive_identity(&t->reduces[j], &lanes[j][l]);
@@ -280,7 +280,7 @@ static void naive_lanes(const kit *t, const pg_kcall *call, place *at, int64_t f
   }
 }
 
-static void naive_columns(const kit *t, const pg_kcall *call) {
+static inline void naive_columns(const kit *t, const pg_kcall *call) {
   int ndim = t->k.ndim;
   int64_t R = t->k.dim[ndim - 2], N = t->k.dim[ndim - 1];
   int64_t chunks = (R + PG_ROWS - 1) / PG_ROWS;
@@ -300,7 +300,7 @@ static void naive_columns(const kit *t, const pg_kcall *call) {
 }
 
 // The whole kernel, whatever tiles are asked for.
-static void execute_naively(const kit *t, pg_kernel_fn fn, const pg_kcall *call, int64_t tile0, int64_t tile1) {
+static inline void execute_naively(const kit *t, pg_kernel_fn fn, const pg_kcall *call, int64_t tile0, int64_t tile1) {
   (void)fn, (void)tile0;
   if (t->k.space == PG_SPACE_VECTOR) {
     for (int64_t tile = 0; tile < tile1; tile++) {
@@ -325,18 +325,21 @@ static void execute_naively(const kit *t, pg_kernel_fn fn, const pg_kcall *call,
 // ---- the executors
 // ----------------------------------------------------------------------------------------------------
 
-static void execute_interpreted(const kit *t, pg_kernel_fn fn, const pg_kcall *call, int64_t tile0, int64_t tile1) {
+static inline void execute_interpreted(const kit *t, pg_kernel_fn fn, const pg_kcall *call, int64_t tile0,
+                                       int64_t tile1) {
   (void)fn;
   pg_kernel_interpret(&t->k, call, tile0, tile1);
 }
 
-static void execute_generated(const kit *t, pg_kernel_fn fn, const pg_kcall *call, int64_t tile0, int64_t tile1) {
+static inline void execute_generated(const kit *t, pg_kernel_fn fn, const pg_kcall *call, int64_t tile0,
+                                     int64_t tile1) {
   (void)t;
   fn(call, tile0, tile1);
 }
 
 // The tiles one after the other, or in pieces and out of order.
-static void execute(const kit *t, executor run, pg_kernel_fn fn, const pg_kcall *call, int64_t tiles, bool pieces) {
+static inline void execute(const kit *t, executor run, pg_kernel_fn fn, const pg_kcall *call, int64_t tiles,
+                           bool pieces) {
   if (!pieces) {
     run(t, fn, call, 0, tiles);
     return;
@@ -348,14 +351,15 @@ static void execute(const kit *t, executor run, pg_kernel_fn fn, const pg_kcall 
 }
 
 // Sizes of a reduction's results and partials.
-static void kit_counts(const kit *t, int64_t rows, int64_t chunks, int64_t *results, int64_t *n, int64_t *columns) {
+static inline void kit_counts(const kit *t, int64_t rows, int64_t chunks, int64_t *results, int64_t *n,
+                              int64_t *columns) {
   bool vector = t->k.space == PG_SPACE_VECTOR;
   *n = vector ? t->nvtiles : chunks;
   *columns = t->k.reduction == PG_REDUCE_OUTER && !vector ? t->k.dim[t->k.ndim - 1] : 1;
   *results = rows * *columns;
 }
 
-static outcome kit_run(kit *t, executor run, pg_kernel_fn fn, bool pieces) {
+static inline outcome kit_run(kit *t, executor run, pg_kernel_fn fn, bool pieces) {
   outcome o = {0};
   int64_t stride[KIT_ARGS][PG_KDIMS], dstride[KIT_ARGS][PG_KDIMS], results, n, columns;
   void *ptr[KIT_ARGS];
@@ -367,7 +371,7 @@ static outcome kit_run(kit *t, executor run, pg_kernel_fn fn, bool pieces) {
   for (int a = 0; a < t->k.nargs; a++) {
     memcpy(stride[a], t->args[a].stride, sizeof stride[a]);
     memcpy(dstride[a], t->args[a].dstride, sizeof dstride[a]);
-    if (t->buffer[a] == a) memcpy(t->memory[a], t->initial[a], t->bytes[a]);
+    if (t->bytes[a] > 0) memcpy(t->memory[a], t->initial[a], t->bytes[a]);
     ptr[a] = t->args[a].kind == PG_ARG_INDEX ? NULL : t->memory[t->buffer[a]];
   }
   kit_counts(t, call.rows, call.chunks, &results, &n, &columns);
@@ -378,14 +382,14 @@ static outcome kit_run(kit *t, executor run, pg_kernel_fn fn, bool pieces) {
     pg_finish_reduction(t->reduces[j].op, t->reduces[j].dtype, o.partial[j], call.rows, n, columns, o.result[j]);
   }
   for (int a = 0; a < t->k.nargs; a++) {
-    if (t->buffer[a] != a) continue;
+    if (t->bytes[a] == 0) continue;
     o.memory[a] = kit_allocate(t->bytes[a]);
     memcpy(o.memory[a], t->memory[a], t->bytes[a]);
   }
   return o;
 }
 
-static void outcome_free(outcome *o) {
+static inline void outcome_free(outcome *o) {
   for (int a = 0; a < KIT_ARGS; a++) free(o->memory[a]);
   for (int j = 0; j < KIT_REDUCES; j++) free(o->partial[j]), free(o->result[j]);
 }
@@ -394,7 +398,7 @@ static void outcome_free(outcome *o) {
 // ----------------------------------------------------------------------------------------------------------
 
 // Equal bits; NaNs equal each other (which of two NaN operands survives is the processor's choice).
-static bool same_bits(pg_dtype dtype, const void *a, const void *b, size_t n) {
+static inline bool same_bits(pg_dtype dtype, const void *a, const void *b, size_t n) {
   size_t size = pg_dtype_size(dtype);
   for (size_t i = 0; i < n; i++) {
     const char *x = (const char *)a + i * size, *y = (const char *)b + i * size;
@@ -407,12 +411,12 @@ static bool same_bits(pg_dtype dtype, const void *a, const void *b, size_t n) {
   return true;
 }
 
-static bool same_outcome(const kit *t, const outcome *a, const outcome *b) {
+static inline bool same_outcome(const kit *t, const outcome *a, const outcome *b) {
   int64_t rows, rows_per_tile, chunks, results, n, columns;
   pg_kernel_tiles(&t->k, t->nvtiles, &rows, &rows_per_tile, &chunks);
   kit_counts(t, rows, chunks, &results, &n, &columns);
   for (int i = 0; i < t->k.nargs; i++)
-    if (t->buffer[i] == i &&
+    if (t->bytes[i] > 0 &&
         !same_bits(t->args[i].dtype, a->memory[i], b->memory[i], t->bytes[i] / pg_dtype_size(t->args[i].dtype)))
       return false;
   for (int j = 0; j < t->k.nreduces; j++)
@@ -422,13 +426,13 @@ static bool same_outcome(const kit *t, const outcome *a, const outcome *b) {
   return true;
 }
 
-static void kit_describe(const kit *t, char *to, size_t size) {
+static inline void kit_describe(const kit *t, char *to, size_t size) {
   snprintf(to, size, "space %d reduction %d ndim %d dims %ld %ld %ld, last op %d", (int)t->k.space, (int)t->k.reduction,
            t->k.ndim, (long)t->k.dim[0], (long)t->k.dim[1], (long)t->k.dim[2], t->insts[t->k.ninsts - 1].op);
 }
 
 // Run all kits in all ways and demand the same bits. `compiled` is false where no compiler is found. Frees the kits.
-static void kit_compare(int n, kit **kits, bool compiled) {
+static inline void kit_compare(int n, kit **kits, bool compiled) {
   const pg_kernel **kernels = calloc((size_t)n + 1, sizeof *kernels);
   pg_code *code = NULL;
   for (int i = 0; i < n; i++) kernels[i] = &kits[i]->k;

@@ -4,22 +4,14 @@
 -- ctx.train is a static boolean; ctx.key holds one key per example, fold(key, stream, epoch or snapshot segment,
 -- example id), where the batch has ids, else a single one. aux may be tensors or tables of tensors.
 --
--- A batch is a table of tensors (x, y, …), run-time numbers, and static booleans and strings. batch.id: i64 example
--- ids. Its number of examples is batch.count if given, else the first extent of id, x, or the first tensor by name.
--- Batches of one signature (names, dtypes, shapes, statics) share programs.
+-- Batches: see batch.lua.
 --
 -- A source gives the batches of full passes:
---   source.n                                number of examples
---   source:total(size, count)               examples in a pass of `count` batches of `size` (nil: all the data)
---   source:batches(size, options)           iterator of j (1-based), batch, over a partition of the data into batches
---     of `size`, the short
---                                           last one included. options: first (the j to begin with, default 1), count
---                                             (nil = all;
---                                           else that many batches, chosen afresh per segment), segment, key
 -- The same options must give the same batches, whatever ran before: that is what lets an interrupted pass continue.
 
 local builder = require "perigee.builder"
 local core = require "perigee.core"
+local batch = require "perigee.batch"
 local names = require "perigee.names"
 local vectors = require "perigee.vectors"
 
@@ -57,84 +49,9 @@ function evaluator.is(x)
   return getmetatable(x) == Evaluator
 end
 
-local function is_tensor(x)
-  return type(x) == "userdata" or (type(x) == "table" and x.dtype ~= nil)
-end
-
--- The entries of a batch by kind, each sorted by name: tensors, numbers, statics.
-local function sort_entries(batch)
-  local tensors, numbers, statics = {}, {}, {}
-  for _, name in ipairs(names.sorted(batch)) do
-    local v = batch[name]
-    if is_tensor(v) then
-      tensors[#tensors + 1] = name
-    elseif type(v) == "number" then
-      numbers[#numbers + 1] = name
-    elseif type(v) == "boolean" or type(v) == "string" then
-      statics[#statics + 1] = name
-    else
-      core.raise(("batch.%s: a batch holds tensors, numbers, booleans and strings, not a %s"):format(tostring(name),
-        type(v)))
-    end
-  end
-  return tensors, numbers, statics
-end
-
 -- How many examples a batch has.
-function Evaluator:count(batch) -- luacheck: ignore self
-  if type(batch.count) == "number" then
-    return batch.count
-  end
-  local t = batch.id or batch.x
-  if not t then
-    local tensors = sort_entries(batch)
-    t = batch[tensors[1]]
-  end
-  if not t or #t.shape == 0 then
-    core.raise("a batch needs a tensor with one row per example, or count")
-  end
-  return t.shape[1]
-end
-
--- Names, dtypes, shapes and statics of a batch as one string.
-function Evaluator:signature(batch) -- luacheck: ignore self
-  local tensors, numbers, statics = sort_entries(batch)
-  local parts = {}
-  for _, name in ipairs(tensors) do
-    parts[#parts + 1] = ("%s:%s[%s]"):format(name, batch[name].dtype, table.concat(batch[name].shape, ","))
-  end
-  for _, name in ipairs(numbers) do
-    parts[#parts + 1] = name
-  end
-  for _, name in ipairs(statics) do
-    parts[#parts + 1] = name .. "=" .. tostring(batch[name])
-  end
-  return table.concat(parts, ";")
-end
-
--- Declare a batch in builder b: returns the traced batch and a function (program, batch) that binds another of its
--- signature.
-function Evaluator:declare(b, batch) -- luacheck: ignore self
-  local tensors, numbers, statics = sort_entries(batch)
-  local traced, values, bound = {}, {}, {}
-  for i, name in ipairs(tensors) do
-    bound[i] = "batch." .. name
-    traced[name] = b:input(bound[i], batch[name])
-  end
-  for _, name in ipairs(numbers) do
-    traced[name] = b:scalar(values, name)
-  end
-  for _, name in ipairs(statics) do
-    traced[name] = batch[name]
-  end
-  return traced, function(program, other)
-    for i = 1, #tensors do
-      program:bind(bound[i], other[tensors[i]])
-    end
-    for i = 1, #numbers do
-      values[numbers[i]] = other[numbers[i]]
-    end
-  end
+function Evaluator:count(b) -- luacheck: ignore self
+  return batch.count(b)
 end
 
 -- Register aux values (tensors, numbers, tables of them) as outputs; returns a function(program) that gives them
@@ -177,8 +94,8 @@ function evaluator.register_aux(b, aux)
 end
 
 -- Call the loss in a trace: loss, packed aux.
-function Evaluator:trace_loss(theta, batch, ctx)
-  local results = table.pack(self.loss(self.model, theta, batch, ctx))
+function Evaluator:trace_loss(theta, traced, ctx)
+  local results = table.pack(self.loss(self.model, theta, traced, ctx))
   local loss = results[1]
   if type(loss) ~= "userdata" or #loss.shape ~= 0 then
     core.raise("the loss function must return a 0-d loss first (a mean over the batch)" .. (type(loss) == "userdata" and
@@ -189,17 +106,17 @@ end
 
 -- The loss at theta on a batch without a gradient: number, list of aux. options: train (default false), key (default
 -- the evaluator's, for one draw). aux tensors are overwritten by the next call.
-function Evaluator:evaluate(theta, batch, options)
+function Evaluator:evaluate(theta, given, options)
   options = options or {}
   local train = options.train or false
-  local signature = ("%s|%s|%s"):format(self:signature(batch), theta.dtype, train)
+  local signature = ("%s|%s|%s"):format(batch.signature(given), theta.dtype, train)
   local entry = self.programs[signature]
   if not entry then
     entry = {}
     entry.program = builder.trace(function(b)
       local traced_theta = b:input("theta", theta)
       local traced
-      traced, entry.bind = self:declare(b, batch)
+      traced, entry.binding = batch.declare(b, given)
       local key = b:input("key", self.key)
       if traced.id then
         key = core.apply("key_fold", nil, key, traced.id)
@@ -213,7 +130,7 @@ function Evaluator:evaluate(theta, batch, options)
   local program = entry.program
   program:bind("theta", theta)
   program:bind("key", options.key or self.key)
-  entry.bind(program, batch)
+  entry.binding:bind(program, given)
   program:run()
   return vectors.number(program:result(1)), entry.aux(program)
 end
@@ -236,11 +153,11 @@ end
 
 -- The batch of the 0-based rows in an i64 tensor.
 function Memory:take(rows)
-  local batch = { id = rows }
+  local b = { id = rows }
   for _, name in ipairs(self.names) do
-    batch[name] = core.apply("gather", { a = { 0 } }, self.tensors[name], rows)
+    b[name] = core.apply("gather", { a = { 0 } }, self.tensors[name], rows)
   end
-  return batch
+  return b
 end
 
 function Memory:batches(size, options)

@@ -4,6 +4,7 @@
 -- the end of that run.
 
 local core = require "perigee.core"
+local batches = require "perigee.batch"
 local builder = require "perigee.builder"
 local correction = require "perigee.correction"
 local evaluation = require "perigee.evaluation"
@@ -177,7 +178,8 @@ local function build_step(self, st, evaluator, mode, batch)
       return b:scalar(values, name)
     end
     local key, traced = b:input("key", evaluator.key), {}
-    traced.batch, entry.bind = evaluator:declare(b, batch)
+    traced.batch, entry.binding = batches.declare(b, batch)
+    entry.count = batches.count(batch)
     local fields = {}
     for _, field in ipairs(st.q.fields) do
       fields[field] = b:slot(st.q[field])
@@ -229,10 +231,14 @@ end
 function Optimizer:program(st, evaluator, mode, batch)
   local programs = st.programs[evaluator]
   if not programs then
-    programs = { plain = {}, corrected = {}, pass = {} }
+    programs = { plain = {}, corrected = {}, pass = {}, recent = {} }
     st.programs[evaluator] = programs
   end
-  local signature = evaluator:signature(batch)
+  local recent = programs.recent[mode]
+  if recent and recent.binding:is_bound(batch) then
+    return recent
+  end
+  local signature = batches.signature(batch)
   local entry = programs[mode][signature]
   if not entry then
     if mode == "pass" then
@@ -242,6 +248,7 @@ function Optimizer:program(st, evaluator, mode, batch)
     end
     programs[mode][signature] = entry
   end
+  programs.recent[mode] = entry
   return entry
 end
 
@@ -254,9 +261,9 @@ end
 
 -- Build every program now, so that later steps allocate nothing. batches: a list of batches, or of tables like them
 -- with { dtype =, shape = } for tensors: one for each size that occurs, the usual one first.
-function Optimizer:prepare(st, evaluator, batches)
+function Optimizer:prepare(st, evaluator, list)
   self:evaluate_hypers(0)
-  for _, batch in ipairs(batches) do
+  for _, batch in ipairs(list) do
     self:program(st, evaluator, "plain", batch)
     if self.correction then
       self:program(st, evaluator, "corrected", batch)
@@ -268,8 +275,8 @@ function Optimizer:prepare(st, evaluator, batches)
   for which = 1, st.passes or 0 do
     self:frame(st, which)
   end
-  if st.pass_size == 0 and batches[1] then
-    st.pass_size = evaluator.batch or evaluator:count(batches[1])
+  if st.pass_size == 0 and list[1] then
+    st.pass_size = evaluator.batch or batches.count(list[1])
   end
 end
 
@@ -288,7 +295,7 @@ end
 
 local function learn_units(self, st, evaluator, batch)
   if st.pass_size == 0 then
-    st.pass_size = evaluator.batch or evaluator:count(batch)
+    st.pass_size = evaluator.batch or batches.count(batch)
   end
   local units = self.units
   units.total_steps = evaluator.total_steps or units.total_steps
@@ -356,10 +363,10 @@ function Optimizer:step(st, evaluator, batch, key, hooks)
   scalars.epoch = hooks.epoch or (self.units.steps_per_epoch and step // self.units.steps_per_epoch) or step
   local entry = self:program(st, evaluator, corrected and "corrected" or "plain", batch)
   local program = entry.program
-  entry.bind(program, batch)
+  entry.binding:bind(program, batch)
   program:bind("key", key)
   program:run()
-  st.cost:add("steps", evaluator:count(batch) * entry.evaluations)
+  st.cost:add("steps", (batch.count or entry.count) * entry.evaluations)
   st.step = step + 1
   info.loss, info.aux = vectors.number(program:result(entry.loss)), entry.aux(program)
   return st, info

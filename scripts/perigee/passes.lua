@@ -2,6 +2,7 @@
 -- its count, into f64 accumulators, with fresh noise per batch. It can stop between two batches and continue later,
 -- in another process too: its state is which pass of the refresh it is, the batches done, and the accumulators.
 
+local batches = require "perigee.batch"
 local builder = require "perigee.builder"
 local core = require "perigee.core"
 local evaluation = require "perigee.evaluation"
@@ -19,7 +20,8 @@ function passes.build_batch(opt, st, evaluator, batch)
   entry.program = builder.trace(function(b)
     local key = b:input("key", evaluator.key)
     local traced
-    traced, entry.bind = evaluator:declare(b, batch)
+    traced, entry.binding = batches.declare(b, batch)
+    entry.count = batches.count(batch)
     local fields = {}
     for _, field in ipairs(st.q.fields) do
       fields[field] = b:input("q." .. field, st.q[field])
@@ -82,7 +84,7 @@ local function run(call, q)
   local size = st.pass_size
   local count = opt.correction.mega ~= "full" and opt.correction.mega or nil
   local total = source:total(size, count)
-  local batches = (total + size - 1) // size
+  local steps = (total + size - 1) // size
   local scalars, on_pass = st.scalars, call.hooks.on_pass
   scalars.segment = call.segment
   local options = {
@@ -91,15 +93,15 @@ local function run(call, q)
   }
   for j, batch in source:batches(size, options) do
     local entry = opt:program(st, evaluator, "pass", batch)
-    local n = evaluator:count(batch)
-    entry.bind(entry.program, batch)
+    local n = batch.count or entry.count
+    entry.binding:bind(entry.program, batch)
     bind_posterior(entry.program, st, q)
     entry.program:bind("key", call.key)
     scalars.weight, scalars.batch = n / total, j
     entry.program:run()
     pass.cursor = j
     st.cost:add("passes", n * entry.evaluations)
-    if on_pass and on_pass(st, j, batches) == false then
+    if on_pass and on_pass(st, j, steps) == false then
       error(SUSPENDED, 0)
     end
   end

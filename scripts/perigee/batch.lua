@@ -1,0 +1,130 @@
+-- batch.lua: batches as programs see them. A batch is a table of tensors (x, y, …), run-time numbers, and static
+-- booleans and strings. batch.id: i64 example ids. Batches of one signature (names, dtypes, shapes, statics) share
+-- programs.
+
+local core = require "perigee.core"
+local names = require "perigee.names"
+
+local batch = {}
+
+local Binding = {}
+Binding.__index = Binding
+
+-- Tensors, and tables that stand for one with { dtype =, shape = }.
+local function is_tensor(x)
+  return type(x) == "userdata" or (type(x) == "table" and x.dtype ~= nil)
+end
+
+-- The names of a batch by kind, each sorted: tensors, numbers, statics.
+local function sort_entries(b)
+  local tensors, numbers, statics = {}, {}, {}
+  for _, name in ipairs(names.sorted(b)) do
+    local v = b[name]
+    if is_tensor(v) then
+      tensors[#tensors + 1] = name
+    elseif type(v) == "number" then
+      numbers[#numbers + 1] = name
+    elseif type(v) == "boolean" or type(v) == "string" then
+      statics[#statics + 1] = name
+    else
+      core.raise(("batch.%s: a batch holds tensors, numbers, booleans and strings, not a %s"):format(tostring(name),
+        type(v)))
+    end
+  end
+  return tensors, numbers, statics
+end
+
+-- How many examples a batch has: batch.count if given, else the first extent of id, x, or the first tensor by name.
+function batch.count(b)
+  if type(b.count) == "number" then
+    return b.count
+  end
+  local t = b.id or b.x
+  if not t then
+    t = b[sort_entries(b)[1]]
+  end
+  if not t or #t.shape == 0 then
+    core.raise("a batch needs a tensor with one row per example, or count")
+  end
+  return t.shape[1]
+end
+
+-- Names, dtypes, shapes and statics of a batch as one string.
+function batch.signature(b)
+  local tensors, numbers, statics = sort_entries(b)
+  local parts = {}
+  for _, name in ipairs(tensors) do
+    parts[#parts + 1] = ("%s:%s[%s]"):format(name, b[name].dtype, table.concat(b[name].shape, ","))
+  end
+  for _, name in ipairs(numbers) do
+    parts[#parts + 1] = name
+  end
+  for _, name in ipairs(statics) do
+    parts[#parts + 1] = name .. "=" .. tostring(b[name])
+  end
+  return table.concat(parts, ";")
+end
+
+-- Declare a batch in a builder: returns the traced batch and a binding for others of its signature.
+function batch.declare(builder, b)
+  local tensors, numbers, statics = sort_entries(b)
+  local self = setmetatable({ tensors = tensors, numbers = numbers, statics = {}, inputs = {}, values = {}, bound = {},
+    size = #tensors + #numbers + #statics }, Binding)
+  local traced = {}
+  for i, name in ipairs(tensors) do
+    self.inputs[i] = "batch." .. name
+    traced[name] = builder:input(self.inputs[i], b[name])
+  end
+  for _, name in ipairs(numbers) do
+    traced[name] = builder:scalar(self.values, name)
+  end
+  for _, name in ipairs(statics) do
+    traced[name], self.statics[name] = b[name], b[name]
+  end
+  return traced, self
+end
+
+-- Bind a batch of the declared signature to a program.
+function Binding:bind(program, b)
+  local bound = self.bound
+  for i, name in ipairs(self.tensors) do
+    local t = b[name]
+    if not rawequal(bound[i], t) then
+      program:bind(self.inputs[i], t)
+      bound[i] = t
+    end
+  end
+  for _, name in ipairs(self.numbers) do
+    self.values[name] = b[name]
+  end
+end
+
+-- Whether b certainly has the declared signature, because its tensors are those bound now. The quick way for buffers
+-- that are filled again and again; false says nothing.
+function Binding:is_bound(b)
+  local size, bound = 0, self.bound
+  for _ in next, b do
+    size = size + 1
+  end
+  if size ~= self.size then
+    return false
+  end
+  for i, name in ipairs(self.tensors) do
+    if not rawequal(bound[i], b[name]) then
+      return false
+    end
+  end
+  for _, name in ipairs(self.numbers) do
+    if type(b[name]) ~= "number" then
+      return false
+    end
+  end
+  for name, value in next, self.statics do
+    if b[name] ~= value then
+      return false
+    end
+  end
+  return true
+end
+
+return batch

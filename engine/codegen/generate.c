@@ -396,9 +396,7 @@ static void put_title(text *t, const char *title) {
   put(t, "\n");
 }
 
-static void put_function(text *t, const pg_kernel *k, int number) {
-  put_title(t, k->title);
-  put(t, "void pg_kernel_%d(const pg_kcall *call, int64_t tile0, int64_t tile1) {\n", number);
+static void put_body(text *t, const pg_kernel *k) {
   for (int i = 0; i < k->ninsts; i++)
     if (k->insts[i].kind == PG_INST_CONST || k->insts[i].kind == PG_INST_NUM) put_value(t, k, i);
   for (int a = 0; a < k->nargs; a++) {
@@ -419,6 +417,31 @@ static void put_function(text *t, const pg_kernel *k, int number) {
   else
     put_rows_tile(t, k);
   put(t, "}\n}\n");
+}
+
+// Where the body of each kernel stands in the text; of kernels with equal bodies only the first has one.
+typedef struct body {
+  size_t start, size;
+} body;
+
+// A network repeats its layers: a kernel that does what an earlier one does is another name for it.
+static void put_function(text *t, const pg_kernel *k, int number, body *bodies) {
+  put_title(t, k->title);
+  size_t head = t->size;
+  put(t, "void pg_kernel_%d(const pg_kcall *call, int64_t tile0, int64_t tile1) {\n", number);
+  size_t start = t->size;
+  put_body(t, k);
+  if (t->failed) return;
+  bodies[number] = (body){start, t->size - start};
+  for (int i = 0; i < number; i++) {
+    if (bodies[i].size != t->size - start || memcmp(t->s + bodies[i].start, t->s + start, t->size - start) != 0)
+      continue;
+    bodies[number].size = 0;
+    t->size = head;
+    put(t, "void pg_kernel_%d(const pg_kcall *, int64_t, int64_t) __attribute__((alias(\"pg_kernel_%d\")));\n", number,
+        i);
+    return;
+  }
 }
 
 // Indent by the braces, so that the printing above need not care.
@@ -449,10 +472,13 @@ static const char prelude_end[] = "typedef struct pg_key_words { uint64_t a, b; 
 
 char *pg_generate_source(int n, const pg_kernel *const *kernels) {
   text t = {0};
+  body *bodies = pg_alloc((size_t)n, sizeof *bodies);
+  if (!bodies) return NULL;
   put(&t, "%s%s", pg_embedded_numerics, prelude_end);
   size_t start = t.size;
-  for (int i = 0; i < n; i++) put_function(&t, kernels[i], i);
+  for (int i = 0; i < n; i++) put_function(&t, kernels[i], i, bodies);
   char *source = t.failed ? NULL : indent(&t, start);
   pg_free(t.s);
+  pg_free(bodies);
   return source;
 }

@@ -380,6 +380,18 @@ static void sizes_do_not_change_the_source(void) {
   kit_free(small), kit_free(large), kit_free(other);
 }
 
+// Three kernels of which two differ in sizes only.
+static void equal_kernels_are_printed_once(void) {
+  if (!pg_compiler_available()) CHECK_SKIP("no C compiler");
+  kit *kits[] = {in_place(5), swap(700), in_place(6000)};
+  const pg_kernel *k[] = {&kits[0]->k, &kits[1]->k, &kits[2]->k};
+  pg_code *code;
+  CHECK_STATUS(pg_code_build(3, k, &code), PG_OK);
+  CHECK(pg_code_entry(code, 0) == pg_code_entry(code, 2) && pg_code_entry(code, 0) != pg_code_entry(code, 1));
+  pg_code_free(code);
+  kit_compare(3, kits, true);
+}
+
 static void the_tile_grid_is_that_of_the_header(void) {
   static const struct {
     pg_reduction reduction;
@@ -416,6 +428,7 @@ int main(void) {
   CHECK_RUN(reductions_of_draws);
   CHECK_RUN(vectors);
   CHECK_RUN(sizes_do_not_change_the_source);
+  CHECK_RUN(equal_kernels_are_printed_once);
   CHECK_RUN(every_operation_on_every_dtype);
   return check_result();
 }

@@ -80,6 +80,11 @@ void pg_unit_reads(const pg_compilation *c, int unit, void (*visit)(void *, int,
     }
     const pg_node *n = pg_at(c->g, v);
     for (int i = 0; i < n->nin; i++) {
+      if (n->op == PG_OP_SEGBROADCAST) {
+        const pg_strided values = pg_per_tensor_view(c, n->in[i]);
+        if (!values.splat) visit(arg, values.buf, true);
+        continue;
+      }
       if (u->kind == PG_UNIT_GROUP) {
         visit_operand(c, unit, n->in[i], visit, arg);
         continue;

@@ -131,15 +131,14 @@ static int draw_inst(pg_kbuild *b, const pg_node *n) {
 }
 
 static int seg_inst(pg_kbuild *b, const pg_node *n) {
-  pg_value x = pg_canon(b->c->g, n->in[0]);
-  const pg_strided *view = &b->c->views[x];
-  if (view->splat) return weak_inst(b, view->weak, (pg_dtype)n->dtype);
+  const pg_strided view = pg_per_tensor_view(b->c, n->in[0]);
+  if (view.splat) return weak_inst(b, view.weak, (pg_dtype)n->dtype);
   pg_access access;
   memset(&access, 0, sizeof access);
   access.kind = PG_ARG_SEGLOAD;
   access.dtype = (pg_dtype)n->dtype;
-  access.buf = view->buf;
-  access.offset = view->offset;
+  access.buf = view.buf;
+  access.offset = view.offset;
   access.stride[0] = 1;
   pg_inst inst = blank(PG_INST_LOAD, access.dtype);
   inst.arg = add_access(b, &access);

@@ -179,6 +179,8 @@ pg_status pg_resolve_views(pg_compilation *c);
 int pg_buf_new(pg_compilation *c, pg_dtype dtype, int64_t size); // -1 on failure
 // The contiguous buffer of a value, copying it by a unit of its own where its view is not one already. -1 on failure.
 int pg_ensure_contiguous(pg_compilation *c, pg_value v);
+// How the operand of SEGBROADCAST is read: contiguous.
+pg_strided pg_per_tensor_view(const pg_compilation *c, pg_value x);
 bool pg_view_is_contiguous(const pg_node *n, const pg_strided *view);
 
 // fuse.c

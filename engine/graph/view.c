@@ -185,6 +185,21 @@ static const view_fn view_rules[PG_NUM_OPS] = {
     [PG_OP_SLICE] = view_of_slice, [PG_OP_VIEW] = view_of_tensor,         [PG_OP_RESHAPE] = view_of_reshape,
 };
 
+// Kernels find the values of SEGBROADCAST one after another, so a strided view of them is copied before fusion starts.
+static pg_status prepare_per_tensor(pg_compilation *c, const pg_node *n) {
+  if (n->op != PG_OP_SEGBROADCAST) return PG_OK;
+  pg_value x = pg_canon(c->g, n->in[0]);
+  if (c->views[x].splat || pg_view_is_contiguous(pg_at(c->g, x), &c->views[x])) return PG_OK;
+  return pg_ensure_contiguous(c, x) < 0 ? PG_ERR_MEMORY : PG_OK;
+}
+
+pg_strided pg_per_tensor_view(const pg_compilation *c, pg_value x) {
+  x = pg_canon(c->g, x);
+  const pg_strided *view = &c->views[x];
+  if (view->splat || pg_view_is_contiguous(pg_at(c->g, x), view)) return *view;
+  return (pg_strided){.buf = c->value_buf[x], .stride = {1}};
+}
+
 pg_status pg_resolve_views(pg_compilation *c) {
   for (size_t v = 0; v < c->g->count; v++) {
     c->value_buf[v] = -1;
@@ -197,6 +212,7 @@ pg_status pg_resolve_views(pg_compilation *c) {
     else if (view_rules[n->op])
       PG_TRY(view_rules[n->op](c, n, &c->views[v]));
     else {
+      PG_TRY(prepare_per_tensor(c, n));
       int buf = pg_buf_new(c, (pg_dtype)n->dtype, shape_size(n));
       if (buf < 0) return PG_ERR_MEMORY;
       if (n->op == PG_OP_INPUT) {

@@ -244,16 +244,13 @@ COMPOSITE(argmin) {
 
 // ---- elementwise ---------------------------------------------------------------------------------------------------
 
-// Exponents known when the graph is built become cheaper operations.
+// Exponents known when the graph is built become cheaper operations, but only where the bits are those of pow: the same
+// exponent may come as a run-time number.
 COMPOSITE(pow) {
   (void)n, (void)attrs;
   if (pg_at(g, in[0])->weak) return pg_op2(g, PG_OP_POW, in[0], in[1]);
   if (pg_is_number(g, in[1], 1)) return in[0];
   if (pg_is_number(g, in[1], 2)) return mul(g, in[0], in[0]);
-  if (pg_is_number(g, in[1], 3)) return mul(g, mul(g, in[0], in[0]), in[0]);
-  if (pg_is_number(g, in[1], 0.5)) return pg_op1(g, PG_OP_SQRT, in[0]);
-  if (pg_is_number(g, in[1], -0.5)) return pg_op1(g, PG_OP_RSQRT, in[0]);
-  if (pg_is_number(g, in[1], -1)) return divide(g, num(g, 1), in[0]);
   return pg_op2(g, PG_OP_POW, in[0], in[1]);
 }
 

@@ -275,9 +275,34 @@ static void random_graphs_give_the_same_bits_however_they_run(void) {
   CHECK(bad == 0);
 }
 
+// The values of SEGBROADCAST may come as a column of a table.
+static void per_tensor_values_may_be_a_strided_view(void) {
+  const char *names[] = {"a", "b"};
+  const int ndims[] = {1, 1};
+  const int64_t shapes[2][PG_MAX_NDIM] = {{3}, {2}};
+  pg_layout *layout = NULL;
+  pg_graph *g = NULL;
+  pg_plan *plan = NULL;
+  CHECK_STATUS(pg_layout_new(2, names, ndims, shapes, &layout), PG_OK);
+  CHECK_STATUS(pg_graph_new(&g), PG_OK);
+  pg_value table = pg_input(g, PG_F32, 2, (int64_t[]){2, 2}, NULL), v = pg_input(g, PG_F32, 0, NULL, layout);
+  pg_attrs second = {.n = 2, .a = {0, 1}, .b = {2, 1}, .c = {1, 1}}, spread = {.layout = layout};
+  pg_value column = pg_reshape(g, pg_call(g, "slice", 1, &table, &second), 1, (int64_t[]){2});
+  pg_value y = pg_call2(g, "mul", pg_call(g, "segbroadcast", 1, &column, &spread), v);
+  CHECK_STATUS(pg_compile(g, 1, &y, NULL, &plan), PG_OK);
+  _Alignas(64) float t[4] = {1, 2, 3, 4}, x[32] = {10, 10, 10, [16] = 10, 10}, out[32] = {0};
+  void *in[] = {t, x}, *to[] = {out};
+  CHECK_STATUS(pg_plan_run(plan, in, NULL, to), PG_OK);
+  CHECK(out[0] == 20 && out[2] == 20 && out[16] == 40 && out[17] == 40 && out[3] == 0);
+  pg_plan_free(plan);
+  pg_graph_free(g);
+  pg_layout_release(layout);
+}
+
 int main(int argc, char **argv) {
   if (argc > 1) first_seed = strtoull(argv[1], NULL, 10);
   if (argc > 2) graphs = atoi(argv[2]);
+  CHECK_RUN(per_tensor_values_may_be_a_strided_view);
   CHECK_RUN(random_graphs_give_the_same_bits_however_they_run);
   return check_result();
 }

@@ -9,6 +9,7 @@ local builder = require "perigee.builder"
 local correction = require "perigee.correction"
 local evaluation = require "perigee.evaluation"
 local family = require "perigee.family"
+local fingerprint = require "perigee.fingerprint"
 local memory = require "perigee.memory"
 local names = require "perigee.names"
 local passes = require "perigee.passes"
@@ -227,7 +228,43 @@ local function build_step(self, st, evaluator, mode, batch)
   return entry
 end
 
--- The program of a mode ("plain", "corrected", "pass") for batches of this signature; traced on first use.
+-- What the user's functions capture, as they are traced: numbers are baked into programs.
+local function fingerprints(self, evaluator)
+  local functions = {
+    evaluator.loss, self.rule.definition.update, self.family.definition.sample, self.family.definition.statistics,
+  }
+  functions[#functions + 1] = self.family.definition.update
+  functions[#functions + 1] = self.correction and self.correction.definition.correct
+  for _, place in ipairs { "per_evaluation", "combined" } do
+    for _, s in ipairs(self.stages[place]) do
+      functions[#functions + 1] = s.definition.apply
+    end
+  end
+  local prints = {}
+  for _, f in ipairs(functions) do
+    local print = fingerprint.take(f)
+    if #print.upvalues + #print.fields > 0 then
+      prints[#prints + 1] = print
+    end
+  end
+  return prints
+end
+
+-- Whether a program was traced from this loss and from what the user's functions still capture.
+local function is_current(entry, evaluator)
+  if entry.loss_function ~= evaluator.loss then
+    return false
+  end
+  for _, print in ipairs(entry.prints) do
+    if not fingerprint.holds(print) then
+      return false
+    end
+  end
+  return true
+end
+
+-- The program of a mode ("plain", "corrected", "pass") for batches of this signature; traced on first use, and again
+-- when a number that the user's functions capture has changed.
 function Optimizer:program(st, evaluator, mode, batch)
   local programs = st.programs[evaluator]
   if not programs then
@@ -235,17 +272,18 @@ function Optimizer:program(st, evaluator, mode, batch)
     st.programs[evaluator] = programs
   end
   local recent = programs.recent[mode]
-  if recent and recent.binding:is_bound(batch) then
+  if recent and recent.binding:is_bound(batch) and is_current(recent, evaluator) then
     return recent
   end
   local signature = batches.signature(batch)
   local entry = programs[mode][signature]
-  if not entry then
+  if not entry or not is_current(entry, evaluator) then
     if mode == "pass" then
       entry = passes.build_batch(self, st, evaluator, batch)
     else
       entry = build_step(self, st, evaluator, mode, batch)
     end
+    entry.loss_function, entry.prints = evaluator.loss, fingerprints(self, evaluator)
     programs[mode][signature] = entry
   end
   programs.recent[mode] = entry

@@ -356,6 +356,22 @@ describe("a step", function()
     assert(support.difference(st.rule.g:totable(), { 0.6, 0.8, 1 }) < 1e-6)
   end)
 
+  it("notices when a number that the loss captures has changed", function()
+    local factor = 1
+    local p = problems.logistic { X = { { 0 } }, y = { 1 }, w0 = { 1 },
+      loss = function(_, t) return factor * (t * t):sum() end }
+    local opt = pg.optim.sgd { lr = 0 }
+    local st = opt:init(p.theta0())
+    local batch = p.batch { 0 }
+    local losses = {}
+    for i = 1, 4 do
+      factor = i // 2
+      local _, info = opt:step(st, p.evaluator, batch)
+      losses[i] = info.loss
+    end
+    assert.are.same({ 0, 1, 1, 2 }, losses)
+  end)
+
   it("casts the parameters where a dtype is asked for", function()
     local p = network { dtype = "f32" }
     local opt = pg.optimizer { rule = rule.sgd {}, dtype = "f64" }

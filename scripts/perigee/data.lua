@@ -215,20 +215,18 @@ end
 
 local SUFFIXES = { "", ".xz", ".gz" }
 
--- Raises if the recipe that runs is confined and `path` outside what it may read.
-local function check_readable(path)
+-- Whether the recipe that runs may read `path`: true, or nil and a message.
+local function may_read(path)
   local sandbox = package.loaded["perigee.sandbox"]
-  local ok, message = true, nil
-  if sandbox then ok, message = sandbox.may_open(path, "r") end
-  if not ok then fail("%s", message) end
-  return path
+  if not sandbox then return true end
+  return sandbox.may_open(path, "r")
 end
 
--- `path`, plain or compressed, as it lies there; nil if it does not.
+-- `path`, plain or compressed, as it lies there; nil if it does not or may not be read.
 local function find_file(path)
   for _, suffix in ipairs(SUFFIXES) do
     local stat = files.stat(path .. suffix)
-    if stat and stat.type == "file" then return check_readable(path .. suffix) end
+    if stat and stat.type == "file" and may_read(path .. suffix) then return path .. suffix end
   end
 end
 
@@ -464,7 +462,11 @@ local HINTS = {
 
 local function fail_not_found(name, roots)
   local places = {}
-  for i, root in ipairs(roots) do places[i] = root .. name end
+  for i, root in ipairs(roots) do
+    places[i] = root .. name
+    local allowed, message = may_read(places[i])
+    if not allowed and files.exists(places[i]) then fail("%s", message) end
+  end
   fail("data set \"%s\" was not found%s; looked for %s, there and in libsvm/ (PERIGEE_DATA lists more directories, "
     .. "separated by colons)", name, HINTS[name] and ": " .. HINTS[name] or "", table.concat(places, ", "))
 end

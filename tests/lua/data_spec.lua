@@ -1,4 +1,4 @@
--- Facts about core.data and pg.data: JSON, files and logs, formats through Lua, and data sets: real ones against what is
+-- Facts about core.data and pg.data: JSON, files and logs, formats through Lua, data sets: real ones against what is
 -- known of them, generated ones against what went in.
 local pg = require "perigee"
 local core = require "perigee.core"

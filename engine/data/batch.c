@@ -199,8 +199,7 @@ pg_status pg_gather_sparse(const pg_sparse *src, const int64_t *index, int64_t n
   return PG_OK;
 }
 
-// ---- parts
-// -----------------------------------------------------------------------------------------------------------
+// ---- parts ----
 
 static pg_status check_range(const char *what, int64_t from, int64_t to, int64_t n) {
   if (0 <= from && from <= to && to <= n) return PG_OK;

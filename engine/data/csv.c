@@ -122,8 +122,7 @@ static bool is_empty_line(reader *r) {
   return true;
 }
 
-// ---- the header
-// ------------------------------------------------------------------------------------------------------
+// ---- the header ----
 
 static pg_status keep_name(reader *r) {
   PG_TRY(pg_grow(&r->names, &r->names_cap, r->names_size + r->field_size + 1, 1));
@@ -156,8 +155,7 @@ static pg_status read_header(reader *r, pg_csv_header mode) {
   return PG_OK;
 }
 
-// ---- the table
-// -------------------------------------------------------------------------------------------------------
+// ---- the table ----
 
 static pg_status check_width(reader *r, int64_t fields, int64_t line) {
   if (!r->columns) {

@@ -6,8 +6,7 @@
 #include "engine/core/error.h"
 #include "engine/core/memory.h"
 
-// ---- sparse matrices
-// -------------------------------------------------------------------------------------------------
+// ---- sparse matrices ----
 
 // One block: values, row starts, columns, in the order of their alignment.
 static size_t block_bytes(int64_t rows, int64_t entries) {
@@ -48,8 +47,7 @@ void pg_sparse_release(pg_sparse *s) {
   pg_free(s);
 }
 
-// ---- data sets
-// -------------------------------------------------------------------------------------------------------
+// ---- data sets ----
 
 struct pg_dataset {
   pg_field *fields;

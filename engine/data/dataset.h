@@ -37,9 +37,9 @@ int pg_dataset_count(const pg_dataset *d);
 const pg_field *pg_dataset_at(const pg_dataset *d, int i);
 const pg_field *pg_dataset_find(const pg_dataset *d, const char *name); // NULL if absent
 
-// ---- files
-// ----------------------------------------------------------------------------------------------------------- All may
-// be plain, gzip or xz. What a file claims is checked against what it holds before memory is taken for it.
+// ---- files ----
+//
+// All may be plain, gzip or xz. What a file claims is checked against what it holds before memory is taken for it.
 
 // IDX (MNIST): u8 stays u8; i8, i16, i32 become i32; f32 and f64 stay.
 pg_status pg_idx_read(const char *path, pg_tensor **out);

@@ -113,8 +113,7 @@ static pg_status read_lines(reader *r) {
                  (long long)r->number);
 }
 
-// ---- laying out
-// ------------------------------------------------------------------------------------------------------
+// ---- laying out ----
 
 static size_t row_end(const reader *r, size_t row) {
   return row + 1 < r->rows ? (size_t)r->starts[row + 1] : r->count;

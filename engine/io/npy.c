@@ -20,8 +20,7 @@ enum { TYPE_COUNT = sizeof TYPES / sizeof *TYPES };
 static const uint8_t MAGIC[6] = {0x93, 'N', 'U', 'M', 'P', 'Y'};
 enum { HEADER_MAX = 1 << 16 };
 
-// ---- the header's dictionary
-// -----------------------------------------------------------------------------------------
+// ---- the header's dictionary ----
 
 typedef struct scanner {
   const char *path, *begin, *at, *end;
@@ -161,8 +160,7 @@ static pg_status read_header(pg_stream *in, header *h) {
   return scan_header(&s, h);
 }
 
-// ---- the data
-// --------------------------------------------------------------------------------------------------------
+// ---- the data ----
 
 // dst (row-major) from src (column-major), by counting through dst's indices.
 static void transpose_fortran(const header *h, const uint8_t *src, uint8_t *dst, size_t item, int64_t count) {
@@ -230,8 +228,7 @@ pg_status pg_npy_read(const char *path, pg_tensor **out) {
   return status;
 }
 
-// ---- writing
-// ---------------------------------------------------------------------------------------------------------
+// ---- writing ----
 
 // The dictionary as NumPy prints it, padded with spaces so that the data begin at a multiple of 64 bytes.
 static size_t format_header(const pg_tensor *t, const char *descr, char *text, size_t cap) {

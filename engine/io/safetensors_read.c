@@ -43,7 +43,7 @@ const char *pg_safetensors_type_name(pg_dtype dtype) {
   return "I64";
 }
 
-// ---- bytes ---------------------------------------------------------------------------------------------------------
+// ---- bytes ----
 
 // Read n bytes at offset `at` of the file.
 static pg_status read_at(pg_safetensors *s, uint64_t at, void *dst, size_t n, const char *what) {
@@ -67,8 +67,7 @@ static uint64_t load_little_endian(const uint8_t *p, int n) {
   return x;
 }
 
-// ---- one tensor of the header
-// ----------------------------------------------------------------------------------------
+// ---- one tensor of the header ----
 
 // Put the file and the tensor's name in front of the message of `status`.
 static pg_status name_tensor(const pg_safetensors *s, const char *name, pg_status status) {
@@ -144,8 +143,7 @@ static pg_status parse_entry(const pg_safetensors *s, const char *name, const js
   return apply_key_mark(s, e);
 }
 
-// ---- the header
-// ------------------------------------------------------------------------------------------------------
+// ---- the header ----
 
 static int compare_entries(const void *pa, const void *pb) {
   const pg_safetensors_entry *a = pa, *b = pb;
@@ -256,8 +254,7 @@ void pg_safetensors_close(pg_safetensors *s) {
   pg_free(s);
 }
 
-// ---- what is in the file
-// -----------------------------------------------------------------------------------------------
+// ---- what is in the file ----
 
 int pg_safetensors_count(const pg_safetensors *s) {
   return s->count;
@@ -289,8 +286,7 @@ const char *pg_safetensors_metadata(const pg_safetensors *s, const char *key) {
   return json_string_value(json_object_get(json_object_get(s->header, "__metadata__"), key));
 }
 
-// ---- data
-// ------------------------------------------------------------------------------------------------------------
+// ---- data ----
 
 static pg_status checksum_data(pg_safetensors *s, uint8_t *part, size_t part_size, uint32_t *sum) {
   uLong crc = crc32(0, NULL, 0);

@@ -43,7 +43,7 @@ struct pg_stream {
   lzma_stream x;
 };
 
-// ---- the file ------------------------------------------------------------------------------------------------------
+// ---- the file ----
 
 // Read the next chunk if the last one is used up.
 static pg_status fill_input(pg_stream *s) {
@@ -63,7 +63,7 @@ static pg_status fail_decode(const pg_stream *s, const char *why) {
                  s->codec->name, why);
 }
 
-// ---- plain ---------------------------------------------------------------------------------------------------------
+// ---- plain ----
 
 static pg_status plain_begin(pg_stream *s) {
   (void)s;
@@ -83,7 +83,7 @@ static void plain_end(pg_stream *s) {
   (void)s;
 }
 
-// ---- gzip: one or more members (RFC 1952), zero padding after the last one allowed ----------------------------------
+// ---- gzip: one or more members (RFC 1952), zero padding after the last one allowed ----
 
 static pg_status gzip_begin(pg_stream *s) {
   s->z_member = true;
@@ -129,7 +129,7 @@ static void gzip_end(pg_stream *s) {
   inflateEnd(&s->z);
 }
 
-// ---- xz ------------------------------------------------------------------------------------------------------------
+// ---- xz ----
 
 static pg_status xz_begin(pg_stream *s) {
   s->x = (lzma_stream)LZMA_STREAM_INIT;
@@ -175,7 +175,7 @@ static const codec CODECS[] = {
     {"plain", {0}, 0, plain_begin, plain_decode, plain_end}, // matches everything
 };
 
-// ---- opening -------------------------------------------------------------------------------------------------------
+// ---- opening ----
 
 // Open the file and refuse what is not one: reading a FIFO or a device could wait or go on forever.
 static pg_status open_regular(const char *path, int *fd) {
@@ -233,7 +233,7 @@ uint64_t pg_stream_offset(const pg_stream *s) {
   return s->at;
 }
 
-// ---- reading -------------------------------------------------------------------------------------------------------
+// ---- reading ----
 
 pg_status pg_stream_read(pg_stream *s, void *dst, size_t n, size_t *got) {
   *got = 0;
@@ -289,7 +289,7 @@ pg_status pg_stream_expect_end(pg_stream *s) {
                  (unsigned long long)at);
 }
 
-// ---- whole files ---------------------------------------------------------------------------------------------------
+// ---- whole files ----
 
 static uint64_t limit_bytes;
 

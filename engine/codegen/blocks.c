@@ -107,7 +107,7 @@ pg_block_fn pg_block_map(int op, pg_dtype operand, pg_dtype result) {
   return op == PG_OP_CAST ? cast_table[result][operand] : map_table[op][operand];
 }
 
-// ---- sources --------------------------------------------------------------------------------------------------------
+// ---- sources -------------------------------------------------------------------------------------------------------
 
 #define INDEX_LOOP(name, S, T, D)                                                                                      \
   static void name##_##S(int64_t n, int64_t start, int64_t step, void *out) {                                          \
@@ -124,7 +124,7 @@ TYPES_ANY(NUMBER_FUNCTION, number)
 const pg_index_fn pg_block_index[PG_NUM_DTYPES] = {TYPES_ANY(ENTRY, index)};
 const pg_number_fn pg_block_number[PG_NUM_DTYPES] = {TYPES_ANY(ENTRY, number)};
 
-// ---- reductions -----------------------------------------------------------------------------------------------------
+// ---- reductions ----------------------------------------------------------------------------------------------------
 
 #define REDUCTION_FUNCTIONS(name, S, T, first, combine)                                                                \
   static void identity_##name##_##S(int64_t n, void *out) {                                                            \
@@ -158,7 +158,7 @@ const pg_block_reduction *pg_block_reduce(int op, pg_dtype dtype) {
   return r->lanes ? r : NULL;
 }
 
-// ---- moving ---------------------------------------------------------------------------------------------------------
+// ---- moving --------------------------------------------------------------------------------------------------------
 
 #define MOVERS(BITS)                                                                                                   \
   static void fill##BITS(int64_t n, const void *one, void *out) {                                                      \

@@ -16,7 +16,7 @@
 static const char mark[8] = "PGSEAL01";
 enum { SEAL = sizeof mark + 32 };
 
-// ---- the directory --------------------------------------------------------------------------------------------------
+// ---- the directory -------------------------------------------------------------------------------------------------
 
 // Create `path` and the directories above it that are missing.
 static bool make_directories(const char *path) {
@@ -70,7 +70,7 @@ void pg_cache_close(const pg_cache *cache) {
   if (cache->temporary) rmdir(cache->directory);
 }
 
-// ---- entries --------------------------------------------------------------------------------------------------------
+// ---- entries -------------------------------------------------------------------------------------------------------
 
 // SHA-256 of the file's first `size` bytes. False if they cannot be read.
 static bool hash_file(int fd, int64_t size, uint8_t digest[32]) {

@@ -79,7 +79,7 @@ static pg_status load(pg_code *code, const char *path) {
   return PG_OK;
 }
 
-// ---- building -------------------------------------------------------------------------------------------------------
+// ---- building ------------------------------------------------------------------------------------------------------
 
 static pg_status write_source(const char *path, const char *source) {
   FILE *f = fopen(path, "wx");

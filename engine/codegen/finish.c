@@ -22,7 +22,7 @@ int64_t pg_kernel_tiles(const pg_kernel *k, int64_t nvtiles, int64_t *rows, int6
   return divide_up(*rows, *rows_per_tile) * *chunks;
 }
 
-// ---- the last fold --------------------------------------------------------------------------------------------------
+// ---- the last fold -------------------------------------------------------------------------------------------------
 
 typedef void (*finish_fn)(const void *partial, int64_t rows, int64_t n, int64_t columns, void *result);
 

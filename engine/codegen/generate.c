@@ -13,7 +13,7 @@
 
 #include "embedded_numerics.h"
 
-// ---- text -----------------------------------------------------------------------------------------------------------
+// ---- text ----------------------------------------------------------------------------------------------------------
 
 typedef struct text {
   char *s;
@@ -38,7 +38,7 @@ static void put(text *t, const char *format, ...) {
   va_end(args);
 }
 
-// ---- names ----------------------------------------------------------------------------------------------------------
+// ---- names ---------------------------------------------------------------------------------------------------------
 
 static const char *const ctype[PG_NUM_DTYPES] = {
     [PG_F32] = "float",  [PG_F64] = "double", [PG_I32] = "int32_t",     [PG_I64] = "int64_t",
@@ -66,8 +66,7 @@ static const char *const reduction_name[PG_NUM_OPS] = {[PG_OP_SUM] = "sum", [PG_
 static const int combining_op[PG_NUM_OPS] = {
     [PG_OP_SUM] = PG_OP_ADD, [PG_OP_MAX] = PG_OP_MAXIMUM, [PG_OP_MIN] = PG_OP_MINIMUM};
 
-// ---- what a kernel needs
-// ------------------------------------------------------------------------------------------------
+// ---- what a kernel needs -------------------------------------------------------------------------------------------
 
 // The inner dimension's place in a list of strides.
 static int inner_of(const pg_kernel *k) {
@@ -101,16 +100,21 @@ static bool needs_blocks(const pg_kernel *k) {
   return draws || has_lanes(k);
 }
 
-// A reduced value that is contiguous in memory is folded from there.
+static bool has_stores(const pg_kernel *k) {
+  bool stores = false;
+  for (int i = 0; i < k->ninsts; i++) stores |= k->insts[i].kind == PG_INST_STORE;
+  return stores;
+}
+
+// A reduced value that is contiguous in memory is folded from there, if nothing might overwrite it first.
 static bool reduces_memory(const pg_kernel *k, const pg_kreduce *reduce) {
   const pg_inst *value = &k->insts[reduce->value];
-  return value->kind == PG_INST_LOAD && value->dtype != PG_BOOL && step_of(k, value->arg) == STEP_1;
+  return value->kind == PG_INST_LOAD && value->dtype != PG_BOOL && step_of(k, value->arg) == STEP_1 && !has_stores(k);
 }
 
 // Is there anything to do element by element, beside folding memory?
 static bool needs_loop(const pg_kernel *k) {
-  bool loop = false;
-  for (int i = 0; i < k->ninsts; i++) loop |= k->insts[i].kind == PG_INST_STORE;
+  bool loop = has_stores(k);
   for (int j = 0; j < k->nreduces; j++) loop |= !has_lanes(k) || !reduces_memory(k, &k->reduces[j]);
   return loop;
 }
@@ -126,7 +130,7 @@ static void put_pointer_type(text *t, const pg_karg *arg) {
   put(t, "%s%s *const ", written ? "" : "const ", arg->dtype == PG_BOOL && !written ? "uint8_t" : ctype[arg->dtype]);
 }
 
-// ---- values ---------------------------------------------------------------------------------------------------------
+// ---- values --------------------------------------------------------------------------------------------------------
 
 static void put_constant(text *t, pg_dtype dtype, double x) {
   const char *f = dtype == PG_F32 ? "f" : "";
@@ -183,7 +187,7 @@ static void put_element(text *t, const pg_kernel *k, int arg) {
   }
 }
 
-// ---- the inner loop -------------------------------------------------------------------------------------------------
+// ---- the inner loop ------------------------------------------------------------------------------------------------
 
 static void put_value(text *t, const pg_kernel *k, int i) {
   const pg_inst *inst = &k->insts[i];
@@ -249,7 +253,7 @@ static void put_loop(text *t, const pg_kernel *k, const char *from, const char *
   put(t, "}\n");
 }
 
-// ---- blocks ---------------------------------------------------------------------------------------------------------
+// ---- blocks --------------------------------------------------------------------------------------------------------
 
 static void put_draw(text *t, const pg_kernel *k, int i) {
   const pg_inst *inst = &k->insts[i];
@@ -282,7 +286,7 @@ static void put_blocks(text *t, const pg_kernel *k) {
   put(t, "}\n");
 }
 
-// ---- lines ----------------------------------------------------------------------------------------------------------
+// ---- lines ---------------------------------------------------------------------------------------------------------
 
 static bool has_memory(const pg_karg *arg) {
   return arg->kind != PG_ARG_INDEX;
@@ -351,7 +355,7 @@ static void put_line(text *t, const pg_kernel *k, const char *which) {
   }
 }
 
-// ---- tiles ----------------------------------------------------------------------------------------------------------
+// ---- tiles ---------------------------------------------------------------------------------------------------------
 
 static void put_vector_tile(text *t, const pg_kernel *k) {
   put(t, "const pg_vtile vt = call->vtiles[tile];\n");
@@ -388,7 +392,7 @@ static void put_columns_tile(text *t, const pg_kernel *k) {
   put(t, "}\n");
 }
 
-// ---- functions ------------------------------------------------------------------------------------------------------
+// ---- functions -----------------------------------------------------------------------------------------------------
 
 static void put_title(text *t, const char *title) {
   put(t, "\n// ");
@@ -468,7 +472,8 @@ static const char prelude_end[] = "typedef struct pg_key_words { uint64_t a, b; 
                                   "#define PG_INDEPENDENT _Pragma(\"clang loop vectorize(assume_safety)\")\n"
                                   "#else\n"
                                   "#define PG_INDEPENDENT _Pragma(\"GCC ivdep\")\n"
-                                  "#endif\n";
+                                  "#endif\n"
+                                  "\n// ---- kernels ----\n";
 
 char *pg_generate_source(int n, const pg_kernel *const *kernels) {
   text t = {0};

@@ -51,7 +51,7 @@ struct run {
 
 enum { ALWAYS = INT32_MAX, IN_MEMORY = -1, IN_DESTINATION = -2, NO_VALUE = -3 };
 
-// ---- lines ----------------------------------------------------------------------------------------------------------
+// ---- lines ---------------------------------------------------------------------------------------------------------
 
 // Go to a line: a linear index over all dimensions but the inner one.
 static void set_line(run *r, int64_t line) {
@@ -115,7 +115,7 @@ static void set_cursors(run *r) {
   }
 }
 
-// ---- steps ----------------------------------------------------------------------------------------------------------
+// ---- steps ---------------------------------------------------------------------------------------------------------
 
 static void *element(const cursor *at, int64_t i) {
   return at->ptr + (at->base + i * at->step) * (int64_t)at->size;
@@ -172,7 +172,7 @@ static void go_store(run *r, const step *s, int64_t i, int64_t n) {
     memmove(to, value, (size_t)n * s->at->size);
 }
 
-// ---- planning -------------------------------------------------------------------------------------------------------
+// ---- planning ------------------------------------------------------------------------------------------------------
 // Done anew in each call, so it has to be quick: three passes over the instructions.
 
 // A load that gives the same for every element of the kernel.
@@ -209,9 +209,11 @@ static void find_uses(run *r) {
   for (int j = 0; j < k->nreduces; j++) r->last[k->reduces[j].value] = ALWAYS;
 }
 
-// A contiguous load needs no copy, unless its memory might be overwritten by another store before it is stored itself.
+// A contiguous load needs no copy, unless its memory might be overwritten before it is reduced or stored itself.
 static bool may_point(const run *r, int v) {
-  return r->cursors[r->k->insts[v].arg].step == 1 && (r->nstores == 1 || r->store[v] < 0);
+  bool read_last = r->last[v] == ALWAYS; // after or among the stores
+  bool copied = r->nstores == 1 && r->store[v] >= 0 && !r->k->nreduces;
+  return r->cursors[r->k->insts[v].arg].step == 1 && (r->nstores == 0 || !read_last || copied);
 }
 
 // A value may be computed where it will be stored if nobody still wants what is there.
@@ -311,7 +313,7 @@ static void bind_registers(run *r, char *scratch, size_t slot, int64_t widest) {
   }
 }
 
-// ---- tiles ----------------------------------------------------------------------------------------------------------
+// ---- tiles ---------------------------------------------------------------------------------------------------------
 
 static void run_block(run *r, int64_t i, int64_t n) {
   for (const step *s = r->steps, *end = s + r->nsteps; s < end; s++) s->go(r, s, i, n);
@@ -401,7 +403,7 @@ static void run_with_registers(run *r, int registers, int64_t tile0, int64_t til
   run_tiles(r, block, tile0, tile1);
 }
 
-// ---- tiny kernels ---------------------------------------------------------------------------------------------------
+// ---- tiny kernels --------------------------------------------------------------------------------------------------
 // Eager operations on a few elements: planning would cost more than the work, so every value gets a register of its
 // own.
 
@@ -449,7 +451,7 @@ static void run_tiny(const pg_kernel *k, const pg_kcall *call) {
   run r;
   r.k = k;
   r.call = call;
-  r.cursors = cursors;
+  r.cursors = cursors + 1;
   r.value = value + 1;
   value[0] = NULL;
   set_cursors(&r);
@@ -469,7 +471,7 @@ void pg_kernel_interpret(const pg_kernel *k, const pg_kcall *call, int64_t tile0
     return;
   }
   size_t n = (size_t)k->ninsts;
-  cursor cursors[k->nargs + 1];
+  cursor cursors[k->nargs + 1]; // here and in `value`, place -1 serves instructions without argument or operand
   void *value[n + 1];
   int last[n + 1], reg[n + 1], store[n + 1], unused[n + 1];
   step steps[n + 1];
@@ -479,7 +481,7 @@ void pg_kernel_interpret(const pg_kernel *k, const pg_kcall *call, int64_t tile0
   run r;
   r.k = k;
   r.call = call;
-  r.cursors = cursors;
+  r.cursors = cursors + 1;
   r.value = value + 1;
   r.last = last;
   r.reg = reg;

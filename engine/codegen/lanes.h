@@ -45,10 +45,12 @@
     for (int l = 0; i + l < n; l++) lanes[l] = combine(lanes[l], x[i + l]);                                            \
   }                                                                                                                    \
   PG_OUT_OF_LINE T pg_fold_##name##_##suffix(T *lanes) {                                                               \
-    for (int s = PG_LANES / 2; s > 0; s /= 2)                                                                          \
-      for (int l = 0; l < s; l++) lanes[l] = combine(lanes[l], lanes[l + s]);                                          \
-    return lanes[0];                                                                                                   \
+    for (int l = 0; l < 8; l++) lanes[l] = combine(lanes[l], lanes[l + 8]);                                            \
+    for (int l = 0; l < 4; l++) lanes[l] = combine(lanes[l], lanes[l + 4]);                                            \
+    for (int l = 0; l < 2; l++) lanes[l] = combine(lanes[l], lanes[l + 2]);                                            \
+    return combine(lanes[0], lanes[1]);                                                                                \
   }
+_Static_assert(PG_LANES == 16, "pg_fold is written out for 16 lanes: loops of known length vectorize");
 
 PG_REDUCTIONS(PG_DEFINE_REDUCTION)
 

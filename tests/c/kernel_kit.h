@@ -33,7 +33,7 @@ typedef struct outcome {
 
 typedef void (*executor)(const kit *t, pg_kernel_fn fn, const pg_kcall *call, int64_t tile0, int64_t tile1);
 
-// ---- building -------------------------------------------------------------------------------------------------------
+// ---- building ------------------------------------------------------------------------------------------------------
 
 static uint64_t kit_seed = 1;
 static inline uint64_t kit_random(void) {
@@ -173,8 +173,7 @@ static inline void kit_reduce(kit *t, int value, int op) {
   t->reduces[t->k.nreduces++] = (pg_kreduce){value, op, t->insts[value].dtype};
 }
 
-// ---- the naive executor
-// -----------------------------------------------------------------------------------------------
+// ---- the naive executor --------------------------------------------------------------------------------------------
 
 // Where an element is: its index in each dimension, or its place in a vector's tile.
 typedef struct place {
@@ -322,8 +321,7 @@ static inline void execute_naively(const kit *t, pg_kernel_fn fn, const pg_kcall
     }
 }
 
-// ---- the executors
-// ----------------------------------------------------------------------------------------------------
+// ---- the executors -------------------------------------------------------------------------------------------------
 
 static inline void execute_interpreted(const kit *t, pg_kernel_fn fn, const pg_kcall *call, int64_t tile0,
                                        int64_t tile1) {
@@ -394,8 +392,7 @@ static inline void outcome_free(outcome *o) {
   for (int j = 0; j < KIT_REDUCES; j++) free(o->partial[j]), free(o->result[j]);
 }
 
-// ---- comparing
-// ----------------------------------------------------------------------------------------------------------
+// ---- comparing -----------------------------------------------------------------------------------------------------
 
 // Equal bits; NaNs equal each other (which of two NaN operands survives is the processor's choice).
 static inline bool same_bits(pg_dtype dtype, const void *a, const void *b, size_t n) {

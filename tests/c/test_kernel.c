@@ -18,8 +18,7 @@ static bool yields_mask(int op) {
   return (op >= PG_OP_LT && op <= PG_OP_NE) || op == PG_OP_ISFINITE;
 }
 
-// ---- elementwise
-// ------------------------------------------------------------------------------------------------------
+// ---- elementwise ---------------------------------------------------------------------------------------------------
 
 // store(op(load, load, load)) over 37 elements
 static kit *one_op(int op, int arity, pg_dtype operand, pg_dtype result) {
@@ -177,8 +176,7 @@ static void constants_are_rounded_alike(void) {
   kit_compare(DTYPES, kits, pg_compiler_available());
 }
 
-// ---- draws
-// ------------------------------------------------------------------------------------------------------------
+// ---- draws ---------------------------------------------------------------------------------------------------------
 
 // Draws added to a load; keys and indices with the given strides.
 static kit *drawing(int ndim, const int64_t *dim, const int64_t *key, const int64_t *index, bool normal,
@@ -208,8 +206,7 @@ static void draws_with_one_key_and_with_many(void) {
   kit_compare(sizeof kits / sizeof *kits, kits, pg_compiler_available());
 }
 
-// ---- reductions
-// ---------------------------------------------------------------------------------------------------------
+// ---- reductions ----------------------------------------------------------------------------------------------------
 
 static const int reduce_ops[] = {PG_OP_SUM, PG_OP_MAX, PG_OP_MIN};
 
@@ -291,6 +288,23 @@ static void reductions_of_draws(void) {
   kit_compare(2, kits, pg_compiler_available());
 }
 
+// What is reduced is what was there before the kernel's own stores.
+static kit *reducing_in_place(pg_reduction reduction, int64_t rows, int64_t n) {
+  kit *t = kit_new(PG_SPACE_GRID, reduction, 2, (int64_t[]){rows, n});
+  int p = kit_dense(t, PG_ARG_LOAD, PG_F32, -1), vp = kit_load(t, p);
+  int next = kit_map(t, PG_OP_ADD, PG_F32, vp, kit_const(t, PG_F32, 0.3), -1);
+  kit_store(t, kit_dense(t, PG_ARG_STORE, PG_F32, p), next);
+  kit_reduce(t, vp, PG_OP_SUM);
+  kit_reduce(t, next, PG_OP_MAX);
+  return t;
+}
+
+static void reductions_see_memory_before_stores(void) {
+  kit *kits[] = {reducing_in_place(PG_REDUCE_INNER, 3, 5000), reducing_in_place(PG_REDUCE_OUTER, 300, 70),
+                 reducing_in_place(PG_REDUCE_INNER, 300, 7)};
+  kit_compare(sizeof kits / sizeof *kits, kits, pg_compiler_available());
+}
+
 static void finishing_folds_in_order(void) {
   float partial[2 * 3 * 4], result[8];
   for (int i = 0; i < 24; i++) partial[i] = (float)(1.0 / (i + 1));
@@ -305,8 +319,7 @@ static void finishing_folds_in_order(void) {
   for (int i = 0; i < 8; i++) CHECK(result[i] == -INFINITY);
 }
 
-// ---- vectors
-// ------------------------------------------------------------------------------------------------------------
+// ---- vectors -------------------------------------------------------------------------------------------------------
 
 // Tensors of the given sizes in a padded vector, cut into tiles.
 static void make_vtiles(kit *t, int n, const int64_t *sizes) {
@@ -357,8 +370,76 @@ static void vectors(void) {
   kit_compare(sizeof kits / sizeof *kits, kits, pg_compiler_available());
 }
 
-// ---- structure
-// ----------------------------------------------------------------------------------------------------------
+// ---- anything ------------------------------------------------------------------------------------------------------
+
+static int64_t pick(int64_t n) {
+  return (int64_t)(kit_random() % (uint64_t)n);
+}
+
+// A value of the wanted dtype among the instructions so far, or a cast of one.
+static int random_value(kit *t, pg_dtype dtype) {
+  int v;
+  do v = (int)pick(t->k.ninsts);
+  while (t->insts[v].kind == PG_INST_STORE);
+  return t->insts[v].dtype == dtype ? v : kit_map(t, PG_OP_CAST, dtype, v, -1, -1);
+}
+
+static void add_random_map(kit *t) {
+  static const pg_dtype dtypes[] = {PG_F32, PG_F32, PG_F64, PG_I32, PG_BOOL};
+  pg_dtype dtype = dtypes[pick(5)];
+  int o = (int)pick(MAP_OPS - 1); // all but the cast
+  pg_dtype result = yields_mask(map_ops[o].op) ? PG_BOOL : dtype;
+  if (!pg_block_map(map_ops[o].op, dtype, result)) return;
+  int x[3] = {-1, -1, -1};
+  for (int i = 0; i < map_ops[o].arity; i++)
+    x[i] = random_value(t, map_ops[o].op == PG_OP_WHERE && i == 0 ? PG_BOOL : dtype);
+  kit_map(t, map_ops[o].op, result, x[0], x[1], x[2]);
+}
+
+static void add_random_load(kit *t) {
+  static const pg_dtype dtypes[] = {PG_F32, PG_F64, PG_I32, PG_BOOL};
+  int64_t stride[PG_KDIMS], size = kit_contiguous(t, stride);
+  for (int d = 0; d < t->k.ndim; d++)
+    if (pick(4) == 0) stride[d] = 0;
+  kit_load(t, kit_arg(t, PG_ARG_LOAD, dtypes[pick(4)], size, stride, -1));
+}
+
+// Store over a dense load, or into memory of its own.
+static void add_random_store(kit *t, int loads, bool *taken) {
+  int64_t stride[PG_KDIMS];
+  kit_contiguous(t, stride);
+  int a = (int)pick(loads);
+  bool in_place = pick(2) && !taken[a] && memcmp(stride, t->args[a].stride, (size_t)t->k.ndim * sizeof *stride) == 0;
+  taken[a] |= in_place;
+  int value = random_value(t, in_place ? t->args[a].dtype : PG_F32);
+  kit_store(t, kit_dense(t, PG_ARG_STORE, t->insts[value].dtype, in_place ? a : -1), value);
+}
+
+static kit *random_kernel(void) {
+  int64_t dim[4];
+  int ndim = 1 + (int)pick(4), loads = 1 + (int)pick(4);
+  for (int d = 0; d < ndim; d++) dim[d] = d == ndim - 1 && ndim < 3 ? 1 + pick(5000) : 1 + pick(9);
+  pg_reduction reduction = ndim == 1 ? (pg_reduction)pick(2) : (pg_reduction)pick(3);
+  kit *t = kit_new(PG_SPACE_GRID, reduction, ndim, dim);
+  bool taken[KIT_ARGS] = {false};
+  for (int i = 0; i < loads; i++) add_random_load(t);
+  kit_num(t, PG_F32, 1);
+  kit_const(t, PG_F64, kit_number());
+  for (int64_t i = 2 + pick(10); i > 0; i--) add_random_map(t);
+  int64_t stores = pick(4) + (reduction == PG_REDUCE_NONE);
+  for (int64_t i = 0; i < stores; i++) add_random_store(t, loads, taken);
+  for (int64_t i = reduction == PG_REDUCE_NONE ? 0 : 1 + pick(3); i > 0; i--)
+    kit_reduce(t, random_value(t, pick(2) ? PG_F32 : PG_I32), reduce_ops[pick(3)]);
+  return t;
+}
+
+static void random_kernels(void) {
+  kit *kits[40];
+  for (int i = 0; i < 40; i++) kits[i] = random_kernel();
+  kit_compare(40, kits, pg_compiler_available());
+}
+
+// ---- structure -----------------------------------------------------------------------------------------------------
 
 static void sizes_do_not_change_the_source(void) {
   if (!pg_compiler_available()) CHECK_SKIP("no C compiler");
@@ -426,7 +507,9 @@ int main(void) {
   CHECK_RUN(reductions_of_every_dtype);
   CHECK_RUN(reductions_of_strided_and_repeated_values);
   CHECK_RUN(reductions_of_draws);
+  CHECK_RUN(reductions_see_memory_before_stores);
   CHECK_RUN(vectors);
+  CHECK_RUN(random_kernels);
   CHECK_RUN(sizes_do_not_change_the_source);
   CHECK_RUN(equal_kernels_are_printed_once);
   CHECK_RUN(every_operation_on_every_dtype);

@@ -5,14 +5,13 @@
 local core = require "perigee.core"
 local hyper = require "perigee.hyper"
 local names = require "perigee.names"
+local part = require "perigee.part"
 local schedule = require "perigee.schedule"
 local statistics = require "perigee.statistics"
 
 local correction = {}
 
-local Correction = {}
-Correction.__index = Correction
-Correction.__name = "perigee.correction"
+local Correction = part.class "correction"
 
 local DEFINITION = { "name", "hyper", "static", "due", "refresh", "correct", "active" }
 -- Options that every correction has.
@@ -29,20 +28,9 @@ local function check_common(owner, given)
 end
 
 -- Define a correction.
---   refresh(s, ctx): plain Lua, runs when due, before the step. ctx.q is the posterior (ctx.q:clone() freezes it),
---     ctx:full(q) the mean
---     statistics of a pass over the data (or the mega-batch) at q, ctx.step, ctx.segment, ctx:coin(p). s.x = value
---       makes a slot: a
---     frozen posterior, statistics, a tensor or a number, copied in. It is run once beforehand on zeros, to find the
---       slots.
---   correct(s, ctx, o) → statistics [, info]: traced. ctx:evaluate(q) gives statistics at q on this batch under this
---     randomness; ctx.q, ctx.t,
---     ctx.key. `s.x = e` writes a slot. info is a table of scalars handed to the rule as ctx.info.
---   due: "every" (each `every` steps from `start`) or a function(ctx) → boolean.
---   active(values, step): whether the step is corrected at all; default: alpha (and alpha_h), if there is one, is not
---     0.
--- Every correction also takes every (default one epoch), start (default 0), mega ("full" or a number of batches) and
--- noise ("shared": the points of a step see the same noise; "fresh": each its own).
+-- The result is the correction; call it with hyperparameters and the common options for others. Common options:
+-- every (default one epoch), start (default 0), mega ("full" or a number of batches), noise ("shared": the points of
+-- a step see the same noise; "fresh": each its own).
 function correction.define(definition)
   names.check("pg.correction.define", definition, DEFINITION)
   if type(definition.name) ~= "string" or type(definition.correct) ~= "function" then
@@ -54,24 +42,12 @@ function correction.define(definition)
     local h = hyper.resolve(owner, definition.hyper or {}, given, definition.static, COMMON)
     local mega, noise = check_common(owner, given)
     return setmetatable({
-      kind = "correction", name = definition.name, definition = definition, hyper = h,
+      name = definition.name, definition = definition, hyper = h,
       every = given.every or schedule.epochs(1), start = given.start or 0, mega = mega, noise = noise,
       given = given, make = make,
     }, Correction)
   end
-  return make
-end
-
--- The same correction with some options replaced.
-function Correction:with(given)
-  local merged = {}
-  for k, v in pairs(self.given) do
-    merged[k] = v
-  end
-  for k, v in pairs(given) do
-    merged[k] = v
-  end
-  return self.make(merged)
+  return part.defined(make, definition.hyper or {}, hyper.required)
 end
 
 -- Whether a step is corrected. values: of the hyperparameters at this step.
@@ -93,18 +69,6 @@ function Correction:period(step, units)
   return (step - schedule.resolve_steps(self.start, units)) // every
 end
 
--- The hyperparameters at a step as plain numbers and statics.
-function Correction:numbers(step, units)
-  local o = {}
-  for k, v in pairs(self.hyper.given) do
-    o[k] = v
-  end
-  for k, v in pairs(self.hyper:evaluate(step, units)) do
-    o[k] = v
-  end
-  return o
-end
-
 -- Standalone use, with a function evaluate(q, "batch" or "full") → statistics: see replay.lua.
 function Correction:init()
   return require("perigee.replay").init(self)
@@ -118,6 +82,7 @@ function correction.is(x)
   return getmetatable(x) == Correction
 end
 
+-- No correction: what an optimizer without one has. Both none and none() say it.
 function correction.none()
   return nil
 end

@@ -7,15 +7,14 @@ local core = require "perigee.core"
 local generic = require "perigee.generic"
 local hyper = require "perigee.hyper"
 local names = require "perigee.names"
+local part = require "perigee.part"
 local posterior = require "perigee.posterior"
 local statistics = require "perigee.statistics"
 local vectors = require "perigee.vectors"
 
 local family = {}
 
-local Family = {}
-Family.__index = Family
-Family.__name = "perigee.family"
+local Family = part.class "family"
 
 local DEFINITION = { "name", "hyper", "static", "stats", "init", "sample", "statistics", "update", "check" }
 
@@ -24,7 +23,8 @@ local DEFINITION = { "name", "hyper", "static", "stats", "init", "sample", "stat
 --   sample(q, key, o) → theta, aux: traced; a point to evaluate at. Its noise comes from key.
 --   statistics(g, aux, q, o) → { g = …, h = … }: traced. stats: the fields it returns, default {"g"}.
 --   update(q, stats, o, ctx): traced; moves the precision by q.h = …; may be nil. ctx has t and weight_decay.
--- o also holds weight_decay (the prior's precision over ess). The result is called with hyperparameters and `samples`.
+-- o also holds weight_decay (the prior's precision over ess). The result is the family; call it with
+-- hyperparameters and `samples` for others.
 function family.define(definition)
   names.check("pg.family.define", definition, DEFINITION)
   for _, need in ipairs { "name", "init", "sample", "statistics" } do
@@ -32,7 +32,7 @@ function family.define(definition)
       core.raise("pg.family.define needs " .. need)
     end
   end
-  return function(given)
+  local function make(given)
     given = given or {}
     local owner = "family " .. definition.name
     local h = hyper.resolve(owner, definition.hyper or {}, given, definition.static, { "samples" })
@@ -44,22 +44,16 @@ function family.define(definition)
       definition.check(h.given)
     end
     return setmetatable({
-      kind = "family", name = definition.name, definition = definition, hyper = h, samples = samples,
-      stats = definition.stats or { "g" },
+      name = definition.name, definition = definition, hyper = h, samples = samples,
+      stats = definition.stats or { "g" }, given = given, make = make,
     }, Family)
   end
+  return part.defined(make, definition.hyper or {}, hyper.required)
 end
 
 -- q for parameters theta, which become q.mean as they are. units: as in schedule.resolve_steps.
 function Family:init(theta, units)
-  local o = {}
-  for k, v in pairs(self.hyper.given) do
-    o[k] = v
-  end
-  for k, v in pairs(self.hyper:evaluate(0, units)) do
-    o[k] = v
-  end
-  local q = self.definition.init(theta, o)
+  local q = self.definition.init(theta, self.hyper:numbers(0, units))
   local fields = { "mean" }
   for _, name in ipairs(names.sorted(q)) do
     if name ~= "mean" then

@@ -5,6 +5,7 @@
 
 local core = require "perigee.core"
 local names = require "perigee.names"
+local part = require "perigee.part"
 local per_tensor = require "perigee.per_tensor"
 local schedule = require "perigee.schedule"
 
@@ -71,6 +72,11 @@ function Hyper:evaluate(step, units)
     values[k] = schedule.value(self.given[k], step, units)
   end
   return values
+end
+
+-- The table `o` for code that runs on plain numbers at a step.
+function Hyper:numbers(step, units)
+  return part.merge(self.given, self:evaluate(step, units))
 end
 
 -- The table `o` that a traced function sees: scalar(values, name) makes a run-time scalar of a builder; per-tensor

@@ -47,12 +47,13 @@ local function make(spec)
     core.raise("pg.optimizer needs a rule, as pg.rule.sgd { lr = 0.1 }")
   elseif spec.family and not family.is(spec.family) then
     core.raise("pg.optimizer: family is not a family, as pg.family.point {}")
-  elseif spec.correction and not correction.is(spec.correction) then
+  elseif spec.correction and spec.correction ~= correction.none and not correction.is(spec.correction) then
     core.raise("pg.optimizer: correction is not a correction, as pg.correction.svrg {}")
   end
   local decay = spec.weight_decay or 0
+  local c = spec.correction ~= correction.none and spec.correction or nil
   return setmetatable({
-    family = spec.family or family.point {}, correction = spec.correction, rule = spec.rule, dtype = spec.dtype,
+    family = spec.family or family.point {}, correction = c, rule = spec.rule, dtype = spec.dtype,
     stages = check_stages(spec.stages or {}), units = {}, spec = spec,
     weight_decay = {
       given = decay, scalar = type(decay) == "number" or schedule.is_schedule(decay), values = { decay = 0 },

@@ -57,7 +57,7 @@ local function correct(correction, state, q, evaluate, step, key)
   function ctx.evaluate(_, at)
     return statistics.new(evaluate(at, "batch"))
   end
-  local stats, info = correction.definition.correct(s, ctx, correction:numbers(step))
+  local stats, info = correction.definition.correct(s, ctx, correction.hyper:numbers(step))
   local host = mem:host_view()
   for _, name in ipairs(written) do
     host[name] = values[name]

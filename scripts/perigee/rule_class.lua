@@ -7,6 +7,7 @@ local branchcheck = require "perigee.branchcheck"
 local builder = require "perigee.builder"
 local hyper = require "perigee.hyper"
 local names = require "perigee.names"
+local part = require "perigee.part"
 local per_tensor = require "perigee.per_tensor"
 local slots = require "perigee.slots"
 local statistics = require "perigee.statistics"
@@ -15,9 +16,7 @@ local rule = {}
 
 local getinfo = debug.getinfo -- recipes have no debug library
 
-local Rule = {}
-Rule.__index = Rule
-Rule.__name = "perigee.rule"
+local Rule = part.class "rule"
 
 local DEFINITION = { "name", "state", "hyper", "static", "update", "needs", "variant" }
 local PRIVATE = {} -- key of a state table under which a standalone state keeps its programs
@@ -25,7 +24,10 @@ local PRIVATE = {} -- key of a state table under which a standalone state keeps 
 local function instantiate(definition, given)
   local owner = "rule " .. definition.name
   local h = hyper.resolve(owner, definition.hyper, given, definition.static)
-  local self = setmetatable({ kind = "rule", name = definition.name, definition = definition, hyper = h }, Rule)
+  local self = setmetatable({ name = definition.name, definition = definition, hyper = h, given = given }, Rule)
+  function self.make(options)
+    return instantiate(definition, options)
+  end
   if definition.variant then
     self.variant = definition.variant(h.given)
   end
@@ -42,13 +44,8 @@ local function instantiate(definition, given)
   return self
 end
 
--- Define a rule. name: for messages and state names. state: slots, as { "m" } (vectors of zeros) or { m = 0, d =
--- pg.per_tensor(0), n = pg.scalar(0) }, or a function of the hyperparameters that returns this. hyper: names and
--- defaults; numbers are run-time scalars (a schedule may be given), booleans and strings are static, as are the names
--- in `static`. update(p, stats, s, o, ctx) → new p: traced; ctx has t (step + 1), key, q, info, weight_decay. needs:
--- fields of q it reads beyond the mean, as {"h"}. variant(o) → table of further statics for `o`, derived from the
--- given values. The result is the rule with its defaults; call it with a table for others: local r = signum { lr =
--- 0.1 }.
+-- Define a rule.
+-- The result is the rule with its defaults; call it with options for others: signum { lr = 0.1 }.
 function rule.define(definition)
   names.check("pg.rule.define", definition, DEFINITION)
   if type(definition.name) ~= "string" or type(definition.update) ~= "function" then
@@ -65,22 +62,6 @@ function rule.define(definition)
     branchcheck.check(self) -- the ready-made rules are checked when first used
   end
   return self
-end
-
-function Rule:__call(given)
-  return instantiate(self.definition, given or {})
-end
-
--- The same rule with some hyperparameters replaced.
-function Rule:with(given)
-  local merged = {}
-  for k, v in pairs(self.hyper.given) do
-    merged[k] = v
-  end
-  for k, v in pairs(given) do
-    merged[k] = v
-  end
-  return instantiate(self.definition, merged)
 end
 
 -- Call update on traced, eager or plain values. values: slot name → value, written in place. Returns the new mean and
@@ -199,10 +180,6 @@ function Rule:step(theta, stats, state, step, extra) -- luacheck: ignore self
   end
   program:run()
   return theta, state
-end
-
-function Rule:__tostring()
-  return "rule " .. self.name
 end
 
 function rule.is(x)

@@ -6,24 +6,26 @@ local core = require "perigee.core"
 local generic = require "perigee.generic"
 local hyper = require "perigee.hyper"
 local names = require "perigee.names"
+local part = require "perigee.part"
 
 local stage = {}
 
-local Stage = {}
-Stage.__index = Stage
-Stage.__name = "perigee.stage"
+local Stage = part.class "stage"
 
 -- Define a stage. apply(g, o, ctx) → g, traced; ctx has t, weight_decay. hyper and static as in pg.rule.define. The
--- result is called with a table of hyperparameters and gives the stage.
+-- result is the stage; call it with hyperparameters for others.
 function stage.define(definition)
   names.check("pg.stage.define", definition, { "name", "hyper", "static", "apply" })
   if type(definition.name) ~= "string" or type(definition.apply) ~= "function" then
     core.raise("pg.stage.define needs a name and an apply function")
   end
-  return function(given)
-    local h = hyper.resolve("stage " .. definition.name, definition.hyper or {}, given or {}, definition.static)
-    return setmetatable({ kind = "stage", name = definition.name, definition = definition, hyper = h }, Stage)
+  local function make(given)
+    local h = hyper.resolve("stage " .. definition.name, definition.hyper or {}, given, definition.static)
+    return setmetatable({
+      name = definition.name, definition = definition, hyper = h, given = given, make = make,
+    }, Stage)
   end
+  return part.defined(make, definition.hyper or {}, hyper.required)
 end
 
 function Stage:apply(g, o, ctx)

@@ -409,6 +409,16 @@ describe("mistakes", function()
     assert(not core.tracing(), "the trace was left open")
   end)
 
+  it("are not: parts as they are defined, without a call, and a correction that is none", function()
+    local mine = correction.define { name = "mine", correct = function(_, ctx) return ctx:evaluate(ctx.q) end }
+    local p = network()
+    for _, c in ipairs { mine, mine {}, correction.none } do
+      local opt = pg.optimizer { rule = rule.sgd, family = family.point, correction = c }
+      run(p, opt, opt:init(p.theta0()), 2, 10)
+    end
+    assert.are.equal(0.5, correction.svrg { alpha = 0.5 }:with { every = 3 }.hyper.given.alpha)
+  end)
+
   it("of parts are named", function()
     assert(not pcall(pg.optimizer, {}))
     assert(not pcall(pg.optimizer, { rule = rule.sgd {}, family = rule.sgd {} }))

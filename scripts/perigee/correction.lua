@@ -28,9 +28,17 @@ local function check_common(owner, given)
 end
 
 -- Define a correction.
--- The result is the correction; call it with hyperparameters and the common options for others. Common options:
--- every (default one epoch), start (default 0), mega ("full" or a number of batches), noise ("shared": the points of
--- a step see the same noise; "fresh": each its own).
+--   refresh(s, ctx): plain Lua, run before a step when due. ctx.q is the posterior, ctx.q:clone() a frozen one;
+--     ctx:full(q) the mean statistics of a pass over the data (or the mega-batch) at q; ctx.step, ctx.segment,
+--     ctx:coin(p). s.x = value makes a slot: a frozen posterior, statistics, a tensor or a number, copied in. It is run
+--     once beforehand on zeros, to find the slots.
+--   correct(s, ctx, o) → statistics [, info]: traced. ctx:evaluate(q) gives statistics at q on this step's batch and
+--     randomness; ctx.q, ctx.t, ctx.key. s.x = e writes a slot. info: a table of scalars for the rule's ctx.info.
+--   due: "every" (each `every` steps from `start`) or a function(ctx) → boolean.
+--   active(values, step): whether the step is corrected; default: alpha (or alpha_h), if there is one, is not 0.
+-- The result is the correction; call it with hyperparameters and the common options for others. Common options: every
+-- (default one epoch), start (default 0), mega ("full" or a number of batches), noise ("shared": the points of a step
+-- see the same noise; "fresh": each its own).
 function correction.define(definition)
   names.check("pg.correction.define", definition, DEFINITION)
   if type(definition.name) ~= "string" or type(definition.correct) ~= "function" then

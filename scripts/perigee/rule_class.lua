@@ -45,6 +45,13 @@ local function instantiate(definition, given)
 end
 
 -- Define a rule.
+--   name: for messages. state: slots, as { "m" } (vectors of zeros), { m = 0, d = pg.per_tensor(0), n = pg.scalar(0) },
+--     or a function of the hyperparameters that returns one of these.
+--   hyper: names and defaults. Numbers are run-time scalars, for which a schedule may be given; booleans, strings and
+--     the names listed in `static` are fixed when the rule is traced.
+--   update(p, stats, s, o, ctx) → new p: traced. stats.g (and h); s: the slots, written by s.m = e; o: hyperparameters
+--     and what variant(o) returns; ctx: t (step + 1), key, q, info (of the correction), weight_decay.
+--   needs: fields of q that update reads beyond the mean, as {"h"}. variant(o) → further statics, from the options.
 -- The result is the rule with its defaults; call it with options for others: signum { lr = 0.1 }.
 function rule.define(definition)
   names.check("pg.rule.define", definition, DEFINITION)

@@ -1,6 +1,7 @@
 // main.c: the `perigee` program. With arguments it hands them to cli.lua; without, it is a prompt: expressions are
 // printed, unfinished input continues on the next line, and input from a pipe is read quietly. Ctrl-C raises
 // "interrupted".
+#include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -56,7 +57,9 @@ static int report(lua_State *L, int status) {
 // Push a line without its end; false at the end of the input.
 static bool push_line(lua_State *L, bool interactive, const char *prompt) {
   if (interactive) {
+    signal(SIGINT, SIG_IGN); // there is nothing to interrupt, and Ctrl-D ends
     char *line = readline(prompt);
+    signal(SIGINT, SIG_DFL);
     if (!line) return false;
     lua_pushstring(L, line);
     free(line);
@@ -90,10 +93,11 @@ static int compile_text(lua_State *L) {
   const char *expression = lua_pushfstring(L, "return %s", text);
   int status = luaL_loadbufferx(L, expression, strlen(expression), "=stdin", "t");
   lua_remove(L, -2);
-  if (status != LUA_OK) {
-    lua_pop(L, 1);
-    status = luaL_loadbufferx(L, text, len, "=stdin", "t");
-  }
+  if (status == LUA_OK) return status;
+  bool unfinished = is_incomplete(L, status);
+  status = luaL_loadbufferx(L, text, len, "=stdin", "t");
+  // "x +" is wrong as a statement, but an expression that may go on.
+  lua_remove(L, unfinished && status != LUA_OK ? -1 : -2);
   return status;
 }
 

@@ -59,16 +59,18 @@ END]]):format(perigee))
 end)
 
 describe("the stock interpreter", function()
+  local function stock(code)
+    return shell(("lua5.4 -e 'package.path, package.cpath = \"\", \"%s/?.so\"; %s'"):format(build, code))
+  end
+
   it("loads the module with the library inside it", function()
-    local out, code = shell(([[lua5.4 -e 'package.cpath = "%s/?.so"; package.path = ""
-    local out, code = shell(([[lua5.4 -e 'package.cpath = "%s/?.so"; core = require "perigee.core"
+    local out, code = stock [[pg = require "perigee"; print(pg.version, require "perigee.tree", pg.ones{2}:sum():item())]]
     assert.equal(0, code)
     assert.matches("^%d+%.%d+%.%d+\ttable: 0x%x+\t2.0\n", out)
   end)
 
   it("gives modules in any order", function()
-    local out, code = shell(([[lua5.4 -e 'package.cpath = "%s/?.so"; local core = require "perigee.core"
-      print(core == require("perigee.core"), core.version)']]):format(build))
+    local out, code = stock [[core = require "perigee.core"; print(core == require("perigee.core"), core.version)]]
     assert.equal(0, code, out)
     assert.matches("^true", out)
   end)

@@ -1,13 +1,13 @@
 // test_noalloc.c: after its first run a plan allocates nothing, counted by standing in for malloc and its kin: whatever
 // the engine, OpenBLAS, OpenMP or the C library asks for is seen. Under sanitizers, which stand there themselves, it is
 // skipped.
+#ifndef __SANITIZE_ADDRESS__
+
 #include <errno.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 
 #include "tests/c/network.h"
-
-#ifndef __SANITIZE_ADDRESS__
 
 static atomic_long calls; // to any of the functions below
 
@@ -96,6 +96,8 @@ static void interpreted_steps_allocate_nothing(void) {
 }
 
 #else
+
+#include "tests/c/check.h"
 
 static void skip_under_sanitizers(void) {
   CHECK_SKIP("the sanitizers stand in for malloc themselves");

@@ -141,6 +141,7 @@ static pg_status shape_segbroadcast(const pg_graph *g, pg_node *node) {
   char text[200];
   PG_TRY(pg_want_plain("segbroadcast", x));
   if (!layout) return pg_fail(PG_ERR_ARGUMENT, "segbroadcast: needs a layout");
+  if (x->dtype == PG_KEY) return pg_fail(PG_ERR_DTYPE, "segbroadcast: there are no vectors of keys");
   if (x->ndim != 1 || x->shape[0] != pg_layout_count(layout))
     return pg_fail(PG_ERR_SHAPE, "segbroadcast: %s for a layout of %d tensors", pg_shape_text(x, text, sizeof text),
                    pg_layout_count(layout));

@@ -5,8 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "engine/ops/ops.h"
-#include "tests/c/check.h"
+#include "tests/c/replay.h"
 
 enum { MAX_VALUES = 64 };
 
@@ -122,54 +121,6 @@ static pg_value random_node(pg_graph *g, pg_value key, const pg_layout *layout) 
   }
 }
 
-// ---- reference: every node by itself ----
-
-static void run_node(const pg_graph *g, pg_value v, pg_tensor **values, const double *weak) {
-  const pg_node *n = pg_at(g, v);
-  pg_graph *h;
-  if (pg_graph_new(&h) != PG_OK) abort();
-  pg_value in[8];
-  pg_tensor *args[8];
-  double scalars[8];
-  int nargs = 0;
-  for (int i = 0; i < n->nin; i++) {
-    const pg_node *m = pg_at(g, n->in[i]);
-    if (m->weak) {
-      scalars[h->nscalars] = weak[n->in[i]];
-      in[i] = pg_scalar(h);
-      continue;
-    }
-    in[i] = pg_input(h, (pg_dtype)m->dtype, m->ndim, m->shape, m->layout);
-    args[nargs++] = values[n->in[i]];
-  }
-  pg_value out = pg_node_make(h, n->op, n->nin, in, &n->attrs, NULL);
-  pg_plan *plan = NULL;
-  pg_compile_options options = {.executor = PG_EXEC_INTERPRET};
-  CHECK_STATUS(pg_tensor_new((pg_dtype)n->dtype, n->ndim, n->shape, n->layout, &values[v]), PG_OK);
-  CHECK_STATUS(pg_compile(h, 1, &out, &options, &plan), PG_OK);
-  CHECK_STATUS(pg_run(plan, args, scalars, &values[v]), PG_OK);
-  pg_plan_free(plan);
-  pg_graph_free(h);
-}
-
-static void reference(const pg_graph *g, pg_tensor *const *inputs, const double *scalars, pg_tensor **values) {
-  double weak[MAX_VALUES + 8];
-  for (int v = 0; v < pg_graph_size(g); v++) {
-    const pg_node *n = pg_at(g, v);
-    values[v] = NULL;
-    if (n->op == PG_OP_INPUT)
-      values[v] = pg_tensor_retain(inputs[n->attrs.a[0]]);
-    else if (n->op == PG_OP_SCALAR)
-      weak[v] = scalars[n->attrs.a[0]];
-    else if (n->op == PG_OP_NUMBER)
-      weak[v] = n->attrs.x;
-    else if (n->weak) // only products here
-      weak[v] = weak[n->in[0]] * weak[n->in[1]];
-    else
-      run_node(g, v, values, weak);
-  }
-}
-
 static pg_tensor *random_tensor(pg_dtype dtype, int ndim, const int64_t *shape, const pg_layout *layout) {
   pg_tensor *t = NULL;
   if (pg_tensor_new(dtype, ndim, shape, layout, &t) != PG_OK) abort();
@@ -221,43 +172,9 @@ static bool run_one_graph(uint64_t seed) {
   }
   for (int k = 0, slot = 4; k < nout && slot < 6; k++)
     if (pg_at(g, outs[k])->layout && pg_at(g, outs[k])->dtype == PG_F32 && roll(2)) donate[k] = slot++;
-  pg_tensor *values[MAX_VALUES + 8];
-  reference(g, inputs, scalars, values);
-  bool ok = true;
-  for (int mode = 0; mode < 4 && ok; mode++) {
-    pg_compile_options options = {.executor = mode == 0 ? PG_EXEC_INTERPRET : PG_EXEC_AUTO, .donate = donate};
-    pg_set_threads(mode ? mode : 1);
-    pg_plan *plan = NULL;
-    if (pg_compile(g, nout, outs, &options, &plan) != PG_OK) {
-      printf("# seed %llu: %s\n", (unsigned long long)seed, pg_last_error());
-      ok = false;
-      break;
-    }
-    for (int again = 0; again < 2; again++) {
-      pg_tensor *in[7], *out[8];
-      for (int i = 0; i < nin; i++) pg_tensor_clone(inputs[i], &in[i]);
-      for (int k = 0; k < nout; k++) {
-        const pg_node *n = pg_at(g, outs[k]);
-        if (donate[k] >= 0)
-          out[k] = pg_tensor_retain(in[donate[k]]);
-        else
-          pg_tensor_new((pg_dtype)n->dtype, n->ndim, n->shape, n->layout, &out[k]);
-      }
-      if (pg_run(plan, in, scalars, out) != PG_OK) ok = false;
-      for (int k = 0; k < nout; k++) {
-        pg_tensor *want = values[outs[k]];
-        if (memcmp(pg_tensor_data(want), pg_tensor_data(out[k]), pg_tensor_bytes(want)) != 0) {
-          printf("# seed %llu: result %d (node %d, %s) differs, mode %d\n", (unsigned long long)seed, k, outs[k],
-                 pg_op_table[pg_at(g, outs[k])->op]->name, mode);
-          ok = false;
-        }
-        pg_tensor_release(out[k]);
-      }
-      for (int i = 0; i < nin; i++) pg_tensor_release(in[i]);
-    }
-    pg_plan_free(plan);
-  }
-  for (int v = 0; v < pg_graph_size(g) && v < MAX_VALUES + 8; v++) pg_tensor_release(values[v]);
+  char name[64];
+  snprintf(name, sizeof name, "seed %llu", (unsigned long long)seed);
+  bool ok = same_bits_everywhere(g, inputs, scalars, nout, outs, donate, name);
   for (int i = 0; i < nin; i++) pg_tensor_release(inputs[i]);
   pg_graph_free(g);
   pg_layout_release(layout);

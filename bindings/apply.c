@@ -332,6 +332,50 @@ static int core_method(lua_State *L) {
   return 1;
 }
 
+// The axis at stack index i, which counts from 1 or, negative, from the end → from 0.
+static int64_t check_axis(lua_State *L, const char *name, int i, const pgl_tensor *t) {
+  int ok, ndim = pgl_type_of(L, t).ndim;
+  lua_Integer axis = lua_tointegerx(L, i, &ok);
+  if (!ok) pgl_error(L, "%s: an axis is an integer, got %s", name, luaL_tolstring(L, i, NULL));
+  if (axis == 0 || axis > ndim || axis < -ndim) {
+    lua_getfield(L, lua_upvalueindex(2), "type"); // tensor_text.type
+    lua_pushvalue(L, 1);
+    lua_call(L, 1, 1);
+    pgl_error(L, "%s: axis %I is outside 1..%d of %s", name, axis, ndim, lua_tostring(L, -1));
+  }
+  return axis > 0 ? axis - 1 : axis + ndim;
+}
+
+// A reduction as a method: x, axes (a number, a table, or nil for all), keepdims. Upvalues: name, the module
+// tensor_text.
+static int call_reduction(lua_State *L) {
+  const char *name = lua_tostring(L, lua_upvalueindex(1));
+  pg_attrs attrs = {.flags = lua_toboolean(L, 3)};
+  lua_settop(L, 2);
+  if (lua_isnil(L, 2) && !attrs.flags) return pgl_apply(L, name, NULL, 1, 1);
+  const pgl_tensor *t = pgl_check_tensor(L, 1);
+  if (lua_istable(L, 2)) {
+    attrs.n = (int)lua_rawlen(L, 2);
+    if (attrs.n > PG_MAX_NDIM) return pgl_error(L, "%s: %d axes are too many", name, attrs.n);
+    for (int k = 0; k < attrs.n; k++) {
+      lua_rawgeti(L, 2, k + 1);
+      attrs.a[k] = check_axis(L, name, 3, t);
+      lua_settop(L, 2);
+    }
+  } else if (!lua_isnil(L, 2)) {
+    attrs.a[attrs.n++] = check_axis(L, name, 2, t);
+  }
+  return pgl_apply(L, name, &attrs, 1, 1);
+}
+
+// core.reduction(name, tensor_text) → the method.
+static int core_reduction(lua_State *L) {
+  luaL_checkstring(L, 1);
+  lua_settop(L, 2);
+  lua_pushcclosure(L, call_reduction, 2);
+  return 1;
+}
+
 static int refuse_order(lua_State *L) {
   return pgl_error(
       L, "tensors cannot be compared with < or <=: use x:lt(y), x:le(y) for a mask, and pg.where to choose by it");
@@ -375,7 +419,8 @@ static const struct {
 } arithmetic[] = {{"__add", "add", 2}, {"__sub", "sub", 2}, {"__mul", "mul", 2},
                   {"__div", "div", 2}, {"__pow", "pow", 2}, {"__unm", "neg", 1}};
 
-static const luaL_Reg functions[] = {{"apply", core_apply}, {"method", core_method}, {NULL, NULL}};
+static const luaL_Reg functions[] = {
+    {"apply", core_apply}, {"method", core_method}, {"reduction", core_reduction}, {NULL, NULL}};
 static const luaL_Reg metamethods[] = {{"__lt", refuse_order}, {"__le", refuse_order},      {"__eq", tensor_eq},
                                        {"__len", tensor_len},  {"__concat", tensor_concat}, {NULL, NULL}};
 

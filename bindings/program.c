@@ -248,13 +248,25 @@ static int program_result(lua_State *L) {
   return 1;
 }
 
-// p:call(...): bind the tensors and set the numbers among the arguments, each kind in order, run, and return all
-// outputs, as new tensors.
+// Let go of the tensors bound as inputs.
+static void release_inputs(pgl_program *p) {
+  for (int k = 0; k < p->nexplicit; k++) {
+    int i = p->explicit_inputs[k];
+    pg_tensor_release(p->inputs[i].tensor);
+    p->inputs[i].tensor = NULL;
+    p->input_data[i] = NULL;
+  }
+}
+
+// p:call(...): bind the tensors and set the numbers among the arguments, each kind in order, run, let go of the
+// arguments, and return all outputs, as new tensors. Booleans and nil are passed over.
 static int program_call(lua_State *L) {
   pgl_program *p = check_program(L);
   int n = lua_gettop(L), ntensors = 0, nnumbers = 0;
   for (int i = 2; i <= n; i++) {
-    if (lua_type(L, i) != LUA_TNUMBER) {
+    int type = lua_type(L, i);
+    if (type == LUA_TNIL || type == LUA_TBOOLEAN) continue;
+    if (type != LUA_TNUMBER) {
       bind_input(L, p, ++ntensors, i);
     } else {
       if (nnumbers == p->nscalars) return pgl_error(L, "the program has %d scalars", p->nscalars);
@@ -278,20 +290,9 @@ static int program_call(lua_State *L) {
     pg_tensor_release(s->tensor);
     s->tensor = NULL;
   }
+  release_inputs(p);
   pgl_report_bytes(L, bytes);
   return p->noutputs;
-}
-
-// p:release(): let go of the tensors bound as inputs, so that a program kept in a cache keeps no data alive.
-static int program_release(lua_State *L) {
-  pgl_program *p = check_program(L);
-  for (int k = 0; k < p->nexplicit; k++) {
-    int i = p->explicit_inputs[k];
-    pg_tensor_release(p->inputs[i].tensor);
-    p->inputs[i].tensor = NULL;
-    p->input_data[i] = NULL;
-  }
-  return 0;
 }
 
 // ---- facts ----
@@ -331,11 +332,9 @@ static int program_source(lua_State *L) {
   return 1;
 }
 
-static const luaL_Reg methods[] = {{"bind", program_bind},       {"set", program_set},
-                                   {"output", program_output},   {"run", program_run},
-                                   {"result", program_result},   {"call", program_call},
-                                   {"info", program_info},       {"source", program_source},
-                                   {"release", program_release}, {NULL, NULL}};
+static const luaL_Reg methods[] = {{"bind", program_bind}, {"set", program_set},       {"output", program_output},
+                                   {"run", program_run},   {"result", program_result}, {"call", program_call},
+                                   {"info", program_info}, {"source", program_source}, {NULL, NULL}};
 
 void pgl_open_program(lua_State *L) {
   lua_newtable(L);

@@ -306,6 +306,49 @@ static int tensor_signature(lua_State *L) {
   return 1;
 }
 
+// Append what identifies one argument of a compiled function; false for those that only Lua can walk (tables, objects).
+static bool add_signature(lua_State *L, luaL_Buffer *b, int i) {
+  const pgl_tensor *t = pgl_to_tensor(L, i);
+  switch (t ? LUA_TUSERDATA : lua_type(L, i)) {
+  case LUA_TUSERDATA:
+    break;
+  case LUA_TNUMBER:
+    luaL_addchar(b, 'n');
+    return true;
+  case LUA_TNIL:
+    luaL_addchar(b, '0');
+    return true;
+  case LUA_TBOOLEAN:
+    luaL_addchar(b, lua_toboolean(L, i) ? 't' : 'f');
+    return true;
+  default:
+    return false;
+  }
+  if (!t || !t->tensor) return false;
+  const pg_layout *layout = pg_tensor_layout(t->tensor);
+  int ndim = layout ? 0 : pg_tensor_ndim(t->tensor);
+  luaL_addchar(b, layout ? 'v' : 'x');
+  luaL_addchar(b, (char)('0' + pg_tensor_dtype(t->tensor)));
+  luaL_addchar(b, (char)('0' + ndim));
+  luaL_addlstring(b, (const char *)pg_tensor_shape(t->tensor), (size_t)ndim * sizeof(int64_t));
+  if (layout) luaL_addlstring(b, (const char *)&layout, sizeof(void *));
+  return true;
+}
+
+// core.signature(...) → a string that is equal for arguments of equal types, or nil if only Lua can tell.
+static int core_signature(lua_State *L) {
+  int n = lua_gettop(L);
+  luaL_Buffer b;
+  luaL_buffinit(L, &b);
+  for (int i = 1; i <= n; i++)
+    if (!add_signature(L, &b, i)) {
+      lua_pushnil(L);
+      return 1;
+    }
+  luaL_pushresult(&b);
+  return 1;
+}
+
 static int core_is_tensor(lua_State *L) {
   lua_pushboolean(L, pgl_to_tensor(L, 1) != NULL);
   return 1;
@@ -401,11 +444,9 @@ static void open_state(lua_State *L) {
 static const luaL_Reg methods[] = {
     {"free", tensor_free},  {"signature", tensor_signature}, {"fold_constant", tensor_fold_constant},
     {"copy", tensor_clone}, {"copy_from", tensor_copy_from}, {NULL, NULL}};
-static const luaL_Reg functions[] = {{"is_tensor", core_is_tensor},
-                                     {"vector", core_vector},
-                                     {"key", core_key},
-                                     {"fold_data", core_fold_data},
-                                     {NULL, NULL}};
+static const luaL_Reg functions[] = {{"is_tensor", core_is_tensor}, {"signature", core_signature},
+                                     {"vector", core_vector},       {"key", core_key},
+                                     {"fold_data", core_fold_data}, {NULL, NULL}};
 
 // Adds core.methods (the table of methods, extended by tensor.lua) and core.metatable.
 void pgl_open_tensor(lua_State *L) {

@@ -86,10 +86,7 @@ end
 
 -- norm is the Euclidean one; any and all are of masks.
 for _, name in ipairs { "sum", "mean", "max", "min", "norm", "any", "all" } do
-  methods[name] = function(x, axes, keepdims)
-    if axes == nil and not keepdims then return apply(name, nil, x) end
-    return apply(name, { a = axes_of(name, axes, x), flags = keepdims and 1 or 0 }, x)
-  end
+  methods[name] = core.reduction(name, text)
 end
 
 -- Variance: of a population, or of a sample with correction = 1.

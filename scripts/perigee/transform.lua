@@ -66,13 +66,13 @@ local function restore(x, outputs)
   return copy
 end
 
-local function run(entry, leaves)
+local function run(entry, ...)
   local results = entry.results
   if not entry.program then
     return table.unpack(results, 1, results.n)
   end
-  if results.n == 1 and getmetatable(results[1]) == Output then return (entry.program:call(table.unpack(leaves))) end
-  local outputs, restored = { entry.program:call(table.unpack(leaves)) }, {}
+  if results.n == 1 and getmetatable(results[1]) == Output then return (entry.program:call(...)) end
+  local outputs, restored = { entry.program:call(...) }, {}
   for i = 1, results.n do restored[i] = restore(results[i], outputs) end
   return table.unpack(restored, 1, results.n)
 end
@@ -80,20 +80,27 @@ end
 -- `inner` traced and compiled; `f` is the user's function whose captures are watched.
 local function compiled(inner, f, opts)
   local entries = {}
-  return fingerprint.wrap(core.entry(function(...)
-    if core.tracing() then return inner(...) end
-    local args, leaves, signature = table.pack(...), {}, {}
-    for i = 1, args.n do tree.flatten(args[i], leaves, signature) end
-    local key = table.concat(signature, " ")
+
+  local function find(key, ...)
     local entry = entries[key]
     if not entry or not fingerprint.holds(entry.print) then
       entries[key] = nil
-      entry = build(inner, args, opts)
+      entry = build(inner, table.pack(...), opts)
       entry.print = fingerprint.take(f)
-      entry.statics = signature.statics -- their addresses stand in the key
       entries[key] = entry
     end
-    return run(entry, leaves)
+    return entry
+  end
+
+  return fingerprint.wrap(core.entry(function(...)
+    if core.tracing() then return inner(...) end
+    local key = core.signature(...)
+    if key then return run(find(key, ...), ...) end
+    local args, leaves, signature = table.pack(...), {}, {}
+    for i = 1, args.n do tree.flatten(args[i], leaves, signature) end
+    local entry = find("{" .. table.concat(signature, " "), ...)
+    entry.statics = signature.statics -- their addresses stand in the key
+    return run(entry, table.unpack(leaves))
   end), f)
 end
 

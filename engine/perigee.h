@@ -45,7 +45,7 @@ const char *pg_last_error(void);
 
 typedef enum pg_dtype { PG_F32, PG_F64, PG_I32, PG_I64, PG_U8, PG_BOOL, PG_KEY, PG_NUM_DTYPES } pg_dtype;
 
-size_t pg_dtype_size(pg_dtype dtype); // bytes of one element; 16 for PG_KEY
+size_t pg_dtype_size(pg_dtype dtype);      // bytes of one element; 16 for PG_KEY
 const char *pg_dtype_name(pg_dtype dtype); // "f32", "f64", "i32", "i64", "u8", "bool", "key"
 bool pg_dtype_is_float(pg_dtype dtype);
 bool pg_dtype_is_int(pg_dtype dtype); // i32, i64, u8
@@ -83,7 +83,8 @@ int64_t pg_layout_padded(const pg_layout *layout);                   // elements
 int64_t pg_layout_size(const pg_layout *layout);                     // elements without pads
 bool pg_layout_equal(const pg_layout *a, const pg_layout *b);
 
-// A tensor owns (by reference count) 64-byte aligned contiguous row-major memory. A vector is a 1-D tensor with a layout.
+// A tensor owns (by reference count) 64-byte aligned contiguous row-major memory. A vector is a 1-D tensor with a
+// layout.
 typedef struct pg_tensor pg_tensor;
 
 // Zero-filled unless stated. `layout` is NULL or gives a vector, and then ndim and shape are ignored.
@@ -113,7 +114,7 @@ typedef int32_t pg_value; // a node of a graph
 // Extra operands of an operation that are part of its identity; which fields an operation reads stands at its row in
 // engine/ops/ops.h. Zero-initialize.
 typedef struct pg_attrs {
-  int n;                                                            // entries used in a, b, c
+  int n; // entries used in a, b, c
   int64_t a[PG_MAX_NDIM], b[PG_MAX_NDIM], c[PG_MAX_NDIM];
   double x;
   int dtype;
@@ -151,21 +152,22 @@ int pg_graph_size(const pg_graph *g); // nodes
 // Derivatives, as new nodes of the same graph, so they can be differentiated again.
 // out[i] = d(sum_k <cts[k], ys[k]>)/d wrt[i]; zeros where ys do not depend on wrt[i]. cts[k] PG_NONE means 1 and needs
 // a 0-d ys[k]. Shapes and dtypes of out[i] are those of wrt[i].
-pg_status pg_vjp(pg_graph *g, int ny, const pg_value *ys, const pg_value *cts, int n, const pg_value *wrt, pg_value *out);
+pg_status pg_vjp(pg_graph *g, int ny, const pg_value *ys, const pg_value *cts, int n, const pg_value *wrt,
+                 pg_value *out);
 // out[k] = directional derivative of ys[k] along `tangents` (PG_NONE = zero) of xs.
 pg_status pg_jvp(pg_graph *g, int n, const pg_value *xs, const pg_value *tangents, int ny, const pg_value *ys,
                  pg_value *out);
 
-// Regions: nodes that hold a body graph of its own, whose pg_inputs and pg_scalars are its parameters. On success g owns the
-// body (and cond); on failure it is freed. `in` lists operands for the body's inputs in order, then for its scalars.
-// results[k] receives output k.
+// Regions: nodes that hold a body graph of its own, whose pg_inputs and pg_scalars are its parameters. On success g
+// owns the body (and cond); on failure it is freed. `in` lists operands for the body's inputs in order, then for its
+// scalars. results[k] receives output k.
 //
 // Rematerialization: the body's values are not kept for the derivative but computed again.
 pg_status pg_remat(pg_graph *g, pg_graph *body, int nouts, const pg_value *outs, const pg_value *in, pg_value *results);
-// carry, y = body(constants, carry, x[i]) for i = 0..length-1 (or backwards). Operands: constants, carries, scanned tensors
-// [length, …], numbers. outs: new carries, then slices; results: last carries, then stacked slices [length, …].
-pg_status pg_scan(pg_graph *g, pg_graph *body, int nouts, const pg_value *outs, int nconst, int ncarry, const pg_value *in,
-                  int64_t length, bool reverse, pg_value *results);
+// carry, y = body(constants, carry, x[i]) for i = 0..length-1 (or backwards). Operands: constants, carries, scanned
+// tensors [length, …], numbers. outs: new carries, then slices; results: last carries, then stacked slices [length, …].
+pg_status pg_scan(pg_graph *g, pg_graph *body, int nouts, const pg_value *outs, int nconst, int ncarry,
+                  const pg_value *in, int64_t length, bool reverse, pg_value *results);
 // carry = body(constants, carry) while cond(constants, carry) yields true. No derivative in reverse mode.
 pg_status pg_while(pg_graph *g, pg_graph *cond, pg_value keep_going, pg_graph *body, int ncarry, const pg_value *outs,
                    int nconst, const pg_value *in, pg_value *results);
@@ -182,16 +184,16 @@ typedef enum pg_executor {
 
 typedef struct pg_compile_options {
   pg_executor executor;
-  // For output k: the index of the tensor input whose memory receives it at the end of the run, or -1. Such an output is
-  // written in place where no later read forbids it, else copied at the end. NULL = all -1.
+  // For output k: the index of the tensor input whose memory receives it at the end of the run, or -1. Such an output
+  // is written in place where no later read forbids it, else copied at the end. NULL = all -1.
   const int *donate;
 } pg_compile_options;
 
 // Compile `outs` of `g`. The plan keeps nothing of the graph. options may be NULL.
 pg_status pg_compile(pg_graph *g, int nout, const pg_value *outs, const pg_compile_options *options, pg_plan **out);
 void pg_plan_free(pg_plan *plan);
-// Run. inputs[i] and outputs[k] are data pointers (64-byte aligned, sizes as declared); outputs[k] of a donated output may be
-// NULL or equal inputs[donate[k]]. No allocation happens in here.
+// Run. inputs[i] and outputs[k] are data pointers (64-byte aligned, sizes as declared); outputs[k] of a donated output
+// may be NULL or equal inputs[donate[k]]. No allocation happens in here.
 pg_status pg_plan_run(pg_plan *plan, void *const *inputs, const double *scalars, void *const *outputs);
 // The same with tensors, checked for dtype, shape and layout.
 pg_status pg_run(pg_plan *plan, pg_tensor *const *inputs, const double *scalars, pg_tensor *const *outputs);

@@ -1,13 +1,14 @@
 // ops.h: the op table. One row per primitive operation, with the columns shape, vjp, jvp, batching, CPU, CUDA and cost.
 //
-// The rows live in the files of engine/ops, one per op family, each defining `const pg_op_info pg_op_info_NAME`; table.c
-// gathers them through PG_OPS, so a forgotten row does not link. Composite functions (softmax, cross_entropy, …) are built from
-// primitives in composite.c and have rows in the function table only.
+// The rows live in the files of engine/ops, one per op family, each defining `const pg_op_info pg_op_info_NAME`;
+// table.c gathers them through PG_OPS, so a forgotten row does not link. Composite functions (softmax, cross_entropy,
+// …) are built from primitives in composite.c and have rows in the function table only.
 #ifndef PG_OPS_H
 #define PG_OPS_H
 
 #include "engine/graph/graph.h"
 
+// clang-format off
 // Elementwise operations: the generator and the interpreter share one definition of each, in engine/core/scalar.h.
 // M(NAME, name, arity)
 #define PG_MAP_OPS(M)                                                                                                  \
@@ -32,13 +33,16 @@
 //   SEGBROADCAST([tensors]) layout → vector
 //   ARGMAX                  over the last axis → i64
 //   RESHAPE n,a = shape     TRANSPOSE n,a = permutation     BROADCAST n,a = shape
-//   SLICE n,a = start, b = length, c = step (> 0)            PAD n,a = before, b = result shape, c = step; zeros elsewhere (vjp of SLICE)
-//   CONCAT a[0] = axis      GATHER(x, indices) a[0] = axis; indices any shape, in range or an error at run time is avoided by clamping
+//   SLICE n,a = start, b = length, c = step (> 0)
+//   PAD n,a = before, b = result shape, c = step; zeros elsewhere (vjp of SLICE)
+//   CONCAT a[0] = axis
+//   GATHER(x, indices) a[0] = axis; indices any shape, in range or an error at run time is avoided by clamping
 //   SCATTER_ADD(x, indices, updates) a[0] = axis: x with updates added at indices, in index order
 //   MATMUL([…,M,K], […,K,N]) batch dimensions broadcast
-//   VIEW(vector) a[0] = tensor number → that tensor           PACK(tensors…) layout → vector; a PG_NONE-free list, one per tensor
+//   VIEW(vector) a[0] = tensor number → that tensor
+//   PACK(tensors…) layout → vector; a PG_NONE-free list, one per tensor
 //   STOP (identity, no derivative)   TAP(x) identity; derivative passes through a callback (graph.h)
-//   MARK(x) a[0] = unique number: identity that is never merged with another; what a transform differentiates with respect to
+//   MARK(x) a[0] = unique number: identity that is never merged with another; what a transform differentiates by
 //   CALL, SCAN, WHILE: regions (graph.h)
 #define PG_OTHER_OPS(M)                                                                                                \
   M(INPUT, input, 0) M(SCALAR, scalar, 0) M(NUMBER, number, 0) M(FULL, full, 1) M(IOTA, iota, 0)                       \
@@ -47,14 +51,15 @@
   M(SEGSUM, segsum, 1) M(SEGMAX, segmax, 1) M(SEGMIN, segmin, 1) M(SEGBROADCAST, segbroadcast, 1)                      \
   M(ARGMAX, argmax, 1) M(RESHAPE, reshape, 1) M(TRANSPOSE, transpose, 1) M(BROADCAST, broadcast, 1)                    \
   M(SLICE, slice, 1) M(PAD, pad, 1) M(CONCAT, concat, -1) M(GATHER, gather, 2) M(SCATTER_ADD, scatter_add, 3)          \
-  M(MATMUL, matmul, 2) M(VIEW, view, 1) M(PACK, pack, -1) M(STOP, stop, 1) M(TAP, tap, 1) M(MARK, mark, 1)                              \
+  M(MATMUL, matmul, 2) M(VIEW, view, 1) M(PACK, pack, -1) M(STOP, stop, 1) M(TAP, tap, 1) M(MARK, mark, 1)             \
   M(CALL, call, -1) M(SCAN, scan, -1) M(WHILE, while, -1)
+// clang-format on
 
 typedef enum pg_op {
 #define M(NAME, name, arity) PG_OP_##NAME,
   PG_MAP_OPS(M) PG_OTHER_OPS(M)
 #undef M
-  PG_NUM_OPS
+      PG_NUM_OPS
 } pg_op;
 
 typedef enum pg_op_class {
@@ -80,7 +85,8 @@ typedef struct pg_op_info {
   const char *name;
   int arity; // -1: any number
   pg_op_class cls;
-  // Check node->in (dtypes, shapes, attrs) and fill node->dtype, ndim, shape, layout. Weak results are handled by the builder.
+  // Check node->in (dtypes, shapes, attrs) and fill node->dtype, ndim, shape, layout. Weak results are handled by the
+  // builder.
   pg_status (*shape)(const pg_graph *g, pg_node *node);
   // Given the cotangent `ct` of node v, set ct_in[i] for each input that has a derivative (they arrive as PG_NONE).
   pg_status (*vjp)(pg_graph *g, pg_value v, pg_value ct, pg_value *ct_in);
@@ -91,10 +97,10 @@ typedef struct pg_op_info {
   // CPU kernel of a library op; NULL for the classes that the generator prints.
   void (*cpu)(const pg_operand *out, const pg_operand *in, int nin, const pg_attrs *attrs, void *scratch);
   size_t (*scratch)(const pg_graph *g, const pg_node *node); // bytes of scratch the CPU kernel wants; NULL = 0
-  bool strided;                                               // the CPU kernel takes strided inputs
-  void *cuda;                                                 // CUDA kernel; NULL: not written yet
-  double cost;                                                // FLOPs per output element (MATMUL: 2K, from cost_of)
-  double (*cost_of)(const pg_graph *g, const pg_node *node);  // overrides cost
+  bool strided;                                              // the CPU kernel takes strided inputs
+  void *cuda;                                                // CUDA kernel; NULL: not written yet
+  double cost;                                               // FLOPs per output element (MATMUL: 2K, from cost_of)
+  double (*cost_of)(const pg_graph *g, const pg_node *node); // overrides cost
 } pg_op_info;
 
 extern const pg_op_info *const pg_op_table[PG_NUM_OPS];
@@ -103,7 +109,7 @@ extern const pg_op_info *const pg_op_table[PG_NUM_OPS];
 pg_status pg_broadcast_shapes(const char *op, int n, const pg_node *const *in, int *ndim, int64_t *shape,
                               const pg_layout **layout);
 const char *pg_shape_text(const pg_node *node, char *buf, size_t size); // "f32 [64, 10]" for messages
-int64_t pg_node_size(const pg_node *node);                               // product of the shape
+int64_t pg_node_size(const pg_node *node);                              // product of the shape
 
 // Composite functions by name: build nodes from primitives. Registered in composite.c's table.
 typedef pg_value (*pg_composite_fn)(pg_graph *g, int n, const pg_value *in, const pg_attrs *attrs);

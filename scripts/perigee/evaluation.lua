@@ -67,14 +67,14 @@ function Evaluation:gradient(theta, k)
   return loss, g, aux
 end
 
--- Statistics at q, a traced view. noise_key: default that of the step. The first evaluation's loss and aux stay in
--- self.loss, self.aux.
-function Evaluation:at(q, noise_key)
+-- Statistics at q, a traced view. noise_key: default that of the step. live: the loss and aux seen here are the step's
+-- (without it only if there are none yet).
+function Evaluation:at(q, noise_key, live)
   local stats, loss, aux = self.opt.family:evaluate(q, noise_key or self.noise_key, self.family_o, function(theta, k)
     return self:gradient(theta, k)
   end)
   self.count = self.count + self.opt.family.samples
-  if not self.loss then
+  if live or not self.loss then
     self.loss, self.aux = loss, aux
   end
   return stats

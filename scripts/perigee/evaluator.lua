@@ -9,9 +9,9 @@
 -- A source gives the batches of full passes:
 --   source.n: number of examples
 --   source:total(size, count): examples in a pass of `count` batches of `size`; count nil: all the data
---   source:batches(size, options): an iterator of j (1-based), batch over a partition of the data into batches of `size`,
---     the short last one included. options: first, the j to begin with (default 1); count, nil for all the data, else
---     that many batches chosen afresh for each segment; segment; key
+--   source:batches(size, options): an iterator of j (1-based), batch over a partition of the data into batches of
+--     `size`, the short last one included. options: first, the j to begin with (default 1); count, nil for all the
+--     data, else that many batches chosen afresh for each segment; segment; key
 -- The same options must give the same batches, whatever ran before: that is what lets an interrupted pass continue.
 
 local builder = require "perigee.builder"

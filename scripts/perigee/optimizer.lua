@@ -1,24 +1,19 @@
--- optimizer.lua: optimizer = family x correction x rule, with stages. Owns the traced program of a whole step
--- (sample, loss and gradient at q and at the snapshot, stages, correction, precision, mean) and the order of things
--- on the host: schedules, the decision whether this step is corrected, refreshes, one program run. A step commits at
--- the end of that run.
+-- optimizer.lua: optimizer = family x correction x rule, with stages. Owns the order of a step on the host: schedules,
+-- the decision whether the step is corrected, refreshes, one program run (step.lua), and the cache of programs. A step
+-- commits at the end of that run.
 
 local core = require "perigee.core"
 local batches = require "perigee.batch"
-local builder = require "perigee.builder"
 local correction = require "perigee.correction"
-local evaluation = require "perigee.evaluation"
 local family = require "perigee.family"
-local fingerprint = require "perigee.fingerprint"
 local memory = require "perigee.memory"
 local names = require "perigee.names"
 local passes = require "perigee.passes"
-local posterior = require "perigee.posterior"
 local rule = require "perigee.rule_class"
 local schedule = require "perigee.schedule"
 local stage = require "perigee.stage"
 local state = require "perigee.state"
-local statistics = require "perigee.statistics"
+local steps = require "perigee.step"
 local vectors = require "perigee.vectors"
 
 local optimizer = {}
@@ -129,141 +124,6 @@ local function all_hypers(self)
   return list
 end
 
-local function copy(t)
-  local out = {}
-  for k, v in pairs(t) do
-    out[k] = v
-  end
-  return out
-end
-
--- Trace the correction: statistics, info, and a function that registers its slots.
-local function trace_correction(self, st, b, eval, fields, shared)
-  local c = self.correction
-  local live = eval:view("ctx.q", copy(fields))
-  local s, register = st.memory:traced_view(b, function(name, values)
-    return eval:view("s." .. name, values)
-  end)
-  local points = 0
-  local ctx = { q = live, t = shared.t, key = shared.key, weight_decay = shared.decay }
-  function ctx.evaluate(_, q)
-    local view = q
-    if not posterior.values(q) then
-      view = copy(fields)
-      view.mean = q
-      view = eval:view("q", view)
-    end
-    local key
-    if c.noise == "fresh" and view ~= live then
-      points = points + 1
-      key = evaluation.fold(eval.noise_key, evaluation.streams.fresh, points)
-    end
-    return eval:at(view, key)
-  end
-  local o = c.hyper:traced(shared.scalar, fields.mean)
-  local stats, info = c.definition.correct(s, ctx, o)
-  if type(stats) == "table" and not statistics.is(stats) then
-    stats = statistics.new(stats)
-  end
-  if not statistics.is(stats) then
-    core.raise(("correct of correction %s must return statistics, not a %s"):format(c.name, type(stats)))
-  end
-  return stats, info, register
-end
-
--- The program of a whole step. mode: "plain" or "corrected".
-local function build_step(self, st, evaluator, mode, batch)
-  local entry = {}
-  entry.program = builder.trace(function(b)
-    local shared = { t = b:scalar(st.scalars, "t") }
-    function shared.scalar(values, name)
-      return b:scalar(values, name)
-    end
-    local key, traced = b:input("key", evaluator.key), {}
-    traced.batch, entry.binding = batches.declare(b, batch)
-    entry.count = batches.count(batch)
-    local fields = {}
-    for _, field in ipairs(st.q.fields) do
-      fields[field] = b:slot(st.q[field])
-    end
-    local p, step = fields.mean, b:scalar(st.scalars, "step")
-    shared.decay = evaluation.decay(b, self, p)
-    shared.key = evaluation.fold(key, evaluation.streams.rule, step)
-    local eval = evaluation.new(b, self, {
-      evaluator = evaluator, batch = traced.batch, key = key, like = p, decay = shared.decay, t = shared.t,
-      stream = mode == "plain" and "epoch" or "segment",
-      stream_index = b:scalar(st.scalars, mode == "plain" and "epoch" or "segment"),
-      noise_key = evaluation.fold(key, evaluation.streams.noise, step),
-    })
-    local stats, info, register
-    if mode == "plain" then
-      stats = eval:at(eval:view("q", fields))
-    else
-      stats, info, register = trace_correction(self, st, b, eval, fields, shared)
-    end
-    for _, s in ipairs(self.stages.combined) do
-      stats.g = s:apply(stats.g, s.hyper:traced(shared.scalar, p), eval.stage_ctx)
-    end
-    local q, moved = eval:view("q of family " .. self.family.name, copy(fields), { table.unpack(st.q.fields, 2) })
-    self.family:update(q, stats, eval.family_o, { t = shared.t, weight_decay = shared.decay })
-    local slot_values = {}
-    for _, name in ipairs(st.rule_names) do
-      slot_values[name] = b:slot(st.rule[name])
-    end
-    local ctx = { t = shared.t, key = shared.key, q = q, info = info or {}, weight_decay = shared.decay }
-    local new, written = self.rule:apply(p, stats, slot_values, self.rule.hyper:traced(shared.scalar, p), ctx)
-    entry.loss = b:output(eval.loss)
-    entry.aux = require("perigee.evaluator").register_aux(b, eval.aux)
-    b:output(new, st.q.mean)
-    for _, field in ipairs(moved) do
-      b:output(q[field], st.q[field])
-    end
-    for _, name in ipairs(written) do
-      b:output(slot_values[name], st.rule[name])
-    end
-    if register then
-      register()
-    end
-    entry.evaluations = eval.count
-  end)
-  return entry
-end
-
--- What the user's functions capture, as they are traced: numbers are baked into programs.
-local function fingerprints(self, evaluator)
-  local functions = {
-    evaluator.loss, self.rule.definition.update, self.family.definition.sample, self.family.definition.statistics,
-  }
-  functions[#functions + 1] = self.family.definition.update
-  functions[#functions + 1] = self.correction and self.correction.definition.correct
-  for _, place in ipairs { "per_evaluation", "combined" } do
-    for _, s in ipairs(self.stages[place]) do
-      functions[#functions + 1] = s.definition.apply
-    end
-  end
-  local prints = {}
-  for _, f in ipairs(functions) do
-    local print = fingerprint.take(f)
-    if #print.upvalues + #print.fields > 0 then
-      prints[#prints + 1] = print
-    end
-  end
-  return prints
-end
-
--- Whether a program was traced from this loss and from what the user's functions still capture.
-local function is_current(entry, evaluator)
-  if entry.loss_function ~= evaluator.loss then
-    return false
-  end
-  for _, print in ipairs(entry.prints) do
-    if not fingerprint.holds(print) then
-      return false
-    end
-  end
-  return true
-end
-
 -- The program of a mode ("plain", "corrected", "pass") for batches of this signature; traced on first use, and again
 -- when a number that the user's functions capture has changed.
 function Optimizer:program(st, evaluator, mode, batch)
@@ -273,18 +133,18 @@ function Optimizer:program(st, evaluator, mode, batch)
     st.programs[evaluator] = programs
   end
   local recent = programs.recent[mode]
-  if recent and recent.binding:is_bound(batch) and is_current(recent, evaluator) then
+  if recent and recent.binding:is_bound(batch) and steps.is_current(recent, evaluator) then
     return recent
   end
   local signature = batches.signature(batch)
   local entry = programs[mode][signature]
-  if not entry or not is_current(entry, evaluator) then
+  if not entry or not steps.is_current(entry, evaluator) then
     if mode == "pass" then
       entry = passes.build_batch(self, st, evaluator, batch)
     else
-      entry = build_step(self, st, evaluator, mode, batch)
+      entry = steps.build(self, st, evaluator, mode, batch)
     end
-    entry.loss_function, entry.prints = evaluator.loss, fingerprints(self, evaluator)
+    steps.stamp(entry, self, evaluator)
     programs[mode][signature] = entry
   end
   programs.recent[mode] = entry

@@ -311,6 +311,23 @@ describe("a step", function()
     assert.are.equal(1, opt:next_segment(st))
   end)
 
+  it("reports the loss at the current point, whichever point correct evaluates first", function()
+    local backwards = correction.define {
+      name = "backwards",
+      refresh = function(s, ctx) s.at = ctx.q:clone() end,
+      correct = function(s, ctx)
+        local old = ctx:evaluate(s.at)
+        return ctx:evaluate(ctx.q) + 0 * old
+      end,
+    }
+    local p = problems.logistic { X = { { 0 } }, y = { 1 }, w0 = { 2 }, loss = function(_, t) return (t * t):sum() end }
+    local opt = pg.optimizer { rule = rule.sgd { lr = 0.25 }, correction = backwards { every = 100 } }
+    local st = opt:init(p.theta0())
+    opt:step(st, p.evaluator, p.batch { 0 })
+    local _, info = opt:step(st, p.evaluator, p.batch { 0 })
+    assert.are.equal(1, info.loss)
+  end)
+
   it("decays tensors by their own amounts", function()
     local p = network()
     p.evaluator.loss = function(_, theta) return 0 * theta:sum() end

@@ -1,0 +1,169 @@
+-- step.lua: the traced program of a whole step: sample, loss and gradient at q (and wherever the correction asks),
+-- stages, correction, precision, mean. State slots are inputs bound once and outputs written in place. Also knows
+-- when such a program is out of date, because a number that a user's function captured has changed.
+
+local batches = require "perigee.batch"
+local builder = require "perigee.builder"
+local core = require "perigee.core"
+local evaluation = require "perigee.evaluation"
+local evaluators = require "perigee.evaluator"
+local fingerprint = require "perigee.fingerprint"
+local part = require "perigee.part"
+local posterior = require "perigee.posterior"
+local statistics = require "perigee.statistics"
+
+local step = {}
+
+-- What the parts of a step share while it is traced: builder, optimizer, state, the step's scalars and keys, q's
+-- fields, and the evaluation.
+local function open(b, opt, st, evaluator, mode, batch, entry)
+  local self = { b = b, opt = opt, st = st, t = b:scalar(st.scalars, "t"), fields = {} }
+  local key = b:input("key", evaluator.key)
+  local traced, binding = batches.declare(b, batch)
+  entry.binding, entry.count = binding, batches.count(batch)
+  for _, field in ipairs(st.q.fields) do
+    self.fields[field] = b:slot(st.q[field])
+  end
+  self.p = self.fields.mean
+  local number, streams = b:scalar(st.scalars, "step"), evaluation.streams
+  self.decay = evaluation.decay(b, opt, self.p)
+  self.key = evaluation.fold(key, streams.rule, number)
+  local stream = mode == "plain" and "epoch" or "segment"
+  self.eval = evaluation.new(b, opt, {
+    evaluator = evaluator, batch = traced, key = key, like = self.p, decay = self.decay, t = self.t,
+    stream = stream, stream_index = b:scalar(st.scalars, stream),
+    noise_key = evaluation.fold(key, streams.noise, number),
+  })
+  return self
+end
+
+-- The hyperparameters of a part as traced scalars.
+local function traced_hyper(self, h)
+  return h:traced(function(values, name)
+    return self.b:scalar(values, name)
+  end, self.p)
+end
+
+-- What correct sees as ctx.
+local function correction_context(self)
+  local eval, c = self.eval, self.opt.correction
+  local live = eval:view("ctx.q", part.merge(self.fields, {}))
+  local ctx = { q = live, t = self.t, key = self.key, weight_decay = self.decay }
+  local others = 0
+  function ctx.evaluate(_, q)
+    if not posterior.values(q) then -- a vector stands for q with that mean
+      q = eval:view("q", part.merge(self.fields, { mean = q }))
+    end
+    if q == live then
+      return eval:at(q, nil, true)
+    end
+    others = others + 1
+    return eval:at(q, c.noise == "fresh" and evaluation.fold(eval.noise_key, evaluation.streams.fresh, others) or nil)
+  end
+  return ctx
+end
+
+-- Statistics, info, and a function that registers the correction's slots.
+local function trace_correction(self)
+  local c, eval = self.opt.correction, self.eval
+  local s, register = self.st.memory:traced_view(self.b, function(name, values)
+    return eval:view("s." .. name, values)
+  end)
+  local stats, info = c.definition.correct(s, correction_context(self), traced_hyper(self, c.hyper))
+  if type(stats) == "table" and not statistics.is(stats) then
+    stats = statistics.new(stats)
+  end
+  if not statistics.is(stats) then
+    core.raise(("correct of correction %s must return statistics, not a %s"):format(c.name, type(stats)))
+  end
+  return stats, info, register
+end
+
+-- Move the precision, then the mean; register both as outputs.
+local function trace_update(self, stats, info)
+  local b, opt, st = self.b, self.opt, self.st
+  local q, moved = self.eval:view("q of family " .. opt.family.name, part.merge(self.fields, {}),
+    { table.unpack(st.q.fields, 2) })
+  opt.family:update(q, stats, self.eval.family_o, { t = self.t, weight_decay = self.decay })
+  local values = {}
+  for _, name in ipairs(st.rule_names) do
+    values[name] = b:slot(st.rule[name])
+  end
+  local ctx = { t = self.t, key = self.key, q = q, info = info or {}, weight_decay = self.decay }
+  local new, written = opt.rule:apply(self.p, stats, values, traced_hyper(self, opt.rule.hyper), ctx)
+  b:output(new, st.q.mean)
+  for _, field in ipairs(moved) do
+    b:output(q[field], st.q[field])
+  end
+  for _, name in ipairs(written) do
+    b:output(values[name], st.rule[name])
+  end
+end
+
+-- What the user's functions capture, as they are traced: numbers among it are baked into programs.
+local function fingerprints(opt, evaluator)
+  local functions = {
+    evaluator.loss, opt.rule.definition.update, opt.family.definition.sample, opt.family.definition.statistics,
+  }
+  functions[#functions + 1] = opt.family.definition.update
+  functions[#functions + 1] = opt.correction and opt.correction.definition.correct
+  for _, place in ipairs { "per_evaluation", "combined" } do
+    for _, s in ipairs(opt.stages[place]) do
+      functions[#functions + 1] = s.definition.apply
+    end
+  end
+  local prints = {}
+  for _, f in ipairs(functions) do
+    local print = fingerprint.take(f)
+    if #print.upvalues + #print.fields > 0 then
+      prints[#prints + 1] = print
+    end
+  end
+  return prints
+end
+
+-- Remember what a program was traced from.
+function step.stamp(entry, opt, evaluator)
+  entry.loss_function, entry.prints = evaluator.loss, fingerprints(opt, evaluator)
+end
+
+-- Whether a program was traced from this loss and from what the user's functions still capture.
+function step.is_current(entry, evaluator)
+  if entry.loss_function ~= evaluator.loss then
+    return false
+  end
+  for _, print in ipairs(entry.prints) do
+    if not fingerprint.holds(print) then
+      return false
+    end
+  end
+  return true
+end
+
+-- Trace and compile a step. mode: "plain" or "corrected". The entry has program, binding and count (of the batch), loss
+-- (an output's number), aux(program), evaluations (gradients per example).
+function step.build(opt, st, evaluator, mode, batch)
+  local entry = {}
+  entry.program = builder.trace(function(b)
+    local self = open(b, opt, st, evaluator, mode, batch, entry)
+    local eval = self.eval
+    local stats, info, register
+    if mode == "plain" then
+      stats = eval:at(eval:view("q", self.fields), nil, true)
+    else
+      stats, info, register = trace_correction(self)
+    end
+    for _, s in ipairs(opt.stages.combined) do
+      stats.g = s:apply(stats.g, traced_hyper(self, s.hyper), eval.stage_ctx)
+    end
+    trace_update(self, stats, info)
+    entry.loss, entry.aux = b:output(eval.loss), evaluators.register_aux(b, eval.aux)
+    if register then
+      register()
+    end
+    entry.evaluations = eval.count
+  end)
+  return entry
+end
+
+return step

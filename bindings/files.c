@@ -15,7 +15,7 @@
 #include "engine/core/error.h"
 #include "engine/core/memory.h"
 #include "engine/io/atomic.h"
-#include "engine/io/sha256.h"
+#include "engine/core/sha256.h"
 #include "engine/io/stream.h"
 
 static int fail_errno(lua_State *L, const char *path, const char *doing) {

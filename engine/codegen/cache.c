@@ -10,7 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "engine/io/sha256.h"
+#include "engine/core/sha256.h"
 
 // What follows the shared object in an entry: a mark and the SHA-256 of all before the mark.
 static const char mark[8] = "PGSEAL01";

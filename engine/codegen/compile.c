@@ -14,7 +14,7 @@
 #include "engine/codegen/cache.h"
 #include "engine/codegen/compiler.h"
 #include "engine/codegen/generate.h"
-#include "engine/io/sha256.h"
+#include "engine/core/sha256.h"
 
 struct pg_code {
   char key[65];

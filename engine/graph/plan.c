@@ -80,6 +80,8 @@ static bool is_kernel(const pg_step *s) {
   return !s->library && !s->loop;
 }
 
+// Compiled code if it is wanted and to be had. Under AUTO a compiler or cache that fails (`perigee doctor` says why) leaves the
+// interpreter, which gives the same bits.
 static pg_status choose_executor(pg_plan *p, pg_executor wanted) {
   if (wanted == PG_EXEC_AUTO) wanted = default_executor;
   if (wanted == PG_EXEC_INTERPRET || (wanted == PG_EXEC_AUTO && !pg_compiler_available())) return PG_OK;
@@ -90,7 +92,7 @@ static pg_status choose_executor(pg_plan *p, pg_executor wanted) {
     if (is_kernel(&p->steps[s])) kernels[n++] = &p->steps[s].kernel;
   pg_status status = n ? pg_code_build(n, kernels, &p->code) : PG_OK;
   pg_free(kernels);
-  if (status != PG_OK) return status;
+  if (status != PG_OK) return wanted == PG_EXEC_AUTO && status != PG_ERR_MEMORY ? PG_OK : status;
   p->generated = true;
   n = 0;
   for (size_t s = 0; s < p->nsteps; s++)

@@ -3,7 +3,7 @@
 #include "engine/core/memory.h"
 #include "engine/data/batch.h"
 #include "engine/data/dataset.h"
-#include "engine/io/sha256.h"
+#include "engine/core/sha256.h"
 #include "engine/io/stream.h"
 #include "tests/c/scratch.h"
 

@@ -8,7 +8,7 @@
 #include "engine/core/memory.h"
 #include "engine/io/atomic.h"
 #include "engine/io/json.h"
-#include "engine/io/sha256.h"
+#include "engine/core/sha256.h"
 #include "engine/io/stream.h"
 #include "engine/io/text.h"
 #include "tests/c/scratch.h"

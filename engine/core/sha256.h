@@ -1,6 +1,6 @@
 // sha256.h: SHA-256 (FIPS 180-4), for names of contents: recipes, data sets, bundles. Not for secrets.
-#ifndef PG_IO_SHA256_H
-#define PG_IO_SHA256_H
+#ifndef PG_CORE_SHA256_H
+#define PG_CORE_SHA256_H
 
 #include "engine/perigee.h"
 

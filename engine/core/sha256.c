@@ -1,5 +1,5 @@
 // sha256.c: SHA-256 after FIPS 180-4; the names of the variables are the standard's.
-#include "engine/io/sha256.h"
+#include "engine/core/sha256.h"
 
 #include <errno.h>
 #include <fcntl.h>

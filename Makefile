@@ -52,11 +52,11 @@ $(BUILD)/bindings/scripts.o: $(BUILD)/bindings/scripts.c
 
 $(BUILD)/bindings/%.o: bindings/%.c
 	@mkdir -p $(@D)
-	$(CC) $(ALL_CFLAGS) $(LUA_CFLAGS) -MMD -c $< -o $@
+	$(CC) $(ALL_CFLAGS) $(LUA_CFLAGS) -MMD -MP -c $< -o $@
 
 $(BUILD)/%.o: %.c
 	@mkdir -p $(@D)
-	$(CC) $(ALL_CFLAGS) -MMD -c $< -o $@
+	$(CC) $(ALL_CFLAGS) -MMD -MP -c $< -o $@
 
 # The scalar functions as text, which the generator prints in front of generated code.
 EMBEDDED := engine/codegen/kernel_abi.h engine/core/vmath.h engine/core/scalar.h engine/codegen/lanes.h

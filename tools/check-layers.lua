@@ -5,7 +5,7 @@
 local allowed = {
   ["engine/core"] = {},
   ["engine/io"] = { "engine/core" },
-  ["engine/codegen"] = { "engine/core", "engine/io" },
+  ["engine/codegen"] = { "engine/core" },
   ["engine/ops"] = { "engine/core" },
   ["engine/graph"] = { "engine/core", "engine/codegen", "engine/ops" },
   ["engine/data"] = { "engine/core", "engine/io" },

@@ -21,12 +21,12 @@ WEAK1(neg) WEAK1(abs) WEAK1(sign) WEAK1(floor) WEAK1(ceil) WEAK1(round) WEAK1(sq
 WEAK1(expm1) WEAK1(log) WEAK1(log1p) WEAK1(sin) WEAK1(cos) WEAK1(tanh) WEAK1(erf) WEAK1(sigmoid) WEAK1(softplus)
 WEAK1(relu) WEAK1(isfinite) WEAK2(add) WEAK2(sub) WEAK2(mul) WEAK2(div) WEAK2(pow) WEAK2(maximum) WEAK2(minimum)
 WEAK2(lt) WEAK2(le) WEAK2(gt) WEAK2(ge) WEAK2(eq) WEAK2(ne)
-    // clang-format on
 
-    static double weak_not(double a, double b, double c) {
+static double weak_not(double a, double b, double c) {
   (void)b, (void)c;
   return a == 0;
 }
+// clang-format on
 
 static double weak_and(double a, double b, double c) {
   (void)c;

@@ -186,7 +186,7 @@ static void rematerialization_keeps_bits_and_saves_memory(void) {
 static void mistakes_are_errors(void) {
   pg_graph *g = new_graph(), *b = new_graph();
   pg_value h = vec(g, 3), bh = vec(b, 3), out = pg_reduce(b, "sum", bh, 0, NULL, false), r;
-  CHECK_STATUS(pg_scan(g, b, 1, &out, 0, 1, &h, 4, false, &r), PG_ERR_ARGUMENT);
+  CHECK_STATUS(pg_scan(g, b, 1, &out, 0, 1, &h, 4, false, &r), PG_ERR_SHAPE);
   CHECK_THAT(strstr(pg_last_error(), "carry 1") != NULL, "%s", pg_last_error());
   pg_graph_free(g);
 }

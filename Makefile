@@ -119,9 +119,8 @@ format-check:
 
 lint:
 	@tools/install-deps.sh build lint
-	@luacheck --quiet --no-color $(LUA_DIRS)
-	@lua5.4 tools/check-layers.lua
-	@$(SUBMAKE) format-check
+	@status=0; luacheck --quiet --no-color $(LUA_DIRS) || status=1; lua5.4 tools/check-layers.lua || status=1; \
+	  $(SUBMAKE) format-check || status=1; exit $$status
 
 PREFIX ?= /usr/local
 install: all $(BUILD)/libperigee.a

@@ -33,8 +33,8 @@ local steady_sign = pg.rule.define {
 }
 
 -- ---- a correction ---------------------------------------------------------------------------------------------------
--- SVRG compares each batch's gradient with the one at a snapshot and adds the snapshot's mean. This one does so in part,
--- `alpha`, and takes only a mega-batch of a few batches for the mean (`mega` is an option of every correction).
+-- SVRG compares each batch's gradient with the one at a snapshot and adds the snapshot's mean. This one does so in
+-- part, `alpha`, and takes only a mega-batch of a few batches for the mean (`mega` is an option of every correction).
 --
 -- `refresh` is ordinary Lua, run when due. What it assigns to s is kept, and saved in checkpoints.
 -- `correct` is traced. ctx:evaluate(q) gives the statistics at q on this step's batch under this step's randomness, so

@@ -62,8 +62,8 @@ end
 -- The directories a recipe may read below and write below, as real paths; nil while recipes are trusted.
 local readable, writable
 
--- The real path of `path`; where its last parts do not exist yet, that of what does, with those parts behind it. nil for
--- a path that leads through "..".
+-- The real path of `path`; where its last parts do not exist yet, that of what does, with those parts behind it. nil
+-- for a path that leads through "..".
 local function resolve(path)
   local real = files.realpath(path)
   if real then return real end

@@ -199,8 +199,8 @@ local Result = {}
 Result.__index = Result
 Result.__name = "perigee.result"
 
--- One logged quantity against another as a series for pg.plot: result:curve("loss", "gradients"). split: "test" for what
--- evaluations logged; else what the steps logged.
+-- One logged quantity against another as a series for pg.plot: result:curve("loss", "gradients"). split: "test" for
+-- what evaluations logged; else what the steps logged.
 function Result:curve(y, x, name, split)
   local series = { name = name or self.name, x = {}, y = {} }
   for _, record in ipairs(self.history) do
@@ -211,8 +211,8 @@ function Result:curve(y, x, name, split)
   return series
 end
 
--- pg.train{ … } → { theta, q, metrics, cost, history, seconds, directory, steps, curve }. See DESIGN §4 for the fields; besides:
--- log_every (steps between lines of metrics, default 50 an epoch), eval_every (epochs, default 1, 0 = never),
+-- pg.train{ … } → { theta, q, metrics, cost, history, seconds, directory, steps, curve }. See DESIGN §4 for the
+-- fields; besides: log_every (steps between lines of metrics, default 50 an epoch), eval_every (epochs, default 1, 0 = never),
 -- eval_batch, checkpoint_every (seconds or { steps = n }), pass_batch (size of batches in full passes).
 function train.train(spec)
   check(spec, 2)

@@ -212,8 +212,8 @@ function Result:curve(y, x, name, split)
 end
 
 -- pg.train{ … } → { theta, q, metrics, cost, history, seconds, directory, steps, curve }. See DESIGN §4 for the
--- fields; besides: log_every (steps between lines of metrics, default 50 an epoch), eval_every (epochs, default 1, 0 = never),
--- eval_batch, checkpoint_every (seconds or { steps = n }), pass_batch (size of batches in full passes).
+-- fields; besides: log_every (steps between lines of metrics, default 50 an epoch), eval_every (epochs, default 1,
+-- 0 = never), eval_batch, checkpoint_every (seconds or { steps = n }), pass_batch (size of batches in full passes).
 function train.train(spec)
   check(spec, 2)
   local parts = build(spec)

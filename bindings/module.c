@@ -129,6 +129,7 @@ PGL_EXPORT int luaopen_perigee_core(lua_State *L) {
   pgl_open_apply(L);
   pgl_open_trace(L);
   pgl_open_program(L);
+  pgl_open_region(L);
   pgl_open_interrupt(L);
   luaopen_perigee_data(L);
   lua_setfield(L, -2, "data");

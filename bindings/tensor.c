@@ -144,14 +144,17 @@ void pgl_push_value(lua_State *L, pg_value value) {
   t->value = value;
 }
 
+pgl_type pgl_type_of_value(const pg_graph *graph, pg_value v) {
+  return (pgl_type){pg_value_dtype(graph, v), pg_value_ndim(graph, v), pg_value_shape(graph, v),
+                    pg_value_layout(graph, v), pg_value_is_weak(graph, v)};
+}
+
 pgl_type pgl_type_of(lua_State *L, const pgl_tensor *t) {
   if (!t->trace) {
     const pg_tensor *e = t->tensor;
     return (pgl_type){pg_tensor_dtype(e), pg_tensor_ndim(e), pg_tensor_shape(e), pg_tensor_layout(e), false};
   }
-  const pg_graph *g = pgl_trace_of(L, t)->graph;
-  return (pgl_type){pg_value_dtype(g, t->value), pg_value_ndim(g, t->value), pg_value_shape(g, t->value),
-                    pg_value_layout(g, t->value), pg_value_is_weak(g, t->value)};
+  return pgl_type_of_value(pgl_trace_of(L, t)->graph, t->value);
 }
 
 // ---- arguments ----

@@ -28,6 +28,7 @@ typedef struct pgl_state {
   size_t unreported;         // bytes of tensors made since the collector was last told
   size_t collected;          // pg_memory_used() after the last full collection
   int64_t marks;             // last number given to a MARK
+  lua_State *running;        // the thread inside core.vjp, for tap callbacks
 } pgl_state;
 
 pgl_state *pgl_get_state(lua_State *L);
@@ -93,6 +94,7 @@ void pgl_open_layout(lua_State *L);  // layout.c
 void pgl_open_apply(lua_State *L);   // apply.c: functions by name, eager and traced
 void pgl_open_trace(lua_State *L);   // trace.c: traces, derivatives, marks, taps
 void pgl_open_program(lua_State *L); // program.c: compiled programs
+void pgl_open_region(lua_State *L);  // region.c: loops and rematerialization
 // Registers the metatable on top of the stack (and pops it) under `key` and gives it the name `name` in messages.
 void pgl_keep_metatable(lua_State *L, const void *key, const char *name);
 

@@ -29,27 +29,34 @@ pgl_trace *pgl_check_trace(lua_State *L, int i) {
 }
 
 pgl_trace *pgl_trace_of(lua_State *L, const pgl_tensor *t) {
-  pgl_trace *current = pgl_get_state(L)->current;
-  if (current && current->serial == t->trace) return current;
-  for (pgl_trace *outer = current; outer; outer = outer->outer)
-    if (outer->serial == t->trace) {
+  bool reachable = true; // through regions only
+  for (pgl_trace *trace = pgl_get_state(L)->current; trace; trace = trace->outer) {
+    if (trace->serial == t->trace && reachable) return trace;
+    if (trace->serial == t->trace) {
       pgl_error(L, "this tensor belongs to a trace around the current one; pass it in as an argument");
       return NULL;
     }
+    reachable = reachable && trace->region;
+  }
   pgl_error(L, "this tensor belongs to a trace that has ended; return it from the traced function");
   return NULL;
 }
 
-// core.trace(): opens a trace inside the current one, if any.
-static int core_trace(lua_State *L) {
+pgl_trace *pgl_push_trace(lua_State *L, bool region) {
   pgl_state *state = pgl_get_state(L);
   pgl_trace *t = lua_newuserdatauv(L, sizeof *t, 0);
-  *t = (pgl_trace){.tag = &trace_tag, .serial = ++state->serial};
+  *t = (pgl_trace){.tag = &trace_tag, .serial = ++state->serial, .region = region};
   lua_rawgetp(L, LUA_REGISTRYINDEX, &trace_tag);
   lua_setmetatable(L, -2);
-  if (pg_graph_new(&t->graph) != PG_OK) return pgl_raise(L);
+  if (pg_graph_new(&t->graph) != PG_OK) pgl_raise(L);
   t->outer = state->current;
   state->current = t;
+  return t;
+}
+
+// core.trace(): opens a trace inside the current one, if any.
+static int core_trace(lua_State *L) {
+  pgl_push_trace(L, false);
   return 1;
 }
 
@@ -61,14 +68,14 @@ static void free_trace(pgl_trace *t) {
     pg_tensor_release(t->inputs[i].captured);
     pg_layout_release(t->inputs[i].layout);
   }
-  t->ninputs = 0;
+  t->ninputs = t->nscalars = 0;
   pg_free(t->inputs);
-  t->inputs = NULL;
+  pg_free(t->captured_scalars);
+  t->inputs = t->captured_scalars = NULL;
   pg_graph_free(graph);
 }
 
-// End `t` and every trace opened inside it.
-static void finish(lua_State *L, pgl_trace *t) {
+void pgl_finish_trace(lua_State *L, pgl_trace *t) {
   pgl_state *state = pgl_get_state(L);
   bool open = false;
   for (pgl_trace *i = state->current; i; i = i->outer) open = open || i == t;
@@ -83,7 +90,7 @@ static void finish(lua_State *L, pgl_trace *t) {
 
 static int trace_finish(lua_State *L) {
   pgl_trace *t = to_trace(L, 1);
-  if (t) finish(L, t);
+  if (t) pgl_finish_trace(L, t);
   return 0;
 }
 
@@ -114,11 +121,9 @@ static int trace_input(lua_State *L) {
   pg_dtype dtype = pgl_check_dtype(L, 2);
   const pg_layout *layout = pgl_to_layout(L, 3);
   int ndim = layout ? 0 : pgl_check_shape(L, 3, shape);
-  pgl_input *input = next_input(L, t);
-  pg_value v = pg_input(t->graph, dtype, ndim, shape, layout);
-  if (v == PG_NONE) return pgl_raise(L);
-  *input = (pgl_input){.number = ++t->explicit_inputs, .value = v, .layout = layout ? pg_layout_retain(layout) : NULL};
-  t->ninputs++;
+  const pgl_type type = {dtype, ndim, shape, layout, false};
+  pg_value v = pgl_declare_input(L, t, &type, PG_NONE);
+  t->inputs[t->ninputs - 1].number = ++t->explicit_inputs;
   pgl_push_value(L, v);
   return 1;
 }
@@ -128,22 +133,49 @@ static int trace_scalar(lua_State *L) {
   pgl_trace *t = check_current(L, 1);
   pg_value v = pg_scalar(t->graph);
   if (v == PG_NONE) return pgl_raise(L);
-  t->scalars++;
   pgl_push_value(L, v);
   return 1;
+}
+
+pg_value pgl_declare_input(lua_State *L, pgl_trace *trace, const pgl_type *type, pg_value outer) {
+  pgl_input *input = next_input(L, trace);
+  pg_value v = pg_input(trace->graph, type->dtype, type->ndim, type->shape, type->layout);
+  if (v == PG_NONE) pgl_raise(L);
+  *input = (pgl_input){.value = v, .outer = outer, .layout = type->layout ? pg_layout_retain(type->layout) : NULL};
+  trace->ninputs++;
+  return v;
 }
 
 static pg_value capture(lua_State *L, pgl_trace *t, pg_tensor *tensor) {
   for (size_t i = t->ninputs; i-- > 0;)
     if (t->inputs[i].captured == tensor) return t->inputs[i].value;
-  pgl_input *input = next_input(L, t);
-  const pg_layout *layout = pg_tensor_layout(tensor);
-  pg_value v = pg_input(t->graph, pg_tensor_dtype(tensor), pg_tensor_ndim(tensor), pg_tensor_shape(tensor), layout);
-  if (v == PG_NONE) pgl_raise(L);
-  *input =
-      (pgl_input){.captured = pg_tensor_retain(tensor), .value = v, .layout = layout ? pg_layout_retain(layout) : NULL};
-  t->ninputs++;
+  const pgl_type type = {pg_tensor_dtype(tensor), pg_tensor_ndim(tensor), pg_tensor_shape(tensor),
+                         pg_tensor_layout(tensor), false};
+  pg_value v = pgl_declare_input(L, t, &type, PG_NONE);
+  t->inputs[t->ninputs - 1].captured = pg_tensor_retain(tensor);
   return v;
+}
+
+static pg_value capture_scalar(lua_State *L, pgl_trace *t, pg_value outer) {
+  const pg_node *node = pg_at(t->outer->graph, outer);
+  if (node->op == PG_OP_NUMBER) return pg_number(t->graph, node->attrs.x);
+  for (size_t i = 0; i < t->nscalars; i++)
+    if (t->captured_scalars[i].outer == outer) return t->captured_scalars[i].value;
+  if (pg_grow(&t->captured_scalars, &t->scalar_cap, t->nscalars + 1, sizeof *t->captured_scalars) != PG_OK)
+    pgl_raise(L);
+  pg_value v = pg_scalar(t->graph);
+  if (v == PG_NONE) pgl_raise(L);
+  t->captured_scalars[t->nscalars++] = (pgl_input){.value = v, .outer = outer};
+  return v;
+}
+
+// A value of the trace around a region as a value of its body.
+static pg_value capture_outer(lua_State *L, pgl_trace *t, pg_value outer) {
+  if (pg_value_is_weak(t->outer->graph, outer)) return capture_scalar(L, t, outer);
+  for (size_t i = 0; i < t->ninputs; i++)
+    if (t->inputs[i].outer == outer) return t->inputs[i].value;
+  const pgl_type type = pgl_type_of_value(t->outer->graph, outer);
+  return pgl_declare_input(L, t, &type, outer);
 }
 
 pg_value pgl_trace_operand(lua_State *L, pgl_trace *trace, int i) {
@@ -153,8 +185,9 @@ pg_value pgl_trace_operand(lua_State *L, pgl_trace *trace, int i) {
     pgl_error(L, "a tensor or a number was expected, got %s", luaL_typename(L, i));
     return PG_NONE;
   }
+  if (!t->trace && !t->tensor) pgl_error(L, "this tensor was freed");
+  if (trace->region && t->trace != trace->serial) return capture_outer(L, trace, pgl_trace_operand(L, trace->outer, i));
   if (t->tensor) return capture(L, trace, t->tensor);
-  if (!t->trace) pgl_error(L, "this tensor was freed");
   if (pgl_trace_of(L, t) != trace) pgl_error(L, "this tensor belongs to another trace");
   return t->value;
 }
@@ -218,9 +251,11 @@ static int core_vjp(lua_State *L) {
   pgl_trace_at(L, t);
   pg_value *ys = read_values(L, t, 1, ny, false), *cts = read_values(L, t, 2, ny, true),
            *wrt = read_values(L, t, 3, n, false), *out = lua_newuserdatauv(L, (size_t)(n + 1) * sizeof *out, 0);
-  t->running = L;
+  pgl_state *state = pgl_get_state(L);
+  lua_State *before = state->running;
+  state->running = L;
   pg_status status = pg_vjp(t->graph, ny, ys, cts, n, wrt, out);
-  t->running = NULL;
+  state->running = before;
   if (status != PG_OK) return pgl_raise(L);
   push_values(L, n, out);
   return 1;
@@ -233,9 +268,7 @@ static int core_jvp(lua_State *L) {
   pgl_trace_at(L, t);
   pg_value *xs = read_values(L, t, 1, n, false), *tangents = read_values(L, t, 2, n, true),
            *ys = read_values(L, t, 3, ny, false), *out = lua_newuserdatauv(L, (size_t)(ny + 1) * sizeof *out, 0);
-  t->running = L;
   pg_status status = pg_jvp(t->graph, n, xs, tangents, ny, ys, out);
-  t->running = NULL;
   if (status != PG_OK) return pgl_raise(L);
   push_values(L, ny, out);
   return 1;
@@ -258,7 +291,6 @@ static int core_mark(lua_State *L) {
 // A Lua function held by a TAP node. It may outlive the call that made it, hence the main thread.
 typedef struct tap {
   lua_State *main;
-  pgl_trace *trace;
   int function;
 } tap;
 
@@ -276,14 +308,16 @@ static int call_tap(lua_State *L) {
 
 static pg_value run_tap(pg_graph *g, pg_value cotangent, void *user) {
   const tap *p = user;
-  lua_State *L = p->trace->graph == g ? p->trace->running : NULL;
-  if (!L || pgl_get_state(L)->current != p->trace || !lua_checkstack(L, 8))
-    return pg_fail(PG_ERR_UNSUPPORTED, "pg.tap cannot be differentiated here"), PG_NONE;
+  const pgl_state *state = pgl_get_state(p->main);
+  lua_State *L = state->running;
+  if (!L || !state->current || state->current->graph != g || !lua_checkstack(L, 8))
+    return pg_fail(PG_ERR_UNSUPPORTED, "pg.tap inside pg.scan or pg.remat cannot be differentiated from outside of it"),
+           PG_NONE;
   int top = lua_gettop(L);
   lua_pushcfunction(L, call_tap);
   lua_rawgeti(L, LUA_REGISTRYINDEX, p->function);
   lua_pushinteger(L, cotangent);
-  lua_pushlightuserdata(L, p->trace);
+  lua_pushlightuserdata(L, state->current);
   pg_value out = PG_NONE;
   if (lua_pcall(L, 3, 1, 0) != LUA_OK) {
     const char *message = lua_tostring(L, -1);
@@ -301,7 +335,7 @@ static void free_tap(void *user) {
   pg_free(p);
 }
 
-static pg_region *new_tap(lua_State *L, pgl_trace *t, int function) {
+static pg_region *new_tap(lua_State *L, int function) {
   tap *p = pg_alloc(1, sizeof *p);
   pg_region *region = pg_alloc(1, sizeof *region);
   if (!p || !region) {
@@ -310,7 +344,7 @@ static pg_region *new_tap(lua_State *L, pgl_trace *t, int function) {
     return NULL;
   }
   lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_MAINTHREAD);
-  *p = (tap){.main = lua_tothread(L, -1), .trace = t, .function = function};
+  *p = (tap){.main = lua_tothread(L, -1), .function = function};
   lua_pop(L, 1);
   *region = (pg_region){.tap = run_tap, .user = p, .free_user = free_tap};
   return region;
@@ -324,7 +358,7 @@ static int core_tap(lua_State *L) {
   pgl_trace_at(L, t);
   lua_pushvalue(L, 2);
   int function = luaL_ref(L, LUA_REGISTRYINDEX);
-  pg_region *region = new_tap(L, t, function);
+  pg_region *region = new_tap(L, function);
   pg_value out = region ? pg_node_make(t->graph, PG_OP_TAP, 1, &x, NULL, region) : PG_NONE;
   if (out == PG_NONE) {
     if (region) {

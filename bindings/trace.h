@@ -6,12 +6,13 @@
 #include "bindings/tensor.h"
 
 // One argument of a trace, in the engine's order. An explicit input has number >= 1 (as tr:input counts) and no tensor;
-// a captured eager tensor has number 0 and a reference.
+// a captured eager tensor has number 0 and a reference. The body of a region captures values of the trace around it
+// instead: `outer` is that value, else PG_NONE.
 typedef struct pgl_input {
   int number;
   pg_tensor *captured;
   const pg_layout *layout; // retained
-  pg_value value;
+  pg_value value, outer;
 } pgl_input;
 
 typedef struct pgl_trace {
@@ -19,11 +20,21 @@ typedef struct pgl_trace {
   uint64_t serial;
   pg_graph *graph; // NULL once finished
   struct pgl_trace *outer;
-  pgl_input *inputs;
+  bool region;       // the body of a region of `outer`: values of `outer` may be used and become operands
+  pgl_input *inputs; // tensors
   size_t ninputs, cap;
-  int explicit_inputs, scalars;
-  lua_State *running; // the thread inside core.vjp, for tap callbacks
+  pgl_input *captured_scalars; // of a region: weak values of `outer`
+  size_t nscalars, scalar_cap;
+  int explicit_inputs;
 } pgl_trace;
+
+// Push a new trace, or the body of a region in the current one, and make it the current one. Its __close ends it.
+pgl_trace *pgl_push_trace(lua_State *L, bool region);
+// Declare a tensor input of a trace, standing for `outer` or for nothing yet (PG_NONE). Returns the value in the trace.
+pg_value pgl_declare_input(lua_State *L, pgl_trace *trace, const pgl_type *type, pg_value outer);
+pgl_type pgl_type_of_value(const pg_graph *graph, pg_value value);
+// End `trace` and every trace opened inside it.
+void pgl_finish_trace(lua_State *L, pgl_trace *trace);
 
 pgl_trace *pgl_check_trace(lua_State *L, int i); // an open one
 // The open trace that `t` belongs to; raises when that is not the current one.

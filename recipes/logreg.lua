@@ -17,12 +17,11 @@ local o = pg.options {
 
 -- ---- the problem ----------------------------------------------------------------------------------------------------
 
-local split = pg.data.load(o.data, { dtype = "f64" })
-if o.rows > 0 then split = split:take(o.rows) end
-local n, d = split.n, split.x.shape[2]
-local positive = split.y:max():item()
-local x, y = split.x, pg.where(split.y:eq(positive), pg.ones({ n }, "f64"), pg.full({ n }, -1, "f64"))
-local train = pg.data.from { x = x, y = y }
+local train = pg.data.load(o.data, { labels = "pm1" })
+if o.rows > 0 then train = train:take(o.rows) end
+local whole = train:all("f64")
+local x, y = whole.x, whole.y
+local n, d = train.n, x.shape[2]
 
 local model = pg.nn.sequential { pg.nn.linear(d, 1, { bias = false }) }
 

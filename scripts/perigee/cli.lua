@@ -29,7 +29,7 @@ local function nearest_file(path)
     bases[i] = candidate:match("[^/]*$")
     full[bases[i]] = full[bases[i]] or candidate
   end
-  return full[base] or full[base .. ".lua"] or full[names.nearest(base, bases) or ""]
+  return full[base] or full[base .. ".lua"] or full[options.nearest(base, bases) or ""]
 end
 
 local function read_recipe(path)

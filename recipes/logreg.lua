@@ -12,7 +12,7 @@ local pg = require "perigee"
 
 local o = pg.options {
   data = "a9a", l2 = 1e-3, batch = 32, epochs = 15, seeds = 3, rows = 0,
-  h0 = 0.1, beta2 = 0.999, explain = true,
+  h0 = 0.1, beta2 = 0.99999, explain = true,
 }
 
 -- ---- the problem ----------------------------------------------------------------------------------------------------
@@ -78,12 +78,12 @@ local function median(list)
 end
 
 -- One run: the gap after every epoch (gaps[0] is the start's), and the gradient evaluations an epoch took.
-local function run_once(optimizer, seed, on_epoch)
+local function run_once(optimizer, seed, epochs, on_epoch)
   local gaps, theta = {}, pg.zeros(model.layout, "f64")
   gaps[0] = gap_of(weights_of(theta))
   local ok, run = pcall(pg.train, {
     name = "logreg", model = model, theta = theta, data = train, loss = loss, optimizer = optimizer, out = false,
-    epochs = o.epochs, batch = o.batch, seed = seed,
+    epochs = epochs, batch = o.batch, seed = seed,
     hooks = { on_epoch = function(ctx, epoch)
       local w = weights_of(ctx.theta)
       gaps[epoch] = gap_of(w)
@@ -92,17 +92,17 @@ local function run_once(optimizer, seed, on_epoch)
   })
   if not ok then -- a step size that diverges is an answer, too
     if not tostring(run):find("not a number", 1, true) then error(run, 0) end
-    for epoch = 1, o.epochs do gaps[epoch] = math.huge end
+    for epoch = 1, epochs do gaps[epoch] = math.huge end
     return gaps, 0
   end
-  return gaps, run.cost:gradients() / o.epochs
+  return gaps, run.cost:gradients() / epochs
 end
 
 -- Medians over the seeds, for one step size.
 local function run_seeds(make, lr)
   local per_epoch, found, gaps = nil, {}, {}
   for seed = 1, o.seeds do
-    local list, cost = run_once(make(lr), seed)
+    local list, cost = run_once(make(lr), seed, o.epochs)
     found[seed], per_epoch = list, cost
   end
   for epoch = 0, o.epochs do
@@ -186,8 +186,8 @@ print(("IVON / IVON-PoCo:  %s at equal epochs, %s at equal gradient evaluations"
 --     does (ess up).
 -- (2) The weight noise itself: each epoch's full pass draws it afresh, and so every epoch's correction is a little
 --     wrong (through g, and through Price's estimate of the Hessian), which moves the mean about.
--- So: the same method with less and with no weight noise; and the gap split into the part of the mean iterate (offset)
--- and the part of the iterates' spread around it.
+-- So: the same method with less and with no weight noise, for twice as many epochs; and the gap of the last third split
+-- into that of the mean iterate (offset) and that of the iterates' spread around it.
 if o.explain then
   local lr = results["IVON-PoCo"].lr
   local variants = {
@@ -200,8 +200,9 @@ if o.explain then
     local total, offset, spread = {}, {}, {}
     for seed = 1, o.seeds do
       local tail = {}
-      local gaps = run_once(pg.optim.ivon_poco(with(variant[2], { lr = lr, every = pg.epochs(1) })), seed,
-        function(w, epoch) if epoch > o.epochs // 2 then tail[#tail + 1] = w end end)
+      local epochs = 2 * o.epochs
+      local gaps = run_once(pg.optim.ivon_poco(with(variant[2], { lr = lr, every = pg.epochs(1) })), seed, epochs,
+        function(w, epoch) if 3 * epoch > 2 * epochs then tail[#tail + 1] = w end end)
       local mean = {}
       for i = 1, d do
         mean[i] = 0
@@ -211,12 +212,12 @@ if o.explain then
       for _, w in ipairs(tail) do
         around = around + 0.5 * pg.minimize.quadratic(minimum.hessian, pg.minimize.difference(w, mean)) / #tail
       end
-      total[seed], offset[seed], spread[seed] = gaps[o.epochs], gap_of(mean), around
+      total[seed], offset[seed], spread[seed] = gaps[epochs], gap_of(mean), around
     end
     lines[#lines + 1] = { variant[1], ("%.1e"):format(median(total)), ("%.1e"):format(median(offset)),
       ("%.1e"):format(median(spread)) }
   end
   print()
-  print("IVON-PoCo at the same step size:")
+  print(("IVON-PoCo at the same step size, %d epochs:"):format(2 * o.epochs))
   pg.table.print({ "", "gap", "of the mean iterate", "of the spread around it" }, lines)
 end

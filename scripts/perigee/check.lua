@@ -3,8 +3,11 @@
 -- does what a correction must. Emit prints the C its steps become.
 
 local builder = require "perigee.builder"
+local correction = require "perigee.correction"
 local files = require("perigee.core").data
 local names = require "perigee.names"
+local optimizer = require "perigee.optimizer"
+local rule = require "perigee.rule"
 
 local check = {}
 
@@ -64,45 +67,76 @@ end
 
 -- ---- the method -----------------------------------------------------------------------------------------------------
 
-local function same_state(a, b)
-  for _, key in ipairs(names.sorted(a)) do
-    if a[key]:bytes() ~= b[key]:bytes() then return false end
-  end
-  return true
+-- The optimizer with another correction (false: none) or rule.
+local function variant_of(opt, changes)
+  return optimizer {
+    family = opt.family, stages = opt.stages, dtype = opt.dtype, weight_decay = opt.weight_decay.given,
+    rule = changes.rule or opt.rule,
+    correction = changes.correction == nil and opt.correction or changes.correction or nil,
+  }
 end
 
--- What a corrected method must do. given: { name, optimizer, start(), step(optimizer, state, k) } from pg.train.
-local function examine_method(given, out)
-  local correction = given.optimizer.correction
-  if not correction or correction.hyper.given.alpha == nil then return 0 end
-  local failures = 0
-  local function state(ok, what)
-    out:write(("%s %s: %s\n"):format(ok and "ok  " or "FAIL", given.name, what))
-    failures = failures + (ok and 0 or 1)
-  end
-  local rule = require "perigee.rule"
-  local watch = rule.define {
-    name = "watch", state = { "seen" },
+-- The correction with some hyperparameters and options replaced.
+local function correction_with(c, changes)
+  local given = { every = c.every, start = c.start, mega = c.mega, noise = c.noise }
+  for _, key in ipairs(names.sorted(c.hyper.given)) do given[key] = c.hyper.given[key] end
+  for _, key in ipairs(names.sorted(changes)) do given[key] = changes[key] end
+  return correction.define(c.definition)(given)
+end
+
+-- A rule that stays where it is and keeps what it saw.
+local function watching_rule()
+  return rule.define {
+    name = "watch", state = { "g" },
     update = function(p, stats, s)
-      s.seen = stats.g
+      s.g = stats.g
       return p
     end,
   }
-  local still = given.optimizer:with { rule = watch, correction = correction:with { alpha = 1, start = 0 } }
+end
+
+local function same_tensors(a, b)
+  for i, entry in ipairs(a) do
+    if b[i][1] ~= entry[1] or b[i][2]:bytes() ~= entry[2]:bytes() then return false end
+  end
+  return #a == #b
+end
+
+-- Posterior and rule state: what a correction that does nothing must leave as it would be.
+local function moving_parts(st)
+  local out = {}
+  for _, entry in ipairs(st:tensors()) do
+    if not entry[1]:match("^correction") then out[#out + 1] = entry end
+  end
+  return out
+end
+
+-- What a corrected method must do. given: { name, optimizer, start(optimizer) → parts with .st, step(parts, k) }, from
+-- pg.train. → number of failures
+local function examine_method(given, out)
+  local c = given.optimizer.correction
+  if not c or c.hyper.given.alpha == nil then return 0 end
+  local failures = 0
+  local function report(ok, what)
+    out:write(("%s %s: %s\n"):format(ok and "ok  " or "FAIL", given.name, what))
+    failures = failures + (ok and 0 or 1)
+  end
+  local still = variant_of(given.optimizer, { rule = watching_rule(), correction = correction_with(c, { alpha = 1,
+    start = 0 }) })
   local function seen_on(k)
-    local st = given.start(still)
-    given.step(still, st, k)
-    return st.rule.seen:bytes()
+    local parts = given.start(still)
+    given.step(parts, k)
+    return parts.st.rule.g:bytes()
   end
-  state(seen_on(1) == seen_on(2), "at the snapshot the corrected gradient is the same for every batch")
-  local off = given.optimizer:with { correction = correction:with { alpha = 0 } }
-  local plain = given.optimizer:with { correction = false }
-  local st_off, st_plain = given.start(off), given.start(plain)
+  report(seen_on(1) == seen_on(2), "at the snapshot the corrected gradient is the same for every batch")
+  local off = given.start(variant_of(given.optimizer, { correction = correction_with(c, { alpha = 0 }) }))
+  local plain = given.start(variant_of(given.optimizer, { correction = false }))
   for k = 1, STEPS do
-    given.step(off, st_off, k)
-    given.step(plain, st_plain, k)
+    given.step(off, k)
+    given.step(plain, k)
   end
-  state(same_state(st_off.q_tensors(), st_plain.q_tensors()), "alpha = 0 is the plain method, bit for bit")
+  local same = same_tensors(moving_parts(off.st), moving_parts(plain.st))
+  report(same, "with alpha = 0 it is the plain method, bit for bit")
   return failures
 end
 
@@ -114,8 +148,7 @@ function check.check(path, words, flags)
   local directory, remove = scratch_directory(flags)
   local failures = 0
   local function pass(how)
-    how.mute = true
-    local code, done = cli.run_recipe(path, words, flags, how)
+    local code, done = cli.call_muted(cli.run_recipe, path, words, flags, how)
     if code ~= 0 then
       remove()
       return nil, code
@@ -156,7 +189,7 @@ function check.emit(path, words, flags)
     programs[#programs + 1] = program
     return program
   end
-  local code = cli.run_recipe(path, words, flags, { root = directory, limit = 1, mute = true })
+  local code = cli.call_muted(cli.run_recipe, path, words, flags, { root = directory, limit = 1 })
   builder.trace = trace -- luacheck: ignore 122
   remove()
   if code ~= 0 then return code end

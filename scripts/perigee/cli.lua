@@ -76,12 +76,27 @@ local function report(failure)
   return 1
 end
 
-local function mute(env)
-  env.print = function() end
-  env.io.write = function() end
+-- Call f with nothing that a recipe prints coming out, also through the library. io.stdout itself still writes.
+function cli.call_muted(f, ...)
+  local print_before, write_before = print, io.write
+  local function nothing() end
+  _G.print, io.write = nothing, nothing -- luacheck: ignore 122
+  local results = table.pack(pcall(f, ...))
+  _G.print, io.write = print_before, write_before -- luacheck: ignore 122
+  if not results[1] then error(results[2], 0) end
+  return table.unpack(results, 2, results.n)
 end
 
--- Run a recipe's text. how: { path, chunkname, source, words, flags, resume, limit, root, inspect, mute }.
+-- Call a recipe's chunk: true, or false and what report() takes.
+local function call_recipe(chunk, flags)
+  return xpcall(function()
+    chunk()
+    local unused = options.unused()
+    if unused then misused("%s", unused) end
+  end, locate(flags.trace))
+end
+
+-- Run a recipe's text. how: { path, chunkname, source, words, flags, resume, limit, root, inspect }.
 -- → exit code, runs made
 local function run_source(how)
   local pg = require "perigee"
@@ -92,14 +107,9 @@ local function run_source(how)
     trust = how.flags.trust, resume = how.resume, limit = how.limit, inspect = how.inspect }
   local env = sandbox.enter(pg, how.path, { trust = how.flags.trust, write = { root, how.write },
     read = pg.data and pg.data.directories and pg.data.directories() or {} })
-  if how.mute then mute(env) end
   local chunk, message = load(how.source, "@" .. how.chunkname, "t", env)
   if not chunk then return report { message = message }, {} end
-  local ok, raised = xpcall(function()
-    chunk()
-    local unused = options.unused()
-    if unused then misused("%s", unused) end
-  end, locate(how.flags.trace))
+  local ok, raised = call_recipe(chunk, how.flags)
   local done = run.end_invocation()
   if ok then return 0, done end
   return report(raised), done

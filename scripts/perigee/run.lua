@@ -325,11 +325,13 @@ function run.run(spec)
   else
     take_steps(spec, state, ctx, math.min(spec.steps, inv.limit or spec.steps))
     local finished = (ctx.completed == spec.steps or ctx.stopped) and not ctx.interrupted
-    if finished and spec.at_end then
+    -- A run that was cut short goes on, if it goes on, from before its evaluation; the recipe still gets one.
+    if not finished then ctx.save(ctx.completed, false) end
+    if spec.at_end and not ctx.interrupted then
       ctx.step = ctx.completed
       spec.at_end(state, ctx)
     end
-    ctx.save(ctx.completed, finished)
+    if finished then ctx.save(ctx.completed, true) end
     total = seconds()
   end
   place.journal:close()

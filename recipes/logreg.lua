@@ -91,7 +91,7 @@ local function run_once(optimizer, seed, epochs, on_epoch)
     end },
   })
   if not ok then -- a step size that diverges is an answer, too
-    if not tostring(run):find("not a number", 1, true) then error(run, 0) end
+    if not tostring(run):find("not finite", 1, true) then error(run, 0) end
     for epoch = 1, epochs do gaps[epoch] = math.huge end
     return gaps, 0
   end

@@ -257,8 +257,8 @@ function train.train(spec)
       ctx:log { loss = mean, epoch = (k + 1) / per_epoch }
       shown[1][2] = mean
       since.loss, since.count = 0.0, 0
-      if mean ~= mean then
-        error(("pg.train %s: the loss is not a number at step %d; try a smaller learning rate or clipping, and look at "
+      if mean - mean ~= 0 then
+        error(("pg.train %s: the loss is not finite at step %d; try a smaller learning rate or clipping, and look at "
           .. "the data"):format(name, k), 0)
       end
     end

@@ -1,0 +1,200 @@
+-- Facts about pg.train: order of the data, honest counts, evaluation without side effects, resuming.
+local pg = require "perigee"
+local run = require "perigee.run"
+local sampler = require "perigee.sampler"
+
+local key = pg.key(11)
+local N = 70
+local x = pg.randn(key:fold("x"), { N, 4 })
+local y = x:matmul(pg.randn(key:fold("w"), { 4, 3 })):argmax(-1)
+local data = { train = pg.data.from { x = x, y = y }, test = pg.data.from { x = x, y = y } }
+local model = pg.nn.sequential { pg.nn.linear(4, 8), pg.nn.tanh(), pg.nn.dropout(0.2), pg.nn.linear(8, 3) }
+
+local function loss(net, theta, batch, ctx) return pg.cross_entropy(net(theta, batch.x, ctx), batch.y) end
+
+local function train(changes)
+  local spec = { name = "t", model = model, data = data, loss = loss, optimizer = pg.optim.sgd { lr = 0.1 }, epochs = 3,
+    batch = 16, seed = 2, out = false, metrics = { accuracy = pg.metric.accuracy }, log_every = 1 }
+  for k, v in pairs(changes or {}) do
+    if v == "none" then spec[k] = nil else spec[k] = v end
+  end
+  return pg.train(spec)
+end
+
+describe("the sampler", function()
+  it("gives every example once an epoch, the short batch last, another order every epoch", function()
+    local source = sampler.shuffled(data.train, 16, key)
+    assert.equal(5, source.per_epoch)
+    local orders = {}
+    for epoch = 0, 1 do
+      local seen, order = {}, {}
+      for k = 0, 4 do
+        local batch, at = source:at(5 * epoch + k)
+        assert.equal(epoch, at)
+        assert.equal(k == 4 and 6 or 16, batch.id.shape[1])
+        for _, id in ipairs(batch.id:totable()) do
+          assert.is_nil(seen[id])
+          seen[id], order[#order + 1] = true, id
+        end
+      end
+      assert.equal(N, #order)
+      orders[epoch] = table.concat(order, " ")
+    end
+    assert.not_equal(orders[0], orders[1])
+  end)
+
+  it("fills batches with the rows their ids name, at any step first", function()
+    local batch = sampler.shuffled(data.train, 16, key):at(7)
+    local again = sampler.shuffled(data.train, 16, key)
+    for k = 0, 7 do batch = again:at(k) end
+    local direct = sampler.shuffled(data.train, 16, key):at(7)
+    assert.equal(batch.x:bytes(), direct.x:bytes())
+    assert.equal(x:take(batch.id):bytes(), batch.x:bytes())
+  end)
+
+  it("passes cover all data in pieces that add up, from any piece on", function()
+    local source = sampler.shuffled(data.train, 16, key)
+    local function ids(first)
+      local out = {}
+      for j, batch in source:batches(32, { first = first }) do
+        out[j] = table.concat(batch.id:totable(), " ")
+      end
+      return out
+    end
+    local all = ids(1)
+    assert.equal(3, #all)
+    assert.equal(all[3], ids(3)[3])
+  end)
+end)
+
+describe("pg.train", function()
+  it("learns, and reports the accuracy at the end", function()
+    local before, after = train { epochs = 0.2 }, train { epochs = 40 }
+    assert.is_true(after.metrics.loss < before.metrics.loss)
+    assert.is_true(after.metrics.accuracy > 0.8)
+  end)
+
+  it("counts gradient evaluations per example: steps, passes and evaluations apart", function()
+    local plain = train()
+    assert.equal(3 * N, plain.cost.steps)
+    assert.equal(0, plain.cost.passes)
+    assert.equal(3 * N, plain.cost.forward)
+    local svrg = train { optimizer = pg.optim.svrg { lr = 0.1, every = pg.epochs(1) } }
+    assert.equal(2 * 3 * N, svrg.cost.steps)
+    assert.equal(3 * N, svrg.cost.passes)
+    local late = train { optimizer = pg.optim.svrg { lr = 0.1, every = pg.epochs(1), start = pg.epochs(2) } }
+    assert.equal(2 * N + 2 * N, late.cost.steps)
+    assert.equal(N, late.cost.passes)
+  end)
+
+  it("ends when a budget of gradients is spent, whatever the method", function()
+    for _, optimizer in ipairs { pg.optim.sgd { lr = 0.1 }, pg.optim.svrg { lr = 0.1, every = pg.epochs(1) } } do
+      local spent = train { epochs = "none", optimizer = optimizer, budget = { gradients = 400 } }
+      assert.is_true(spent.cost:gradients() >= 400)
+      assert.is_true(spent.cost:gradients() < 400 + 3 * N)
+    end
+  end)
+
+  it("evaluates without side effects: the run is the same with and without", function()
+    local often, never = train { eval_every = 0.2 }, train { eval_every = 0 }
+    assert.equal(often.theta:bytes(), never.theta:bytes())
+    assert.is_nil(never.metrics.loss)
+  end)
+
+  it("weights the short last batch of an evaluation by its count", function()
+    local a, b = train { eval_batch = N }, train { eval_batch = 64 }
+    assert.is_true(math.abs(a.metrics.loss - b.metrics.loss) < 1e-6)
+    assert.is_true(math.abs(a.metrics.accuracy - b.metrics.accuracy) < 1e-6)
+  end)
+
+  it("is the same for the same seed and other for another", function()
+    assert.equal(train().theta:bytes(), train().theta:bytes())
+    assert.not_equal(train().theta:bytes(), train { seed = 3 }.theta:bytes())
+  end)
+
+  it("logs the mean loss since the line before", function()
+    local each, thirds = train { epochs = 1 }, train { epochs = 1, log_every = 5 }
+    local sum = 0
+    for i = 1, 5 do sum = sum + each.history[i].loss end
+    assert.is_true(math.abs(sum / 5 - thirds.history[1].loss) < 1e-15)
+    assert.equal(N, thirds.history[1].gradients)
+    local curve = each:curve("loss", "gradients")
+    assert.equal(5, #curve.x)
+  end)
+
+  it("calls the hooks after every step and epoch", function()
+    local steps, epochs = 0, {}
+    train { hooks = { on_step = function(ctx, info)
+      steps = steps + 1
+      assert.equal("number", type(info.loss))
+      assert.equal(steps - 1, ctx.step)
+    end, on_epoch = function(ctx, epoch)
+      epochs[#epochs + 1] = epoch
+      assert.is_truthy(ctx.theta)
+    end } }
+    assert.equal(15, steps)
+    assert.same({ 1, 2, 3 }, epochs)
+  end)
+
+  it("says when the loss is not finite any more", function()
+    local ok, message = pcall(train, { optimizer = pg.optim.sgd { lr = 1e38 } })
+    assert.is_false(ok)
+    assert.matches("not finite at step", message, 1, true)
+  end)
+
+  it("refuses options that are misspelt, missing or contradictory", function()
+    local function refused(changes, pattern)
+      local ok, message = pcall(train, changes)
+      assert.is_false(ok)
+      assert.matches(pattern, message, 1, true)
+    end
+    refused({ bach = 3 }, "did you mean 'batch'")
+    refused({ steps = 3 }, "one of epochs, steps and budget")
+    refused({ batch = 2.5 }, "whole number")
+    refused({ optimizer = {} }, "optimizer")
+    refused({ device = "cuda:0" }, "cpu")
+  end)
+
+  describe("with a directory", function()
+    local root
+    before_each(function()
+      root = os.tmpname()
+      os.remove(root)
+      run.begin_invocation { source = "--", root = root }
+    end)
+    after_each(function()
+      run.end_invocation()
+      os.execute("rm -rf '" .. root .. "'")
+    end)
+
+    it("goes on after a crash in any step, a full pass and momentum included", function()
+      local function at(name, stop_at)
+        return train { out = root .. "/" .. name, checkpoint_every = { steps = 2 },
+          optimizer = pg.optim.ivon_poco { lr = 0.1, ess = N, h0 = 0.5, every = pg.epochs(1) },
+          hooks = { on_step = function(ctx) if ctx.step == stop_at then error("crash") end end } }
+      end
+      local whole = at("whole")
+      for _, stop_at in ipairs { 1, 5, 9, 14 } do
+        run.end_invocation()
+        run.begin_invocation { source = "--", root = root }
+        local name = "crash" .. stop_at
+        assert.is_false(pcall(at, name, stop_at))
+        local found = assert(run.read_settings(root .. "/" .. name))
+        run.end_invocation()
+        run.begin_invocation { source = found.source, root = root, resume = found.resume }
+        local resumed = at(name)
+        assert.equal(whole.theta:bytes(), resumed.theta:bytes())
+        assert.equal(whole.q.h:bytes(), resumed.q.h:bytes())
+        assert.same(whole.history, resumed.history)
+        assert.equal(whole.cost:gradients(), resumed.cost:gradients())
+      end
+    end)
+
+    it("begins at another run's parameters with from", function()
+      local first = train { out = root .. "/first" }
+      local second = train { out = root .. "/second", from = root .. "/first", epochs = 0.2,
+        optimizer = pg.optim.sgd { lr = 0 } }
+      assert.equal(first.theta:bytes(), second.theta:bytes())
+    end)
+  end)
+end)

@@ -13,7 +13,7 @@ local correction = {}
 
 local Correction = part.class "correction"
 
-local DEFINITION = { "name", "hyper", "static", "due", "refresh", "correct", "active" }
+local DEFINITION = { "name", "hyper", "static", "due", "refresh", "correct", "active", "about" }
 -- Options that every correction has.
 local COMMON = { "every", "start", "mega", "noise" }
 
@@ -55,7 +55,13 @@ function correction.define(definition)
       given = given, make = make,
     }, Correction)
   end
+  part.note("correction", definition.name, definition.about)
   return part.defined(make, definition.hyper or {}, hyper.required)
+end
+
+-- The corrections defined so far, for `perigee methods`.
+function correction.list()
+  return part.list("correction")
 end
 
 -- Whether a step is corrected. values: of the hyperparameters at this step.
@@ -101,6 +107,7 @@ end
 -- Price's estimate of h is too noisy for it.
 correction.svrg = correction.define {
   name = "svrg",
+  about = "minus the snapshot's gradient on the batch, plus its full one; over diagonal: posterior correction",
   hyper = { alpha = 1, alpha_h = false, prox = false },
   refresh = function(s, ctx)
     s.at = ctx.q:clone()

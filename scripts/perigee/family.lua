@@ -16,13 +16,14 @@ local family = {}
 
 local Family = part.class "family"
 
-local DEFINITION = { "name", "hyper", "static", "stats", "init", "sample", "statistics", "update", "check" }
+local DEFINITION = { "name", "hyper", "static", "stats", "init", "sample", "statistics", "update", "check", "about" }
 
 -- Define a family.
 --   init(theta, o) → { mean = theta, … }: eager vectors that make up q; o holds the numbers of step 0
 --   sample(q, key, o) → theta, aux: traced; a point to evaluate at. Its noise comes from key.
 --   statistics(g, aux, q, o) → { g = …, h = … }: traced. stats: the fields it returns, default {"g"}.
 --   update(q, stats, o, ctx): traced; moves the precision by q.h = …; may be nil. ctx has t and weight_decay.
+--   about: one line for `perigee methods`.
 -- o also holds weight_decay (the prior's precision over ess). The result is the family; call it with
 -- hyperparameters and `samples` for others.
 function family.define(definition)
@@ -48,7 +49,13 @@ function family.define(definition)
       stats = definition.stats or { "g" }, given = given, make = make,
     }, Family)
   end
+  part.note("family", definition.name, definition.about)
   return part.defined(make, definition.hyper or {}, hyper.required)
+end
+
+-- The families defined so far, for `perigee methods`.
+function family.list()
+  return part.list("family")
 end
 
 -- q for parameters theta, which become q.mean as they are. units: as in schedule.resolve_steps.
@@ -97,6 +104,7 @@ end
 -- q is the mean alone; the loss is evaluated there.
 family.point = family.define {
   name = "point",
+  about = "the mean alone",
   init = function(theta)
     return { mean = theta }
   end,
@@ -111,6 +119,7 @@ family.point = family.define {
 -- Gaussian noise of fixed standard deviation sigma around the mean (variational SGD).
 family.isotropic = family.define {
   name = "isotropic",
+  about = "Gaussian noise of fixed size around the mean (variational SGD)",
   hyper = { sigma = hyper.required },
   init = function(theta)
     return { mean = theta }
@@ -133,6 +142,7 @@ end
 -- false evaluates at the mean.
 family.diagonal = family.define {
   name = "diagonal",
+  about = "IVON's diagonal Gaussian: mean and Hessian diagonal",
   stats = { "g", "h" },
   hyper = { ess = hyper.required, h0 = 1, beta2 = 0.99999, hess_approx = "price", noise = true },
   check = function(o)

@@ -5,6 +5,7 @@ local correction = require "perigee.correction"
 local family = require "perigee.family"
 local names = require "perigee.names"
 local optimizer = require "perigee.optimizer"
+local part = require "perigee.part"
 local rule = require "perigee.rule"
 local schedule = require "perigee.schedule"
 
@@ -30,8 +31,8 @@ end
 local function compose(name, given, parts, defaults)
   given = given or {}
   local known, spec = { table.unpack(SHARED) }, pick(given, SHARED)
-  for _, part in ipairs(parts) do
-    for _, k in ipairs(part[3]) do
+  for _, p in ipairs(parts) do
+    for _, k in ipairs(p[3]) do
       known[#known + 1] = k
     end
   end
@@ -43,13 +44,15 @@ local function compose(name, given, parts, defaults)
       merged[k] = defaults[k]
     end
   end
-  for _, part in ipairs(parts) do
-    spec[part[1]] = part[2](pick(merged, part[3]))
+  for _, p in ipairs(parts) do
+    spec[p[1]] = p[2](pick(merged, p[3]))
   end
   return optimizer(spec)
 end
 
-local function define(name, parts, defaults)
+-- about: one line for `perigee methods`.
+local function define(name, about, parts, defaults)
+  part.note("optim", name, about)
   optim[name] = function(given)
     return compose(name, given, parts, defaults)
   end
@@ -57,20 +60,23 @@ end
 
 local sgd, svrg = { "rule", rule.sgd, SGD }, { "correction", correction.svrg, SVRG }
 
-define("sgd", { sgd })
-define("momentum", { sgd }, { momentum = 0.9 })
-define("adam", { { "rule", rule.adam, ADAM } })
-define("adamw", { { "rule", rule.adamw, ADAM } }, { weight_decay = 0.01 })
-define("svrg", { sgd, svrg })
+define("sgd", "point × none × sgd", { sgd })
+define("momentum", "the same with momentum 0.9", { sgd }, { momentum = 0.9 })
+define("adam", "point × none × adam", { { "rule", rule.adam, ADAM } })
+define("adamw", "point × none × adamw, decay 0.01", { { "rule", rule.adamw, ADAM } }, { weight_decay = 0.01 })
+define("svrg", "point × svrg × sgd", { sgd, svrg })
 
 local ivon = { "rule", rule.ivon, IVON }
 local diagonal = { "family", family.diagonal, DIAGONAL }
-define("ivon", { diagonal, ivon })
+define("ivon", "diagonal × none × ivon", { diagonal, ivon })
 -- The correction's noise is an option of the correction here; a diagonal family without noise is composed by
 -- pg.optimizer.
-define("ivon_poco", { { "family", family.diagonal, { "ess", "h0", "beta2", "hess_approx", "samples" } }, ivon, svrg })
+define("ivon_poco", "diagonal × svrg × ivon: IVON with posterior correction", {
+  { "family", family.diagonal, { "ess", "h0", "beta2", "hess_approx", "samples" } }, ivon, svrg,
+})
 
 -- SVRG with a strength that falls linearly from alpha0 to 0 over the run, constant within a segment (Yin et al. 2025).
+part.note("optim", "alpha_svrg", "SVRG whose strength falls from 0.75 to 0 over the run")
 function optim.alpha_svrg(given)
   given = given or {}
   local every = given.every or schedule.epochs(1)
@@ -84,6 +90,11 @@ function optim.alpha_svrg(given)
     of = schedule.linear { from = given.alpha0 or 0.75, to = 0, over = schedule.whole_run }, every = every,
   }
   return compose("alpha_svrg", rest, { sgd, svrg })
+end
+
+-- The ready-made optimizers, for `perigee methods`.
+function optim.list()
+  return part.list("optim")
 end
 
 return optim

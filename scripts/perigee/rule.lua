@@ -3,14 +3,21 @@
 
 local core = require "perigee.core"
 local generic = require "perigee.generic"
+local part = require "perigee.part"
 local rule_class = require "perigee.rule_class"
 
 local rule = { define = rule_class.define, is = rule_class.is }
+
+-- The rules defined so far, for `perigee methods`.
+function rule.list()
+  return part.list("rule")
+end
 
 -- SGD: momentum is heavy-ball outside lr; weight decay is L2; the first step's buffer is the gradient, without
 -- dampening.
 rule.sgd = rule_class.define {
   name = "sgd",
+  about = "momentum, Nesterov, dampening, L2 (as torch.optim)",
   hyper = { lr = 1e-3, momentum = 0, dampening = 0, nesterov = false },
   variant = function(o)
     if o.nesterov and (o.momentum == 0 or o.dampening ~= 0) then
@@ -53,6 +60,7 @@ end
 -- Adam: weight decay is L2.
 rule.adam = rule_class.define {
   name = "adam",
+  about = "bias-corrected moments, L2, amsgrad",
   hyper = { lr = 1e-3, beta1 = 0.9, beta2 = 0.999, eps = 1e-8, amsgrad = false },
   state = adam_state,
   update = function(p, stats, s, o, ctx)
@@ -63,6 +71,7 @@ rule.adam = rule_class.define {
 -- AdamW: weight decay is decoupled, p * (1 - lr * decay) first.
 rule.adamw = rule_class.define {
   name = "adamw",
+  about = "Adam with decoupled decay",
   hyper = { lr = 1e-3, beta1 = 0.9, beta2 = 0.999, eps = 1e-8, amsgrad = false },
   state = adam_state,
   update = function(p, stats, s, o, ctx)
@@ -74,6 +83,7 @@ rule.adamw = rule_class.define {
 -- SGD when rescale_lr (times h0 + decay); clip_radius bounds the preconditioned step per coordinate, before lr.
 rule.ivon = rule_class.define {
   name = "ivon",
+  about = "IVON's mean update, scaled by the precision",
   needs = { "h" },
   hyper = { lr = 0.1, beta1 = 0.9, clip_radius = math.huge, debias = true, rescale_lr = true },
   state = { "m" },

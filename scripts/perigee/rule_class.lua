@@ -18,7 +18,7 @@ local getinfo = debug.getinfo -- recipes have no debug library
 
 local Rule = part.class "rule"
 
-local DEFINITION = { "name", "state", "hyper", "static", "update", "needs", "variant" }
+local DEFINITION = { "name", "state", "hyper", "static", "update", "needs", "variant", "about" }
 local PRIVATE = {} -- key of a state table under which a standalone state keeps its programs
 
 local function instantiate(definition, given)
@@ -52,6 +52,7 @@ end
 --   update(p, stats, s, o, ctx) → new p: traced. stats.g (and h); s: the slots, written by s.m = e; o: hyperparameters
 --     and what variant(o) returns; ctx: t (step + 1), key, q, info (of the correction), weight_decay.
 --   needs: fields of q that update reads beyond the mean, as {"h"}. variant(o) → further statics, from the options.
+--   about: one line for `perigee methods`.
 -- The result is the rule with its defaults; call it with options for others: signum { lr = 0.1 }.
 function rule.define(definition)
   names.check("pg.rule.define", definition, DEFINITION)
@@ -65,6 +66,7 @@ function rule.define(definition)
     variant = definition.variant, checked = {}, location = ("%s:%d"):format(info.short_src, info.linedefined),
   }
   local self = instantiate(full, {})
+  part.note("rule", definition.name, definition.about)
   if not info.short_src:find("perigee]rule.lua", 1, true) then
     branchcheck.check(self) -- the ready-made rules are checked when first used
   end

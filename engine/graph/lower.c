@@ -173,9 +173,11 @@ pg_status pg_emit_copy(pg_compilation *c, int unit, pg_value src, int dst_buf, i
   memcpy(b.shape, n->shape, sizeof b.shape);
   pg_dtype dtype = (pg_dtype)n->dtype;
   int inst;
-  int64_t stride[PG_MAX_NDIM];
+  int64_t stride[PG_MAX_NDIM] = {0};
   if (dst_stride) memcpy(stride, dst_stride, sizeof stride);
   if (dtype == PG_KEY) { // two words each
+    if (n->ndim == PG_MAX_NDIM)
+      return pg_fail(PG_ERR_UNSUPPORTED, "tensors of keys have at most %d axes", PG_MAX_NDIM - 1);
     pg_access load;
     memset(&load, 0, sizeof load);
     load.kind = PG_ARG_LOAD;

@@ -125,6 +125,7 @@ static pg_status shape_pad(const pg_graph *g, pg_node *node) {
   const pg_attrs *a = &node->attrs;
   char text[200];
   PG_TRY(pg_want_plain("pad", x));
+  if (x->dtype == PG_KEY) return pg_fail(PG_ERR_DTYPE, "pad: keys have no zero to pad with");
   PG_TRY(pg_want_shape("pad", a->n, a->b));
   if (a->n != x->ndim)
     return pg_fail(PG_ERR_SHAPE, "pad: a result of %d axes for %s", a->n, pg_shape_text(x, text, sizeof text));

@@ -44,12 +44,13 @@ static pg_status jvp_full(pg_graph *g, pg_value v, const pg_value *tangents, pg_
 
 static pg_status shape_iota(const pg_graph *g, pg_node *node) {
   (void)g;
-  const pg_attrs *a = &node->attrs;
+  pg_attrs *a = &node->attrs;
   int axis;
   if (a->dtype < 0 || a->dtype >= PG_BOOL)
     return pg_fail(PG_ERR_DTYPE, "iota: indices are numbers, not %s", a->dtype == PG_BOOL ? "bool" : "keys");
   PG_TRY(pg_want_shape("iota", a->n, a->a));
   PG_TRY(pg_want_axis("iota", a->b[0], a->n, &axis));
+  a->b[0] = axis;
   pg_set_type(node, (pg_dtype)a->dtype, a->n, a->a, NULL);
   return PG_OK;
 }

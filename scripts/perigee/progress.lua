@@ -19,7 +19,7 @@ local function rate(per_second)
   return ("%.0f"):format(per_second)
 end
 
-local silent = { update = function() end, clear = function() end }
+local silent = { silent = true, update = function() end, clear = function() end }
 
 -- A progress line for the run `name`. Options: force = true writes whatever stderr is (for tests), out = a file.
 function progress.new(name, opts)

@@ -139,7 +139,12 @@ end
 -- ---- one run --------------------------------------------------------------------------------------------------------
 
 local Context = {}
-Context.__index = Context
+
+-- ctx.key, the run's key of this step, is made when it is asked for: most steps of pg.train never do.
+local function context_index(ctx, name)
+  if name ~= "key" then return Context[name] end
+  return ctx.run_key:fold("step"):fold(ctx.step)
+end
 
 -- Write a record of numbers, strings and booleans to metrics.jsonl; step and the cost meter are added.
 function Context:log(record)
@@ -274,18 +279,16 @@ end
 
 -- The loop itself, from ctx.completed to `last`.
 local function take_steps(spec, state, ctx, last)
-  local step_key = ctx.run_key:fold("step")
-  local hash_every = ctx.hash_every
+  local hash_every, interrupted = ctx.hash_every, core.interrupted
   while ctx.completed < last and not ctx.stopped do
     ctx.step = ctx.completed
-    ctx.key = step_key:fold(ctx.step)
     spec.step(state, ctx)
     ctx.completed = ctx.completed + 1
     if hash_every > 0 and ctx.completed % hash_every == 0 then
       ctx.journal:append { step = ctx.step, state = checkpoint.hash(state) }
     end
     if ctx.completed < last and ctx.due() then ctx.save(ctx.completed, false) end
-    if core.interrupted and core.interrupted() then ctx.stopped, ctx.interrupted = true, true end
+    if interrupted() then ctx.stopped, ctx.interrupted = true, true end
   end
 end
 
@@ -304,7 +307,7 @@ function run.run(spec)
   local function seconds() return place.before + data.clock() - started end
 
   local ctx = setmetatable({ journal = place.journal, directory = place.directory, run_key = core.key(spec.seed),
-    cost = spec.cost, samplers = {}, completed = 0, saved = 0 }, Context)
+    cost = spec.cost, samplers = {}, completed = 0, saved = 0 }, { __index = context_index })
   if saved then
     checkpoint.restore(state, saved.tree.state or {})
     ctx.completed = math.tointeger(tonumber(saved.info.step))

@@ -2,6 +2,7 @@
 -- function of the key and the step, so that a resumed run needs no state but its step count; and it assembles the
 -- batches, into staging tensors that are made once for each size. It is also the source that full passes draw from.
 
+local builder = require "perigee.builder"
 local core = require "perigee.core"
 
 local sampler = {}
@@ -9,6 +10,16 @@ local sampler = {}
 local Sampler = {}
 Sampler.__index = Sampler
 Sampler.__name = "perigee.sampler"
+
+-- A program whose result 1 is the order of epoch numbers.epoch, always in the same memory.
+local function shuffling_program(key, n, numbers)
+  local program = builder.trace(function(b)
+    local epoch_key = core.apply("key_fold", nil, b:input("key", key), b:scalar(numbers, "epoch"))
+    b:output(core.apply("permutation", { a = { n } }, epoch_key))
+  end)
+  program:bind("key", key)
+  return program
+end
 
 -- Batches of `batch` examples of `split` without replacement: a keyed permutation per epoch, cut into pieces; the short
 -- last one is used. opts: dtype of float fields (default f32), pass_batch (size in full passes, default `batch`).
@@ -19,11 +30,12 @@ function sampler.shuffled(split, batch, key, opts)
   end
   local n = split.n
   batch = math.tointeger(math.min(batch, n))
-  return setmetatable({
+  local self = setmetatable({
     split = split, n = n, batch_size = batch, dtype = opts.dtype or "f32", per_epoch = (n + batch - 1) // batch,
-    order_key = key:fold("order"), epoch = nil, order = nil, steps = {}, passes = {},
-    natural = core.apply("iota", { a = { n }, b = { 0 }, dtype = "i64" }),
+    steps = {}, passes = {}, natural = core.apply("iota", { a = { n }, b = { 0 }, dtype = "i64" }), numbers = {},
   }, Sampler)
+  self.program = shuffling_program(key:fold("order"), n, self.numbers)
+  return self
 end
 
 local function staging(self, pool, count)
@@ -54,9 +66,10 @@ end
 -- The batch of a step (0-based), and its epoch (0-based). The tensors are filled again by the next call.
 function Sampler:at(step)
   local epoch, k = step // self.per_epoch, step % self.per_epoch
-  if epoch ~= self.epoch then
-    self.epoch = epoch
-    self.order = core.apply("permutation", { a = { self.n } }, self.order_key:fold(epoch))
+  if epoch ~= self.numbers.epoch then
+    self.numbers.epoch = epoch
+    self.program:run()
+    self.order = self.program:result(1)
   end
   local first = k * self.batch_size
   local count = math.min(self.batch_size, self.n - first)

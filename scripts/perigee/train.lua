@@ -185,6 +185,7 @@ local function build(spec)
 end
 
 local function show(parts, line, ctx, shown, what, fraction_of_pass)
+  if line.silent then return end
   local source, steps = parts.source, parts.steps
   local done = ctx.step + (fraction_of_pass and 0 or 1)
   line.update {

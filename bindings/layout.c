@@ -17,7 +17,7 @@ const pg_layout *pgl_to_layout(lua_State *L, int i) {
 
 const pg_layout *pgl_check_layout(lua_State *L, int i) {
   const pg_layout *layout = pgl_to_layout(L, i);
-  if (!layout) pgl_error(L, "bad argument #%d (a layout expected, got %s)", i, luaL_typename(L, i));
+  if (!layout) pgl_error(L, "a layout was expected, got %s", luaL_typename(L, i));
   return layout;
 }
 

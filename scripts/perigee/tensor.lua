@@ -2,6 +2,9 @@
 -- Axes, indices and slices written in Lua count from 1 and negative ones from the end; the engine counts from 0, and
 -- so do integers inside tensors (labels, argmax, indices of take). No mathematics here: everything ends in
 -- core.apply.
+--
+-- What Lua cannot intercept: a tensor after `if`, `and`, `or`, `not` counts as true, and `tensor == number` is false.
+-- Masks (x:lt(y), x:eq(y)) and pg.where choose by value.
 local core = require "perigee.core"
 local text = require "perigee.tensor_text"
 

@@ -80,8 +80,8 @@ static bool is_kernel(const pg_step *s) {
   return !s->library && !s->loop;
 }
 
-// Compiled code if it is wanted and to be had. Under AUTO a compiler or cache that fails (`perigee doctor` says why) leaves the
-// interpreter, which gives the same bits.
+// Compiled code if it is wanted and to be had. Under AUTO a compiler or cache that fails (`perigee doctor` says why)
+// leaves the interpreter, which gives the same bits.
 static pg_status choose_executor(pg_plan *p, pg_executor wanted) {
   if (wanted == PG_EXEC_AUTO) wanted = default_executor;
   if (wanted == PG_EXEC_INTERPRET || (wanted == PG_EXEC_AUTO && !pg_compiler_available())) return PG_OK;

@@ -172,20 +172,7 @@ end
 
 local function methods(words)
   if #words > 0 then misused("methods takes no arguments") end
-  local pg = require "perigee"
-  for _, kind in ipairs { "family", "correction", "rule", "optim" } do
-    local rows = {}
-    for _, entry in ipairs(pg[kind] and pg[kind].list and pg[kind].list() or {}) do
-      rows[#rows + 1] = { entry.name, entry.summary or "" }
-    end
-    if #rows > 0 then
-      io.write(kind == "family" and "families" or kind == "optim" and "ready-made" or kind .. "s", "\n")
-      for _, row in ipairs(rows) do io.write(("  %-14s %s\n"):format(row[1], row[2])) end
-      io.write("\n")
-    end
-  end
-  io.write("An optimizer is one of each: pg.optimizer{ family = …, correction = …, rule = … }\n")
-  return 0
+  return require("perigee.methods").main()
 end
 
 local function version(words)

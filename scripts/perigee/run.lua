@@ -179,7 +179,7 @@ end
 local function check_spec(spec, level)
   if type(spec) ~= "table" then error("pg.run takes a table: name, seed, steps, state, step", level + 1) end
   local known = { "name", "seed", "steps", "state", "step", "out", "checkpoint_every", "keep", "hash_every", "config",
-    "identity", "cost", "at_start", "at_end", "inspect" }
+    "identity", "cost", "at_start", "at_end", "at_interrupt", "inspect" }
   names.check("pg.run", spec, known, level)
   local function need(key, kind)
     if type(spec[key]) ~= kind then
@@ -295,7 +295,8 @@ end
 -- pg.run{ name, seed, steps, state, step = function(state, ctx) … end }: call `step` for every step from where the run
 -- stands. Options: out (directory; false: leave nothing on disk), checkpoint_every (seconds, or { steps = n }), keep
 -- (checkpoints, default 2), hash_every (steps between hashes of the state in the metrics, default 100; 0 = none),
--- config (settings to record), cost (a meter whose count every record carries), at_start(ctx), at_end(state, ctx).
+-- config (settings to record), cost (a meter whose count every record carries), at_start(ctx), at_end(state, ctx),
+-- at_interrupt(ctx) (after Ctrl-C; the state is saved by then).
 -- → { state, directory, steps, history, seconds }
 function run.run(spec)
   check_spec(spec, 2)
@@ -341,6 +342,7 @@ function run.run(spec)
   if place.directory then
     inv.done[#inv.done + 1] = { name = spec.name, directory = place.directory, steps = ctx.completed }
   end
+  if ctx.interrupted and spec.at_interrupt then spec.at_interrupt(ctx) end
   if ctx.interrupted then error({ interrupted = place.directory }, 0) end
   return { state = state, directory = place.directory, steps = ctx.completed, history = place.journal.records,
     seconds = total }

@@ -284,6 +284,7 @@ function train.train(spec)
       ctx = context
       if (spec.eval_every or 1) > 0 then evaluate(ctx.step / per_epoch) end
     end,
+    at_interrupt = function() line.clear() end,
     inspect = function() return train.inspection(spec, name) end,
   }
   line.clear()

@@ -82,6 +82,12 @@ $(BUILD)/tests/c/%: tests/c/%.c $(BUILD)/libperigee.a
 WRAPPED := malloc calloc realloc aligned_alloc strdup free
 $(BUILD)/tests/c/test_oom: TEST_LDFLAGS = $(WRAPPED:%=-Wl,--wrap=%)
 
+# Under sanitizers the specs run in a Lua that has them from the start.
+ifeq ($(SAN),1)
+C_TESTS += $(BUILD)/tests/c/lua_host
+$(BUILD)/tests/c/lua_host: TEST_LDFLAGS = $(LUA_CFLAGS) $(LUA_LIBS)
+endif
+
 JOBS ?= $(shell nproc)
 SUBMAKE = $(MAKE) --no-print-directory
 

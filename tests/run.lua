@@ -22,7 +22,6 @@ local function clock() return tonumber(read_command("date +%s.%N")) end
 
 local root = read_command("pwd"):match("[^\n]*")
 local place = build:sub(1, 1) == "/" and build or root .. "/" .. build
-local sanitized = os.getenv("SAN") == "1"
 
 -- Everything tests write goes below BUILD.
 local environment = table.concat({
@@ -36,15 +35,6 @@ local function list(command)
   local found = {}
   for name in read_command(command .. " 2>/dev/null | LC_ALL=C sort"):gmatch("[^\n]+") do found[#found + 1] = name end
   return found
-end
-
--- A Lua that can load a sanitized perigee.so has the sanitizers' libraries in it from the start.
-local function sanitized_lua()
-  local libraries = {}
-  for _, name in ipairs { "libasan.so", "libubsan.so" } do
-    libraries[#libraries + 1] = read_command("gcc -print-file-name=" .. name):match("[^\n]*")
-  end
-  return "ASAN_OPTIONS=detect_leaks=0 LD_PRELOAD=" .. quote(table.concat(libraries, ":")) .. " lua5.4"
 end
 
 local function is_wanted(name)
@@ -63,7 +53,7 @@ local function collect()
     local name = path:match("([^/]+)%.c$")
     add("c/" .. name, quote(place .. "/tests/c/" .. name))
   end
-  local lua = sanitized and sanitized_lua() or "lua5.4"
+  local lua = os.getenv("SAN") == "1" and quote(place .. "/tests/c/lua_host") or "lua5.4"
   for _, path in ipairs(list("ls tests/lua/*_spec.lua tests/cli/*_spec.lua")) do
     add(path:match("^tests/(.*)_spec%.lua$"), lua .. " /usr/bin/busted -o tests/busted_lines.lua " .. quote(path))
   end

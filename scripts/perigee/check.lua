@@ -7,6 +7,7 @@ local correction = require "perigee.correction"
 local files = require("perigee.core").data
 local names = require "perigee.names"
 local optimizer = require "perigee.optimizer"
+local options = require "perigee.options"
 local rule = require "perigee.rule"
 
 local check = {}
@@ -161,7 +162,7 @@ function check.check(path, words, flags)
   if not whole then return code end
   if #whole == 0 then
     remove()
-    error({ usage = path .. ": there is no pg.train or pg.run in it to check" }, 0)
+    options.misused(path .. ": there is no pg.train or pg.run in it to check")
   end
   local begun
   begun, code = pass { root = directory .. "/parts", limit = STEPS }

@@ -11,7 +11,7 @@ local cli = {}
 local function say(...) io.stderr:write("perigee: ", ..., "\n") end
 
 -- Raise what ends the command with exit code 2.
-local function misused(fmt, ...) error({ usage = fmt:format(...) }, 0) end
+local function misused(fmt, ...) options.misused(fmt:format(...)) end
 
 -- ---- running a recipe -----------------------------------------------------------------------------------------------
 
@@ -69,7 +69,7 @@ local function report(failure)
     say(failure.usage)
     return 2
   elseif failure.interrupted then
-    say(("interrupted and saved; go on with: perigee resume %s"):format(failure.interrupted))
+    say(tostring(failure))
     return 1
   end
   say(failure.traceback or failure.message or "failed")
@@ -106,7 +106,7 @@ local function run_source(how)
   run.begin_invocation { recipe = how.path, source = how.source, words = how.words, root = root,
     trust = how.flags.trust, resume = how.resume, limit = how.limit, inspect = how.inspect }
   local env = sandbox.enter(pg, how.path, { trust = how.flags.trust, write = { root, how.write },
-    read = pg.data and pg.data.directories and pg.data.directories() or {} })
+    memory = how.flags.memory, read = pg.data and pg.data.directories and pg.data.directories() or {} })
   local chunk, message = load(how.source, "@" .. how.chunkname, "t", env)
   if not chunk then return report { message = message }, {} end
   local ok, raised = call_recipe(chunk, how.flags)
@@ -186,6 +186,7 @@ local COMMON = [[
   --trust        run the recipe outside the sandbox: shell, native modules, any file
   --trace        with an error, say where in the library it came from
   --threads=N    threads to use; results do not depend on it
+  --memory=GIB   how much memory tensors may take (default: 0.8 of the machine's; with --trust no limit)
   --runs=DIR     where run directories are made (default: runs)
 ]]
 
@@ -248,8 +249,8 @@ COMMANDS = {
 -- ---- main -----------------------------------------------------------------------------------------------------------
 
 local SWITCHES = { trust = true, trace = true, help = true, version = true }
-local VALUES = { threads = true, runs = true }
-local FLAGS = { "help", "runs", "threads", "trace", "trust", "version" }
+local VALUES = { memory = true, threads = true, runs = true }
+local FLAGS = { "help", "memory", "runs", "threads", "trace", "trust", "version" }
 
 -- Split argv into flags and words.
 local function parse_flags(argv)
@@ -274,6 +275,11 @@ local function parse_flags(argv)
       misused("unknown option --%s%s", name, options.hint(name, FLAGS))
     end
     i = i + 1
+  end
+  if flags.memory then
+    local gib = tonumber(flags.memory)
+    if not gib or gib <= 0 then misused("--memory takes a number of GiB, not %s", flags.memory) end
+    flags.memory = math.floor(gib * 2 ^ 30)
   end
   if flags.threads then
     local n = math.tointeger(tonumber(flags.threads))

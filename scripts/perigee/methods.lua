@@ -1,46 +1,14 @@
--- methods.lua: `perigee methods`: the families, corrections, rules and ready-made optimizers there are, with one line
--- each and their hyperparameters. What there is comes from the modules; only the lines are kept here.
+-- methods.lua: `perigee methods`: the families, corrections, rules and ready-made optimizers there are, with the line
+-- their definitions give and their hyperparameters.
 
 local names = require "perigee.names"
 
 local methods = {}
 
-local SUMMARIES = {
-  family = {
-    point = "the parameters themselves; statistics {g}",
-    isotropic = "Gaussian noise of fixed width around the mean; {g}",
-    diagonal = "IVON's Gaussian with a Hessian diagonal h; {g, h}",
-  },
-  correction = {
-    none = "the statistics as they are",
-    svrg = "gradient at a snapshot subtracted, its full mean added; over diagonal: posterior correction (PoCo)",
-  },
-  rule = {
-    sgd = "gradient descent with momentum, Nesterov, dampening; weight decay is L2",
-    adam = "Adam and AMSGrad; weight decay is L2",
-    adamw = "Adam with decoupled weight decay",
-    ivon = "IVON's mean update, preconditioned by the family's h",
-  },
-  stage = {
-    clip = "clips a gradient by global norm, per tensor or by value",
-  },
-  optim = {
-    sgd = "point, sgd",
-    momentum = "point, sgd with momentum 0.9",
-    adam = "point, adam",
-    adamw = "point, adamw",
-    svrg = "point, svrg, sgd",
-    alpha_svrg = "point, svrg with a strength that falls over the run, sgd",
-    ivon = "diagonal, ivon",
-    ivon_poco = "diagonal, svrg, ivon",
-  },
-}
-
 local HEADS = {
   { "family", "families: where the loss is evaluated, and which statistics come back" },
   { "correction", "corrections: less noisy statistics" },
   { "rule", "rules: how the mean moves" },
-  { "stage", "stages: edits of a gradient, per_evaluation or combined" },
   { "optim", "ready-made: pg.optim.NAME { … }" },
 }
 
@@ -55,24 +23,16 @@ local function defaults_of(part)
   return table.concat(out, ", ")
 end
 
--- {{ name, summary, defaults }, …} of one kind ("family", "rule", …), sorted.
-function methods.list(kind)
-  local module, out = require("perigee")[kind], {}
-  for _, name in ipairs(names.sorted(module)) do
-    local part = module[name]
-    local is_part = type(part) == "table" and part.kind == kind or SUMMARIES[kind][name] ~= nil
-    if is_part then out[#out + 1] = { name, SUMMARIES[kind][name] or "", defaults_of(part) } end
-  end
-  return out
-end
-
 -- Print all of it. → exit code
 function methods.main()
+  local pg = require "perigee"
   for _, head in ipairs(HEADS) do
+    local module = pg[head[1]]
     io.write(head[2], "\n")
-    for _, row in ipairs(methods.list(head[1])) do
-      io.write(("  %-11s %s\n"):format(row[1], row[2]))
-      if row[3] ~= "" then io.write(("  %-11s   %s\n"):format("", row[3])) end
+    for _, entry in ipairs(module.list()) do
+      io.write(("  %-11s %s\n"):format(entry.name, entry.summary or ""))
+      local defaults = defaults_of(module[entry.name])
+      if defaults ~= "" then io.write(("  %-11s   %s\n"):format("", defaults)) end
     end
     io.write("\n")
   end

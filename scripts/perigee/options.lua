@@ -140,10 +140,15 @@ function options.options(defaults)
   check_defaults(defaults)
   if options.resolved then error("pg.options is called once in a recipe", 2) end
   local values, message = options.resolve(defaults, options.arguments)
-  if not values then error({ usage = message }, 0) end
+  if not values then options.misused(message) end
   options.resolved = values
   return values
 end
+
+local Misuse = { __tostring = function(raised) return raised.usage end }
+
+-- Raise what ends the command line with exit code 2 and this message.
+function options.misused(message) error(setmetatable({ usage = message }, Misuse), 0) end
 
 -- key=value words that no pg.options call has looked at: a message, or nil.
 function options.unused()

@@ -43,7 +43,7 @@ end
 local function current_invocation()
   if invocation then return invocation end
   local path = arg and arg[0]
-  local file = path and io.open(path, "rb")
+  local file = path and path:match("%.lua$") and io.open(path, "rb")
   local source = file and file:read("a")
   if file then file:close() end
   return run.begin_invocation { recipe = path, source = source, trust = true }
@@ -292,6 +292,10 @@ local function take_steps(spec, state, ctx, last)
   end
 end
 
+local Interruption = { __tostring = function(raised)
+  return ("interrupted and saved; go on with: perigee resume %s"):format(raised.interrupted or "(nothing was kept)")
+end }
+
 -- pg.run{ name, seed, steps, state, step = function(state, ctx) … end }: call `step` for every step from where the run
 -- stands. Options: out (directory; false: leave nothing on disk), checkpoint_every (seconds, or { steps = n }), keep
 -- (checkpoints, default 2), hash_every (steps between hashes of the state in the metrics, default 100; 0 = none),
@@ -301,6 +305,8 @@ end
 function run.run(spec)
   check_spec(spec, 2)
   local inv = current_invocation()
+  local unused = options.unused()
+  if unused then options.misused(unused) end
   spec.seed = spec.seed or 1
   local state = spec.state or {}
   local place = open_place(inv, spec)
@@ -343,7 +349,7 @@ function run.run(spec)
     inv.done[#inv.done + 1] = { name = spec.name, directory = place.directory, steps = ctx.completed }
   end
   if ctx.interrupted and spec.at_interrupt then spec.at_interrupt(ctx) end
-  if ctx.interrupted then error({ interrupted = place.directory }, 0) end
+  if ctx.interrupted then error(setmetatable({ interrupted = place.directory }, Interruption), 0) end
   return { state = state, directory = place.directory, steps = ctx.completed, history = place.journal.records,
     seconds = total }
 end

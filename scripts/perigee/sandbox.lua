@@ -3,7 +3,8 @@
 -- directories. Owns the list of what a recipe may touch and the two rules that keep its numbers repeatable: `pairs`
 -- goes in sorted order and math.random is an error. `--trust` lifts all but the sorted order.
 
-local files = require("perigee.core").data
+local core = require "perigee.core"
+local files = core.data
 
 local sandbox = {}
 
@@ -194,11 +195,20 @@ local function guard_strings()
   meta.__metatable = false
 end
 
+-- Most of the machine's memory, in bytes; 0 where that is not known.
+local function most_memory()
+  local file = io.open("/proc/meminfo", "rb")
+  local kib = file and tonumber(file:read("a"):match("MemTotal:%s*(%d+)"))
+  if file then file:close() end
+  return kib and kib * 1024 * 8 // 10 or 0
+end
+
 -- Enter the sandbox for the recipe at `path`: the environment its chunk gets. `opts`: trust, read (list of directories
--- that may be read besides the recipe's), write (list that may be written and read).
+-- that may be read besides the recipe's), write (list that may be written and read), memory (bytes tensors may take).
 function sandbox.enter(pg, path, opts)
   local directory = path:match("^(.*)/[^/]*$") or "."
   if directory == "" then directory = "/" end
+  core.memory_limit(opts.memory or (opts.trust and 0 or most_memory()))
   if opts.trust then
     readable, writable = nil, nil
     return make_trusted_environment(pg, directory)

@@ -46,6 +46,7 @@ for _, method in ipairs(methods) do
     local run = pg.train {
       name = "fashion-" .. name, model = model, data = data, loss = loss, optimizer = optimizer,
       epochs = o.epochs, batch = o.batch, seed = o.seed, metrics = { accuracy = pg.metric.accuracy },
+      log_every = 100,
     }
     rows[#rows + 1] = {
       name, ("%.2f%%"):format(100 * run.metrics.accuracy), ("%.4f"):format(run.metrics.loss),

@@ -105,6 +105,10 @@ local function wants_utf8()
   return false
 end
 
+local function on_terminal()
+  return os.getenv("NO_COLOR") == nil and require("perigee.core").data.isatty(1)
+end
+
 local function terminal_width()
   local columns = tonumber(os.getenv("COLUMNS") or "")
   return columns and columns >= 20 and math.min(math.floor(columns), 200) or 80
@@ -191,12 +195,14 @@ local function label_row(ticks, w)
 end
 
 -- The series as text. opts: title, xlabel, ylabel, log (y axis), logx, width and height in characters, utf8, color;
--- width and utf8 are found in the environment where not given, color is off unless asked for.
+-- width and utf8 are found in the environment where not given; color is used on a terminal (NO_COLOR forbids it).
 function plot.draw(series, opts)
   opts = opts or {}
   local unicode = opts.utf8
   if unicode == nil then unicode = wants_utf8() end
-  local color = opts.color and unicode
+  local color = opts.color
+  if color == nil then color = on_terminal() end
+  color = color and unicode
   local marks = unicode and MARKS or ASCII_MARKS
   local xaxis, yaxis, count = axes_of(series, opts)
   if count == 0 then return "(nothing to plot)\n" end

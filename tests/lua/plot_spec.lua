@@ -25,8 +25,8 @@ describe("plot.draw", function()
     for _, line in ipairs(lines_of(text)) do assert.is_true(#line <= 50) end
   end)
 
-  it("holds no escape codes unless colour is asked for", function()
-    assert.is_nil(plot.draw({ falling }, { utf8 = true }):find("\27", 1, true))
+  it("holds no escape codes without colour", function()
+    assert.is_nil(plot.draw({ falling }, { utf8 = true, color = false }):find("\27", 1, true))
     assert.is_truthy(plot.draw({ falling }, { utf8 = true, color = true }):find("\27[34m", 1, true))
   end)
 

@@ -307,6 +307,7 @@ local function dispatch(argv)
   if first:match("%.lua$") or first:find("/", 1, true) or files.exists(first) then
     return COMMANDS.run.run(words, flags)
   end
+  if files.exists(first .. ".lua") then misused('there is no command %s; did you mean "%s.lua"?', first, first) end
   misused("there is no command %s%s", first, options.hint(first, names.sorted(COMMANDS)))
 end
 

@@ -45,6 +45,22 @@ local function simd_of_cpu()
   return #found > 0 and table.concat(found, " ") or "none that this program knows"
 end
 
+-- Where compiled code is kept (engine/codegen/cache.c has the rule) and how much of it there is.
+local function describe_cache()
+  local home, xdg = os.getenv "HOME", os.getenv "XDG_CACHE_HOME"
+  local directory = os.getenv "PERIGEE_CACHE" or xdg and xdg .. "/perigee" or home and home .. "/.cache/perigee"
+  if not directory then return "none that lasts: HOME is not set" end
+  if not files.exists(directory) then return directory .. " (empty)" end
+  local readable, list = pcall(files.list, directory)
+  if not readable then return nil, ("the cache of compiled code cannot be read: %s"):format(tostring(list)) end
+  local count, bytes = 0, 0
+  for _, name in ipairs(list) do
+    local found = files.stat(directory .. "/" .. name)
+    if found and found.type == "file" then count, bytes = count + 1, bytes + found.size end
+  end
+  return ("%s (%d programs, %.1f MiB)"):format(directory, count, bytes / 1048576)
+end
+
 local function gib(kib) return kib and ("%.1f GiB"):format(kib / 1048576) or "unknown" end
 
 -- The rows to print, {{what, value}, …}, and the complaints.
@@ -75,18 +91,18 @@ function doctor.examine()
   if not facts.compiler:find("/", 1, true) then
     complain("no C compiler: programs are interpreted, same bits but several times slower; apt-get install gcc")
   end
-  if facts.cache then
-    row("cache", facts.cache)
-    if facts.cache:find("not ", 1, true) then complain("the cache of compiled code cannot be used: %s", facts.cache) end
-  end
+  local cache, trouble = describe_cache()
+  row("cache", cache or "unusable")
+  if trouble then complain("%s", trouble) end
   row("CUDA", facts.cuda or "none in this build")
   local memory = read("/proc/meminfo") or ""
   local available = tonumber(memory:match("MemAvailable:%s*(%d+)"))
   row("memory", ("%s available of %s"):format(gib(available), gib(tonumber(memory:match("MemTotal:%s*(%d+)")))))
   if available and available < 1048576 then complain("less than 1 GiB of memory is available") end
   local places = {}
-  local data = require("perigee").data
-  for i, directory in ipairs(data and data.directories and data.directories() or {}) do places[i] = directory end
+  for _, directory in ipairs(require("perigee").data.directories()) do
+    if files.exists(directory) then places[#places + 1] = directory end
+  end
   row("data", #places > 0 and table.concat(places, " ") or "no data directory found; set PERIGEE_DATA")
   row("terminal", files.isatty(2) and "yes: runs show a progress line" or "no: runs are quiet")
   return rows, complaints

@@ -245,12 +245,32 @@ local function reopen(directory, id)
   return must(journal.open(path, 0))
 end
 
+-- The name of a living process; nil for none and for one that has ended but was not waited for.
+local function command_of(pid)
+  local file = io.open(("/proc/%d/stat"):format(pid), "rb")
+  local name, state = (file and file:read("a") or ""):match("^%d+ %((.*)%) (%a)")
+  if file then file:close() end
+  return state ~= "Z" and state ~= "X" and name or nil
+end
+
+-- RUN/running holds the number of the process that writes there. Refuse a directory whose process is alive; a number
+-- that a kill left behind is of no process, or of one that is something else.
+local function take(directory)
+  local path, own = directory .. "/running", data.pid()
+  local pid = data.exists(path) and tonumber(data.read_file(path))
+  if pid and pid ~= own and command_of(pid) and command_of(pid) == command_of(own) then
+    error(("%s is being written by process %d; wait for it or end it first"):format(directory, pid), 0)
+  end
+  data.write_file_atomic(path, ("%d\n"):format(own))
+end
+
 -- Where a run lives: { directory, journal, saved, identity, before (seconds spent earlier) }. With out = false it lives
 -- in memory only and leaves nothing.
 local function open_place(inv, spec)
   if spec.out == false then return { journal = journal.in_memory(), before = 0 } end
   local directory, existed = find_directory(inv, spec)
   local place = { directory = directory, identity = identity(inv, spec), before = 0 }
+  take(directory)
   if existed then
     checkpoint.sweep(directory .. "/checkpoints")
     place.journal, place.saved = reopen(directory, place.identity)
@@ -309,6 +329,7 @@ function run.run(spec)
   if unused then options.misused(unused) end
   spec.seed = spec.seed or 1
   local state = spec.state or {}
+  checkpoint.flatten(state) -- says now, not at the first checkpoint, what cannot be saved
   local place = open_place(inv, spec)
   local saved, started = place.saved, data.clock()
   local function seconds() return place.before + data.clock() - started end
@@ -346,6 +367,7 @@ function run.run(spec)
   end
   place.journal:close()
   if place.directory then
+    data.remove(place.directory .. "/running")
     inv.done[#inv.done + 1] = { name = spec.name, directory = place.directory, steps = ctx.completed }
   end
   if ctx.interrupted and spec.at_interrupt then spec.at_interrupt(ctx) end

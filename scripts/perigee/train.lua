@@ -9,6 +9,7 @@ local optimizer = require "perigee.optimizer"
 local progress = require "perigee.progress"
 local run = require "perigee.run"
 local sampler = require "perigee.sampler"
+local sandbox = require "perigee.sandbox"
 local schedule = require "perigee.schedule"
 
 local train = {}
@@ -49,6 +50,8 @@ end
 local function load_from(from)
   local directory, step = from:match("^(.*)@(%d+)$")
   directory = directory or from
+  local allowed, refused = sandbox.may_open(directory, "r")
+  if not allowed then error(refused, 0) end
   for _, entry in ipairs(checkpoint.list(directory .. "/checkpoints")) do
     if not step or entry.step <= tonumber(step) then
       local saved, message = checkpoint.load(entry.path)

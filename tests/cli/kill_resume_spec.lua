@@ -81,6 +81,15 @@ describe("a run that is killed at any moment and resumed", function()
     return read(root .. "/pid"):match("%d+")
   end
 
+  local function wait_for(pid) capture("while kill -0 %s 2>/dev/null; do sleep 0.01; done", pid) end
+
+  -- Whether it was alive.
+  local function kill(pid)
+    local alive = sh("kill -9 %s 2>/dev/null", pid)
+    wait_for(pid)
+    return alive
+  end
+
   local function wait_for_step(directory, step)
     for _ = 1, 6000 do
       local path = newest(directory)
@@ -121,16 +130,14 @@ describe("a run that is killed at any moment and resumed", function()
       local unchanged = "[ \"$(ls -t killed/hard/checkpoints 2>/dev/null | head -n 1)\" = '%s' ]"
       capture("while kill -0 %s 2>/dev/null && " .. unchanged .. "; do sleep 0.003; done; sleep %.3f", pid,
         before:match("[^/]*$"), 0.007 * (round * 5 % 13))
-      local alive = sh("kill -9 %s 2>/dev/null", pid)
-      capture("while kill -0 %s 2>/dev/null; do sleep 0.01; done", pid)
-      if alive then
+      if kill(pid) then
         kills = kills + 1
       elseif is_finished("killed/hard") then
         break
       end
       pid = start("%s --threads=2 resume killed/hard", perigee)
     end
-    capture("while kill -0 %s 2>/dev/null; do sleep 0.01; done", pid)
+    wait_for(pid)
     assert_same("killed/hard")
     assert.is_true(kills >= 3, ("only %d kills"):format(kills))
   end)
@@ -155,7 +162,7 @@ describe("a run that is killed at any moment and resumed", function()
       .. "if ls write/hard/checkpoints/.*.tmp >/dev/null 2>&1; then kill -9 %s; echo yes; break; fi; "
       .. "kill -CONT %s; sleep 0.00$((i %% 10)); done", pid, pid, pid)
     assert.equal("yes\n", half_written, "it was never seen writing")
-    capture("while kill -0 %s 2>/dev/null; do sleep 0.01; done", pid)
+    wait_for(pid)
     assert.is_false(is_finished("write/hard"))
     assert(sh("%s --threads=2 resume write/hard >log.txt 2>&1", perigee), read(root .. "/log.txt"))
     assert_same("write/hard")
@@ -165,7 +172,7 @@ describe("a run that is killed at any moment and resumed", function()
   it("goes on from the checkpoint before when the newest is torn, and says so", function()
     local pid = start("%s --threads=2 --runs=torn hard.lua", perigee)
     wait_for_step("torn/hard", 13)
-    capture("kill -9 %s", pid)
+    kill(pid)
     local path = newest("torn/hard")
     assert(sh("truncate -s -100 %s", path))
     assert(sh("%s --threads=2 resume torn/hard >log.txt 2>&1", perigee), read(root .. "/log.txt"))
@@ -176,7 +183,7 @@ describe("a run that is killed at any moment and resumed", function()
   it("goes on from the checkpoint before when bytes of the newest were altered", function()
     local pid = start("%s --threads=2 --runs=altered hard.lua", perigee)
     wait_for_step("altered/hard", 13)
-    capture("kill -9 %s", pid)
+    kill(pid)
     local path = newest("altered/hard")
     assert(sh("printf x | dd of=%s bs=1 seek=20000 conv=notrunc 2>/dev/null", path))
     assert(sh("%s --threads=2 resume altered/hard >log.txt 2>&1", perigee), read(root .. "/log.txt"))

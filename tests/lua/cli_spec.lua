@@ -99,6 +99,79 @@ describe("perigee", function()
     assert.matches("syntax.lua:1: ", err, 1, true)
   end)
 
+  local WALK = [[
+local o = pg.options { steps = 12, slow = 0 }
+local outside = 0
+local r = pg.run { name = "walk", seed = 1, steps = o.steps, state = { x = pg.zeros({ 3 }), n = 0 },
+  step = function(st, ctx)
+    for _ = 1, o.slow do st.n = st.n + 0 end
+    st.x = 0.5 * st.x + pg.randn(ctx.key, { 3 })
+    outside = outside + 1
+    ctx:log { x = st.x:sum():item(), n = OUTSIDE }
+  end }
+print(r.steps, r.directory)
+]]
+
+  it("check finds that a run repeats, and that one does not which keeps state outside of its state", function()
+    write("walk.lua", (WALK:gsub("OUTSIDE", "0")))
+    local code, out = run("check walk.lua")
+    assert.equal(0, code)
+    assert.equal("ok   walk: 3 steps, save, load, 3 steps: the same bits as at once\n", out)
+    write("leaky.lua", (WALK:gsub("OUTSIDE", "outside")))
+    code, out = run("check leaky.lua")
+    assert.equal(1, code)
+    assert.matches("FAIL walk", out, 1, true)
+    assert.matches("at once: .*resumed: ", out)
+    write("empty.lua", "print('nothing')")
+    assert.equal(2, (run("check empty.lua")))
+  end)
+
+  it("finishes the step at Ctrl-C, saves, and goes on later as if nothing had been", function()
+    write("walk.lua", (WALK:gsub("OUTSIDE", "0")))
+    local code, out = run("--runs=whole walk.lua slow=100000 steps=400")
+    assert.equal(0, code)
+    assert.matches("^400\t", out)
+    local command = "cd %s && { %s --runs=broken walk.lua slow=100000 steps=400 >o.txt 2>e.txt </dev/null & pid=$!; "
+      .. "for i in $(seq 1000); do [ -s broken/walk/metrics.jsonl ] && break; sleep 0.01; done; "
+      .. "kill -INT $pid; wait $pid; echo $?; }"
+    -- a shell without job control starts background processes deaf to SIGINT; env gives them their ears back
+    local pipe = io.popen(command:format(scratch, "env --default-signal=INT " .. absolute))
+    assert.equal("1", pipe:read("l"))
+    pipe:close()
+    local file = assert(io.open(scratch .. "/e.txt"))
+    assert.matches("interrupted and saved; go on with: perigee resume broken/walk", file:read("a"), 1, true)
+    file:close()
+    assert.equal(0, (run("resume broken/walk")))
+    assert.is_true(os.execute(("cd %s && cmp whole/walk/metrics.jsonl broken/walk/metrics.jsonl"):format(scratch)))
+  end)
+
+  it("resume refuses a trusted run without --trust", function()
+    write("walk.lua", (WALK:gsub("OUTSIDE", "0")))
+    assert.equal(0, (run("--trust --runs=trusted walk.lua")))
+    local code, _, err = run("resume trusted/walk")
+    assert.equal(2, code)
+    assert.matches("--trust", err, 1, true)
+    assert.equal(0, (run("--trust resume trusted/walk")))
+  end)
+
+  it("emit prints C and nothing of the recipe's", function()
+    write("emitted.lua", "print('noise')\n"
+      .. "local d = pg.data.from { x = pg.ones({ 8, 2 }), y = pg.zeros({ 8 }, 'i64') }\n"
+      .. "pg.train { name = 'e', model = pg.nn.sequential { pg.nn.linear(2, 2) }, data = d, epochs = 1, batch = 4,\n"
+      .. "loss = function(m, t, b, c) return pg.cross_entropy(m(t, b.x, c), b.y) end, optimizer = pg.optim.sgd {} }")
+    local code, out, err = run("emit emitted.lua")
+    assert.equal(0, code, err)
+    assert.is_nil(out:find("noise", 1, true))
+    assert.is_truthy(out:find("pg_kernel", 1, true) or out:find("interpreted", 1, true))
+  end)
+
+  it("methods lists what an optimizer is made of", function()
+    local _, out = run("methods")
+    for name in ("point diagonal svrg sgd adamw ivon ivon_poco"):gmatch("%S+") do
+      assert.matches("\n  " .. name .. " ", out, 1, true)
+    end
+  end)
+
   describe("runs recipes in a sandbox that", function()
     local function refused(body, message)
       write("bad.lua", body)

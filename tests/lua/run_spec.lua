@@ -106,6 +106,34 @@ describe("pg.run", function()
     assert.same(whole.state.seen, again.state.seen)
   end)
 
+  it("refuses a directory that a living process writes to, and takes over a dead one's", function()
+    pcall(walk, { stop_at = 10 })
+    local path = root .. "/walk/running"
+    assert.equal(files.pid(), tonumber(files.read_file(path)))
+    -- a process with our name: another interpreter that waits for its input
+    local name = assert(io.open("/proc/self/comm")):read("l")
+    local number = os.tmpname()
+    local child = io.popen(("exec %s -e 'io.open(\"%s\", \"w\"):write((io.open(\"/proc/self/stat\"):read(\"n\")))"
+      .. ":close() io.read()'"):format(name, number), "w")
+    local pid
+    for _ = 1, 500 do
+      pid = files.read_file(number):match("%d+")
+      if pid then break end
+      os.execute("sleep 0.01")
+    end
+    files.write_file_atomic(path, pid .. "\n")
+    resume(root .. "/walk")
+    local ok, message = pcall(walk)
+    child:close()
+    os.remove(number)
+    assert.is_false(ok)
+    assert.matches("is being written by process " .. pid, message, 1, true)
+    files.write_file_atomic(path, "999999999\n")
+    resume(root .. "/walk")
+    assert.equal(20, walk().steps)
+    assert.is_false(files.exists(path))
+  end)
+
   it("refuses to go on with other settings", function()
     pcall(walk, { stop_at = 10 })
     resume(root .. "/walk")

@@ -67,6 +67,33 @@ describe("the sampler", function()
   end)
 end)
 
+describe("the progress line", function()
+  local progress = require "perigee.progress"
+
+  it("is one line, rewritten at most ten times a second, and wiped at the end", function()
+    local written = {}
+    local out = { write = function(_, ...) written[#written + 1] = table.concat { ... } end, flush = function() end }
+    local line = progress.new("svrg", { force = true, out = out })
+    for k = 1, 1000 do
+      line.update { epoch = 3, epochs = 5, fraction = 0.625, done = k, unit = "ex",
+        shown = { { "loss", 0.3123 }, { "acc" } } }
+    end
+    assert.equal(1, #written)
+    assert.equal("\rsvrg  epoch 3/5   62%  loss 0.312", written[1])
+    line.clear()
+    assert.matches("^\r +\r$", written[2])
+    line.clear()
+    assert.equal(2, #written)
+  end)
+
+  it("is silent where stderr is no terminal", function()
+    local pipe = io.popen("[ -t 2 ] && echo yes || echo no")
+    local terminal = pipe:read("l") == "yes"
+    pipe:close()
+    if not terminal then assert.is_true(progress.new("x").silent) end
+  end)
+end)
+
 describe("pg.train", function()
   it("learns, and reports the accuracy at the end", function()
     local before, after = train { epochs = 0.2 }, train { epochs = 40 }

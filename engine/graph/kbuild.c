@@ -207,13 +207,8 @@ pg_status pg_kbuild_store(pg_kbuild *b, int inst, pg_dtype dtype, int buf, int64
   access.offset = offset;
   if (stride)
     memcpy(access.stride, stride, (size_t)b->ndim * sizeof *stride);
-  else { // contiguous
-    int64_t s = 1;
-    for (int i = b->ndim - 1; i >= 0; i--) {
-      access.stride[i] = s;
-      s *= b->shape[i];
-    }
-  }
+  else
+    pg_row_major(b->ndim, b->shape, access.stride);
   pg_inst store = blank(PG_INST_STORE, dtype);
   store.a = inst;
   store.arg = add_access(b, &access);

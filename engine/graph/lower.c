@@ -135,11 +135,7 @@ static pg_status lower_split_reduction(pg_compilation *c, int unit, const char *
     load.kind = PG_ARG_LOAD;
     load.dtype = (pg_dtype)pg_at(c->g, n->in[0])->dtype;
     load.buf = scratch[i];
-    int64_t s = 1;
-    for (int k = r.ndim - 1; k >= 0; k--) {
-      load.stride[k] = s;
-      s *= r.shape[k];
-    }
+    pg_row_major(r.ndim, r.shape, load.stride);
     int inst = pg_kbuild_load(&r, &load);
     status = inst < 0 ? PG_ERR_MEMORY : add_reduce(&r, v, inst);
     if (status == PG_OK) status = pg_kbuild_finish(&r, pg_op_table[n->op]->name);
@@ -219,18 +215,9 @@ static pg_status lower_pack(pg_compilation *c, int unit, const pg_node *n, int b
   return PG_OK;
 }
 
-static void row_major(const pg_node *n, int64_t *stride) {
-  int64_t s = 1;
-  memset(stride, 0, PG_MAX_NDIM * sizeof *stride);
-  for (int i = n->ndim - 1; i >= 0; i--) {
-    stride[i] = s;
-    s *= n->shape[i];
-  }
-}
-
 static pg_status lower_concat(pg_compilation *c, int unit, const pg_node *n, int buf) {
-  int64_t stride[PG_MAX_NDIM], at = 0;
-  row_major(n, stride);
+  int64_t stride[PG_MAX_NDIM] = {0}, at = 0;
+  pg_row_major(n->ndim, n->shape, stride);
   int axis = (int)n->attrs.a[0];
   for (int i = 0; i < n->nin; i++) {
     int64_t offset = at * stride[axis];
@@ -250,8 +237,8 @@ static pg_status lower_pad(pg_compilation *c, int unit, const pg_node *n, int bu
   pg_kbuild_free(&b);
   PG_TRY(status);
   c->plan->steps[c->plan->nsteps - 1].unit = unit;
-  int64_t stride[PG_MAX_NDIM], offset = 0;
-  row_major(n, stride);
+  int64_t stride[PG_MAX_NDIM] = {0}, offset = 0;
+  pg_row_major(n->ndim, n->shape, stride);
   for (int i = 0; i < n->ndim; i++) {
     offset += n->attrs.a[i] * stride[i];
     stride[i] *= n->attrs.c[i];
@@ -279,7 +266,7 @@ static pg_status add_operand(pg_compilation *c, pg_step *s, pg_value v, bool str
   bool copied = !result && c->value_buf[v] >= 0 && (view.splat || view.buf != c->value_buf[v]);
   if (copied || (!strided && !result && view.splat)) {
     view = (pg_strided){.buf = c->value_buf[v]};
-    row_major(n, view.stride);
+    pg_row_major(n->ndim, n->shape, view.stride);
   }
   memcpy(o->stride, view.stride, sizeof o->stride);
   p->pointers[p->npointers++] = (pg_pointer){view.buf, view.offset * (int64_t)pg_dtype_size((pg_dtype)n->dtype)};

@@ -14,9 +14,7 @@ int pg_exact_buf(const pg_compilation *c, pg_value v) {
   const pg_strided *view = &c->views[v];
   const pg_node *n = pg_at(c->g, v);
   if (view->splat || view->offset != 0 || !pg_view_is_contiguous(n, view)) return -1;
-  int64_t size = 1;
-  for (int i = 0; i < n->ndim; i++) size *= n->shape[i];
-  return size == c->plan->bufs[view->buf].size ? view->buf : -1;
+  return pg_node_size(n) == c->plan->bufs[view->buf].size ? view->buf : -1;
 }
 
 // The exact buffer of v if a unit writes it and nothing else has claimed it; -1: there is none.
@@ -46,9 +44,7 @@ static void place_parts(pg_compilation *c, pg_value v) {
     const pg_node *x = pg_at(c->g, n->in[i]);
     // Kernels assume 64-byte alignment nowhere, but library calls like it.
     put_inside(c, n->in[i], c->value_buf[v], at * unit);
-    int64_t size = 1;
-    for (int k = 0; k < x->ndim; k++) size *= x->shape[k];
-    at += size;
+    at += pg_node_size(x);
   }
 }
 
@@ -132,18 +128,12 @@ static pg_status copy_aside(pg_compilation *c, pg_value v) {
   const pg_buf *b = &c->plan->bufs[view->buf];
   if (b->place != PG_PLACE_INPUT || !is_overwritten(c, b->index)) return PG_OK;
   const pg_node *n = pg_at(c->g, v);
-  int64_t size = 1;
-  for (int i = 0; i < n->ndim; i++) size *= n->shape[i];
-  int aside = pg_buf_new(c, (pg_dtype)n->dtype, size);
+  int aside = pg_buf_new(c, (pg_dtype)n->dtype, pg_node_size(n));
   if (aside < 0) return PG_ERR_MEMORY;
   PG_TRY(pg_emit_copy(c, -1, v, aside, 0, NULL));
   pg_strided *moved = &c->views[v];
   *moved = (pg_strided){.buf = aside};
-  int64_t s = 1;
-  for (int i = n->ndim - 1; i >= 0; i--) {
-    moved->stride[i] = s;
-    s *= n->shape[i];
-  }
+  pg_row_major(n->ndim, n->shape, moved->stride);
   return PG_OK;
 }
 
@@ -159,9 +149,7 @@ pg_status pg_emit_output_copies(pg_compilation *c) {
   for (int k = 0; k < c->nout; k++) {
     if (stays(c, k)) continue;
     const pg_node *n = pg_at(c->g, pg_canon(c->g, c->outs[k]));
-    int64_t size = 1;
-    for (int i = 0; i < n->ndim; i++) size *= n->shape[i];
-    int buf = pg_buf_new(c, (pg_dtype)n->dtype, size);
+    int buf = pg_buf_new(c, (pg_dtype)n->dtype, pg_node_size(n));
     if (buf < 0) return PG_ERR_MEMORY;
     c->plan->bufs[buf].place = PG_PLACE_OUTPUT;
     c->plan->bufs[buf].index = k;

@@ -175,6 +175,8 @@ bool pg_is_reduction(int op);
 bool pg_same_space(const pg_node *n, const pg_unit *u);
 
 // view.c
+// Strides of contiguous row-major memory.
+void pg_row_major(int ndim, const int64_t *shape, int64_t *stride);
 pg_status pg_resolve_views(pg_compilation *c);
 int pg_buf_new(pg_compilation *c, pg_dtype dtype, int64_t size); // -1 on failure
 // The contiguous buffer of a value, copying it by a unit of its own where its view is not one already. -1 on failure.

@@ -19,18 +19,12 @@ bool pg_is_map_like(const pg_graph *g, pg_value v) {
   return n->op == PG_OP_SEGBROADCAST || pg_is_free(g, v) || pg_op_table[n->op]->cls == PG_CLASS_MAP;
 }
 
-static void contiguous_strides(int ndim, const int64_t *shape, int64_t *stride) {
+void pg_row_major(int ndim, const int64_t *shape, int64_t *stride) {
   int64_t s = 1;
   for (int i = ndim - 1; i >= 0; i--) {
     stride[i] = s;
     s *= shape[i];
   }
-}
-
-static int64_t shape_size(const pg_node *n) {
-  int64_t size = 1;
-  for (int i = 0; i < n->ndim; i++) size *= n->shape[i];
-  return size;
 }
 
 bool pg_view_is_contiguous(const pg_node *n, const pg_strided *view) {
@@ -59,7 +53,7 @@ int pg_ensure_contiguous(pg_compilation *c, pg_value v) {
     return c->value_buf[v];
   }
   const pg_node *n = pg_at(c->g, v);
-  int buf = pg_buf_new(c, (pg_dtype)n->dtype, shape_size(n));
+  int buf = pg_buf_new(c, (pg_dtype)n->dtype, pg_node_size(n));
   int unit = pg_unit_new(c, PG_UNIT_COPY);
   if (buf < 0 || unit < 0 || pg_unit_add(c, unit, v) != PG_OK) return -1;
   c->units[unit].buf = buf;
@@ -72,7 +66,7 @@ int pg_ensure_contiguous(pg_compilation *c, pg_value v) {
 
 static void view_whole_buffer(const pg_node *n, int buf, pg_strided *out) {
   *out = (pg_strided){.buf = buf};
-  contiguous_strides(n->ndim, n->shape, out->stride);
+  pg_row_major(n->ndim, n->shape, out->stride);
 }
 
 static pg_status view_of_full(pg_compilation *c, const pg_node *n, pg_strided *out) {
@@ -120,7 +114,7 @@ static pg_status view_of_tensor(pg_compilation *c, const pg_node *n, pg_strided 
     return PG_OK;
   }
   out->offset += pg_layout_segment(x->layout, (int)n->attrs.a[0])->offset;
-  contiguous_strides(n->ndim, n->shape, out->stride);
+  pg_row_major(n->ndim, n->shape, out->stride);
   return PG_OK;
 }
 
@@ -165,11 +159,11 @@ static pg_status view_of_reshape(pg_compilation *c, const pg_node *n, pg_strided
   *out = c->views[n->in[0]];
   if (out->splat) return PG_OK;
   if (pg_view_is_contiguous(x, out)) {
-    contiguous_strides(n->ndim, n->shape, out->stride);
+    pg_row_major(n->ndim, n->shape, out->stride);
     return PG_OK;
   }
   int64_t stride[PG_MAX_NDIM] = {0};
-  if (shape_size(n) > 0 && reshape_strides(x, out, n, stride)) {
+  if (pg_node_size(n) > 0 && reshape_strides(x, out, n, stride)) {
     memcpy(out->stride, stride, sizeof stride);
     return PG_OK;
   }
@@ -213,7 +207,7 @@ pg_status pg_resolve_views(pg_compilation *c) {
       PG_TRY(view_rules[n->op](c, n, &c->views[v]));
     else {
       PG_TRY(prepare_per_tensor(c, n));
-      int buf = pg_buf_new(c, (pg_dtype)n->dtype, shape_size(n));
+      int buf = pg_buf_new(c, (pg_dtype)n->dtype, pg_node_size(n));
       if (buf < 0) return PG_ERR_MEMORY;
       if (n->op == PG_OP_INPUT) {
         c->plan->bufs[buf].place = PG_PLACE_INPUT;

@@ -1,32 +1,13 @@
 // composite.c: mathematics built from primitives: reductions over any axes, softmax and its kin, activations, losses.
 // Constants that only keep numbers in range stand under STOP, so that derivatives of any order are those of the plain
 // formula.
+#include "engine/ops/arithmetic.h"
 #include "engine/ops/composite.h"
 
 #include <math.h>
 #include <string.h>
 
 #define COMPOSITE(name) pg_value pg_composite_##name(pg_graph *g, int n, const pg_value *in, const pg_attrs *attrs)
-
-static pg_value num(pg_graph *g, double x) {
-  return pg_number(g, x);
-}
-
-static pg_value add(pg_graph *g, pg_value a, pg_value b) {
-  return pg_op2(g, PG_OP_ADD, a, b);
-}
-
-static pg_value sub(pg_graph *g, pg_value a, pg_value b) {
-  return pg_op2(g, PG_OP_SUB, a, b);
-}
-
-static pg_value mul(pg_graph *g, pg_value a, pg_value b) {
-  return pg_op2(g, PG_OP_MUL, a, b);
-}
-
-static pg_value divide(pg_graph *g, pg_value a, pg_value b) {
-  return pg_op2(g, PG_OP_DIV, a, b);
-}
 
 // ---- reductions: n,a = axes, negative from the end, none = all; flags 1 keeps them as extents of 1 -----------------
 

@@ -6,6 +6,7 @@
 // each of two equals.
 #include <math.h>
 
+#include "engine/ops/arithmetic.h"
 #include "engine/ops/rules.h"
 
 // ---- shape and dtype rules -----------------------------------------------------------------------------------------
@@ -122,26 +123,6 @@ static pg_status shape_cast(const pg_graph *g, pg_node *node) {
 // t times the partial derivative of `out` by operand i.
 typedef pg_value (*times_partial)(pg_graph *g, const pg_value *in, pg_value out, int i, pg_value t);
 
-static pg_value num(pg_graph *g, double x) {
-  return pg_number(g, x);
-}
-
-static pg_value add(pg_graph *g, pg_value a, pg_value b) {
-  return pg_op2(g, PG_OP_ADD, a, b);
-}
-
-static pg_value sub(pg_graph *g, pg_value a, pg_value b) {
-  return pg_op2(g, PG_OP_SUB, a, b);
-}
-
-static pg_value mul(pg_graph *g, pg_value a, pg_value b) {
-  return pg_op2(g, PG_OP_MUL, a, b);
-}
-
-static pg_value div_(pg_graph *g, pg_value a, pg_value b) {
-  return pg_op2(g, PG_OP_DIV, a, b);
-}
-
 static pg_value neg(pg_graph *g, pg_value a) {
   return pg_op1(g, PG_OP_NEG, a);
 }
@@ -157,12 +138,12 @@ static pg_value where(pg_graph *g, pg_value c, pg_value a, pg_value b) {
   }
 PARTIAL(neg, neg(g, t))
 PARTIAL(abs, mul(g, t, pg_op1(g, PG_OP_SIGN, in[0])))
-PARTIAL(sqrt, div_(g, mul(g, t, num(g, 0.5)), out))
+PARTIAL(sqrt, divide(g, mul(g, t, num(g, 0.5)), out))
 PARTIAL(rsqrt, mul(g, mul(g, t, num(g, -0.5)), mul(g, out, mul(g, out, out))))
 PARTIAL(exp, mul(g, t, out))
 PARTIAL(expm1, mul(g, t, add(g, out, num(g, 1))))
-PARTIAL(log, div_(g, t, in[0]))
-PARTIAL(log1p, div_(g, t, add(g, in[0], num(g, 1))))
+PARTIAL(log, divide(g, t, in[0]))
+PARTIAL(log1p, divide(g, t, add(g, in[0], num(g, 1))))
 PARTIAL(sin, mul(g, t, pg_op1(g, PG_OP_COS, in[0])))
 PARTIAL(cos, neg(g, mul(g, t, pg_op1(g, PG_OP_SIN, in[0]))))
 PARTIAL(tanh, mul(g, t, sub(g, num(g, 1), mul(g, out, out))))
@@ -173,7 +154,7 @@ PARTIAL(relu, where(g, pg_op2(g, PG_OP_GT, in[0], num(g, 0)), t, num(g, 0)))
 PARTIAL(add, t)
 PARTIAL(sub, i == 0 ? t : neg(g, t))
 PARTIAL(mul, mul(g, t, in[1 - i]))
-PARTIAL(div, i == 0 ? div_(g, t, in[1]) : neg(g, div_(g, mul(g, t, out), in[1])))
+PARTIAL(div, i == 0 ? divide(g, t, in[1]) : neg(g, divide(g, mul(g, t, out), in[1])))
 PARTIAL(where, i == 1 ? where(g, in[0], t, num(g, 0)) : where(g, in[0], num(g, 0), t))
 
 static pg_value d_extremum(pg_graph *g, int wins, const pg_value *in, int i, pg_value t) {

@@ -197,12 +197,12 @@ static pg_status vjp_concat(pg_graph *g, pg_value v, pg_value ct, pg_value *ct_i
   return PG_OK;
 }
 
-static pg_status jvp_concat(pg_graph *g, pg_value v, const pg_value *tangents, pg_value *out) {
+pg_status pg_jvp_of_parts(pg_graph *g, pg_value v, const pg_value *tangents, pg_value *out) {
   const pg_node node = *pg_at(g, v);
   pg_value *parts = pg_alloc((size_t)node.nin, sizeof *parts);
   if (!parts) return PG_ERR_MEMORY;
   for (int i = 0; i < node.nin; i++) parts[i] = pg_or_zeros(g, tangents[i], node.in[i]);
-  *out = pg_node_make(g, PG_OP_CONCAT, node.nin, parts, &node.attrs, NULL);
+  *out = pg_node_make(g, node.op, node.nin, parts, &node.attrs, NULL);
   pg_free(parts);
   return pg_built(*out);
 }
@@ -215,4 +215,4 @@ ROW(TRANSPOSE, transpose, 1, PG_CLASS_VIEW, vjp_transpose, jvp_alike)
 ROW(BROADCAST, broadcast, 1, PG_CLASS_VIEW, vjp_broadcast, jvp_alike)
 ROW(SLICE, slice, 1, PG_CLASS_VIEW, vjp_slice, jvp_alike)
 ROW(PAD, pad, 1, PG_CLASS_PLACE, vjp_pad, jvp_alike)
-ROW(CONCAT, concat, -1, PG_CLASS_PLACE, vjp_concat, jvp_concat)
+ROW(CONCAT, concat, -1, PG_CLASS_PLACE, vjp_concat, pg_jvp_of_parts)

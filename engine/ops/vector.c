@@ -65,16 +65,6 @@ static pg_status vjp_pack(pg_graph *g, pg_value v, pg_value ct, pg_value *ct_in)
   return PG_OK;
 }
 
-static pg_status jvp_pack(pg_graph *g, pg_value v, const pg_value *tangents, pg_value *out) {
-  const pg_node node = *pg_at(g, v);
-  pg_value *parts = pg_alloc((size_t)node.nin, sizeof *parts);
-  if (!parts) return PG_ERR_MEMORY;
-  for (int i = 0; i < node.nin; i++) parts[i] = pg_or_zeros(g, tangents[i], node.in[i]);
-  *out = pg_pack(g, node.layout, parts);
-  pg_free(parts);
-  return pg_built(*out);
-}
-
 // ---- per-tensor reductions -----------------------------------------------------------------------------------------
 
 static pg_status shape_segreduce(const pg_graph *g, pg_node *node) {
@@ -168,7 +158,7 @@ static double cost_segreduce(const pg_graph *g, const pg_node *node) {
 #define ROW(NAME, op, count, class, ...)                                                                               \
   const pg_op_info pg_op_info_##NAME = {.name = #op, .arity = count, .cls = class, __VA_ARGS__};
 ROW(VIEW, view, 1, PG_CLASS_VIEW, .shape = shape_view, .vjp = vjp_view, .jvp = jvp_view)
-ROW(PACK, pack, -1, PG_CLASS_PLACE, .shape = shape_pack, .vjp = vjp_pack, .jvp = jvp_pack)
+ROW(PACK, pack, -1, PG_CLASS_PLACE, .shape = shape_pack, .vjp = vjp_pack, .jvp = pg_jvp_of_parts)
 ROW(SEGSUM, segsum, 1, PG_CLASS_REDUCE, .shape = shape_segreduce, .vjp = vjp_segsum, .jvp = jvp_segsum,
     .cost_of = cost_segreduce)
 ROW(SEGMAX, segmax, 1, PG_CLASS_REDUCE, .shape = shape_segreduce, .vjp = vjp_segextremum, .jvp = jvp_segextremum,

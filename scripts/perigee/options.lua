@@ -3,6 +3,7 @@
 
 local options = {
   arguments = {}, -- {{key, text}, …} of this invocation, set by the command line before the recipe runs
+  begun = false, -- whether somebody has said what the words are
   resolved = nil, -- what pg.options returned in this invocation, for settings.json
 }
 
@@ -139,6 +140,7 @@ end
 function options.options(defaults)
   check_defaults(defaults)
   if options.resolved then error("pg.options is called once in a recipe", 2) end
+  if not options.begun then options.take_arguments() end
   local values, message = options.resolve(defaults, options.arguments)
   if not values then options.misused(message) end
   options.resolved = values
@@ -169,7 +171,16 @@ end
 
 -- Forget the previous recipe's answers and take this one's words.
 function options.begin(words)
-  options.arguments, options.resolved = words or {}, nil
+  options.arguments, options.resolved, options.begun = words or {}, nil, true
+end
+
+-- A recipe run by the stock interpreter, `lua5.4 recipe.lua lr=1`: its words are the interpreter's.
+function options.take_arguments()
+  local given = rawget(_G, "arg")
+  if type(given) ~= "table" or not tostring(given[0]):match("%.lua$") then return end
+  local words, message = options.split(given)
+  if not words then options.misused(message) end
+  options.begin(words)
 end
 
 return options

@@ -46,7 +46,7 @@ local function current_invocation()
   local file = path and path:match("%.lua$") and io.open(path, "rb")
   local source = file and file:read("a")
   if file then file:close() end
-  return run.begin_invocation { recipe = path, source = source, trust = true }
+  return run.begin_invocation { recipe = path, source = source, words = options.arguments, trust = true }
 end
 
 -- ---- directories ----------------------------------------------------------------------------------------------------

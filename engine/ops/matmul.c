@@ -111,6 +111,17 @@ static int64_t tile_step(int64_t extent) {
   return extent >= 512 ? 256 : extent >= 256 ? 128 : extent >= 128 ? 64 : extent > 0 ? extent : 1;
 }
 
+static void choose_tiles(product *p) {
+  p->mstep = tile_step(p->m);
+  p->nstep = tile_step(p->n);
+  if (p->m >= 128 && p->m < 256 && p->n >= 512) { // a batch: as many tiles, but squarer, of which BLAS packs less
+    p->mstep = p->m;
+    p->nstep = 128;
+  }
+  p->mtiles = (p->m + p->mstep - 1) / p->mstep;
+  p->ntiles = (p->n + p->nstep - 1) / p->nstep;
+}
+
 // The matrix of operand x that belongs to matrix i of the result, at row and column (r, c).
 static matrix find_matrix(const pg_operand *out, const pg_operand *x, int64_t i, int64_t r, int64_t c) {
   const int n = x->ndim;
@@ -241,10 +252,7 @@ static void run_matmul(const pg_operand *out, const pg_operand *in, int nin, con
   char *place = scratch;
   ready_for_blas(&p, &a, p.m, p.k, &place);
   ready_for_blas(&p, &b, p.k, p.n, &place);
-  p.mstep = tile_step(p.m);
-  p.nstep = tile_step(p.n);
-  p.mtiles = (p.m + p.mstep - 1) / p.mstep;
-  p.ntiles = (p.n + p.nstep - 1) / p.nstep;
+  choose_tiles(&p);
   pg_parallel_for(p.batch * p.mtiles * p.ntiles, work / 16, multiply_tiles, &p);
 }
 

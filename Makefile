@@ -91,7 +91,12 @@ endif
 JOBS ?= $(shell nproc)
 SUBMAKE = $(MAKE) --no-print-directory
 
-c-tests: $(C_TESTS)
+# Preloaded by a test, so built without sanitizers.
+$(BUILD)/tests/count_malloc.so: tests/c/count_malloc.c
+	@mkdir -p $(@D)
+	$(CC) -std=gnu11 -O1 $(WARN) $(LUA_CFLAGS) -shared -fPIC $< -o $@
+
+c-tests: $(C_TESTS) $(BUILD)/tests/count_malloc.so
 
 test:
 	@tools/timed.sh install tools/install-deps.sh build test

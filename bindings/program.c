@@ -248,6 +248,23 @@ static int program_result(lua_State *L) {
   return 1;
 }
 
+// p:number(k) → the first element of output k as a Lua number, without making a tensor for it.
+static int program_number(lua_State *L) {
+  pgl_program *p = check_program(L);
+  const slot *s = check_output(L, p, 2);
+  const pg_tensor *t = s->donated < 0 ? s->tensor : NULL;
+  if (!t || pg_tensor_size(t) < 1) return pgl_error(L, "the program has not run yet");
+  const void *data = pg_tensor_data(t);
+  if (pg_tensor_dtype(t) == PG_F32)
+    lua_pushnumber(L, *(const float *)data);
+  else if (pg_tensor_dtype(t) == PG_F64)
+    lua_pushnumber(L, *(const double *)data);
+  else
+    return pgl_error(L, "output %d is of dtype %s, not a float", (int)lua_tointeger(L, 2),
+                     pg_dtype_name(pg_tensor_dtype(t)));
+  return 1;
+}
+
 // Let go of the tensors bound as inputs.
 static void release_inputs(pgl_program *p) {
   for (int k = 0; k < p->nexplicit; k++) {
@@ -332,9 +349,11 @@ static int program_source(lua_State *L) {
   return 1;
 }
 
-static const luaL_Reg methods[] = {{"bind", program_bind}, {"set", program_set},       {"output", program_output},
-                                   {"run", program_run},   {"result", program_result}, {"call", program_call},
-                                   {"info", program_info}, {"source", program_source}, {NULL, NULL}};
+static const luaL_Reg methods[] = {{"bind", program_bind},     {"set", program_set},
+                                   {"output", program_output}, {"run", program_run},
+                                   {"result", program_result}, {"call", program_call},
+                                   {"number", program_number}, {"info", program_info},
+                                   {"source", program_source}, {NULL, NULL}};
 
 void pgl_open_program(lua_State *L) {
   lua_newtable(L);

@@ -124,6 +124,11 @@ function Program:run()
   program:run()
 end
 
+-- The number in output k, a float of no dimensions, without making a tensor.
+function Program:number(k)
+  return self.program:number(k)
+end
+
 -- The tensor of output k that has no slot; the same memory every run.
 function Program:result(k)
   return self.program:result(k)

@@ -18,7 +18,6 @@ local builder = require "perigee.builder"
 local core = require "perigee.core"
 local batch = require "perigee.batch"
 local names = require "perigee.names"
-local vectors = require "perigee.vectors"
 
 local evaluator = {}
 
@@ -59,6 +58,11 @@ function Evaluator:count(b) -- luacheck: ignore self
   return batch.count(b)
 end
 
+local NONE = {}
+local function no_aux()
+  return NONE
+end
+
 -- Register aux values (tensors, numbers, tables of them) as outputs; returns a function(program) that gives them
 -- after a run.
 function evaluator.register_aux(b, aux)
@@ -88,6 +92,9 @@ function evaluator.register_aux(b, aux)
   local readers = {}
   for i = 1, aux.n do
     readers[i] = register(aux[i])
+  end
+  if #readers == 0 then
+    return no_aux -- a step must leave no garbage behind
   end
   return function(program)
     local out = {}
@@ -137,7 +144,7 @@ function Evaluator:evaluate(theta, given, options)
   program:bind("key", options.key or self.key)
   entry.binding:bind(program, given)
   program:run()
-  return vectors.number(program:result(1)), entry.aux(program)
+  return program:number(1), entry.aux(program)
 end
 
 -- ---- a source over tensors in memory ----

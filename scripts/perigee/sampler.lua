@@ -69,7 +69,7 @@ function Sampler:at(step)
   if epoch ~= self.numbers.epoch then
     self.numbers.epoch = epoch
     self.program:run()
-    self.order = self.program:result(1)
+    self.order = self.order or self.program:result(1) -- the same memory each time
   end
   local first = k * self.batch_size
   local count = math.min(self.batch_size, self.n - first)

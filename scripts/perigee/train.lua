@@ -15,8 +15,8 @@ local schedule = require "perigee.schedule"
 local train = {}
 
 local KNOWN = { "name", "model", "data", "loss", "optimizer", "epochs", "steps", "budget", "batch", "pass_batch",
-  "seed", "metrics", "hooks", "eval_every", "eval_batch", "log_every", "checkpoint_every", "keep", "from", "out",
-  "theta", "dtype", "device", "micro" }
+  "seed", "metrics", "hooks", "eval_every", "eval_batch", "log_every", "hash_every", "checkpoint_every", "keep", "from",
+  "out", "theta", "dtype", "device", "micro" }
 
 local EVAL_BATCH = 1000
 local PASS_BATCH = 1024
@@ -217,7 +217,8 @@ end
 
 -- pg.train{ … } → { theta, q, metrics, cost, history, seconds, directory, steps, curve }. See DESIGN §4 for the
 -- fields; besides: log_every (steps between lines of metrics, default 50 an epoch), eval_every (epochs, default 1,
--- 0 = never), eval_batch, checkpoint_every (seconds or { steps = n }), pass_batch (size of batches in full passes).
+-- 0 = never), eval_batch, hash_every (steps between hashes of the state in the metrics, default an epoch; 0 = none),
+-- checkpoint_every (seconds or { steps = n }), pass_batch (size of batches in full passes).
 function train.train(spec)
   check(spec, 2)
   local parts = build(spec)
@@ -276,7 +277,8 @@ function train.train(spec)
   parts.first = 0
   local result = run.run {
     name = name, seed = spec.seed or 1, steps = steps, state = state, step = step, out = spec.out,
-    checkpoint_every = spec.checkpoint_every, keep = spec.keep, cost = st.cost, hash_every = per_epoch,
+    checkpoint_every = spec.checkpoint_every, keep = spec.keep, cost = st.cost,
+    hash_every = spec.hash_every or per_epoch,
     identity = parts.split.hash and parts.split:hash() or "",
     config = describe(spec, source, steps, parts.split),
     at_start = function(context)

@@ -204,7 +204,9 @@ function check.emit(path, words, flags)
       io.write(source, "\n")
     end
   end
-  if interpreted > 0 then io.write(("/* %d programs are interpreted and have no source. */\n"):format(interpreted)) end
+  if interpreted > 0 then
+    io.write(("/* %d programs are interpreted and have no source; `perigee doctor` says why. */\n"):format(interpreted))
+  end
   return 0
 end
 

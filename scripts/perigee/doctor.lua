@@ -61,6 +61,16 @@ local function describe_cache()
   return ("%s (%d programs, %.1f MiB)"):format(directory, count, bytes / 1048576)
 end
 
+-- nil if a small program compiles and loads; else why not. Nobody else hears of it: programs then run interpreted.
+local function compiling_trouble()
+  local trace <const> = core.trace()
+  local ok, message = pcall(function()
+    trace:compile({ core.apply("neg", nil, trace:input("f32", { 4 })) }, { executor = "generate" })
+  end)
+  trace:finish()
+  return not ok and tostring(message) or nil
+end
+
 local function gib(kib) return kib and ("%.1f GiB"):format(kib / 1048576) or "unknown" end
 
 -- The rows to print, {{what, value}, …}, and the complaints.
@@ -83,7 +93,7 @@ function doctor.examine()
     complain("%d of %d usable cores are used; OMP_NUM_THREADS or --threads says so", facts.threads, usable)
   end
   row("BLAS", facts.blas)
-  if facts.blas:find("NOT the OpenMP", 1, true) or facts.blas:lower():find("pthread", 1, true) then
+  if not facts.blas:find("OpenMP flavour", 1, true) then
     complain("BLAS is not the OpenMP flavour of OpenBLAS: a second thread pool fights with the engine's; "
       .. "apt-get install libopenblas0-openmp")
   end
@@ -93,7 +103,8 @@ function doctor.examine()
   end
   local cache, trouble = describe_cache()
   row("cache", cache or "unusable")
-  if trouble then complain("%s", trouble) end
+  trouble = trouble or facts.compiler:find("/", 1, true) and compiling_trouble()
+  if trouble then complain("programs are interpreted, same bits but several times slower: %s", trouble) end
   row("CUDA", facts.cuda or "none in this build")
   local memory = read("/proc/meminfo") or ""
   local available = tonumber(memory:match("MemAvailable:%s*(%d+)"))

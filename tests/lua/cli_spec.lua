@@ -52,6 +52,13 @@ describe("perigee", function()
     end
   end)
 
+  it("doctor says why programs run interpreted", function()
+    assert(os.execute(("mkdir -p %s/open && chmod 777 %s/open"):format(scratch, scratch)))
+    local code, out = run("doctor", "PERIGEE_CACHE=" .. scratch .. "/open")
+    assert.equal(1, code)
+    assert.matches("programs are interpreted.*others may write to it", out)
+  end)
+
   it("names the nearest command, option and recipe, on one line, with exit code 2", function()
     local code, _, err = run("resum runs/x")
     assert.equal(2, code)

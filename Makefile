@@ -43,8 +43,18 @@ $(BUILD)/bindings/scripts.list: FORCE
 	@mkdir -p $(@D)
 	@echo $(SCRIPTS) | cmp -s - $@ || echo $(SCRIPTS) > $@
 
-$(BUILD)/bindings/scripts.c: $(SCRIPTS) tools/embed.lua $(BUILD)/bindings/scripts.list
-	lua5.4 tools/embed.lua $(SCRIPTS) > $@.new
+# The doc comments of scripts and bindings as a table, for `?name` and help; as docs/reference.md for people (make reference).
+$(BUILD)/reference_data.lua: tools/reference.lua $(SCRIPTS) $(wildcard bindings/*.c) $(BUILD)/bindings/scripts.list
+	lua5.4 tools/reference.lua module > $@.new
+	@mv $@.new $@
+
+reference:
+	lua5.4 tools/reference.lua manual > docs/reference.md.new
+	@mv docs/reference.md.new docs/reference.md
+
+EMBEDDED_SCRIPTS := $(SCRIPTS) $(BUILD)/reference_data.lua
+$(BUILD)/bindings/scripts.c: $(EMBEDDED_SCRIPTS) tools/embed.lua $(BUILD)/bindings/scripts.list
+	lua5.4 tools/embed.lua $(EMBEDDED_SCRIPTS) > $@.new
 	@mv $@.new $@
 
 $(BUILD)/bindings/scripts.o: $(BUILD)/bindings/scripts.c
@@ -146,4 +156,4 @@ clean:
 	rm -rf $(BUILD)
 
 -include $(ENGINE_OBJ:.o=.d) $(MODULE_OBJ:.o=.d) $(MAIN_OBJ:.o=.d) $(C_TESTS:=.d)
-.PHONY: all clean FORCE c-tests test test-long demo bench format-check lint install
+.PHONY: all clean FORCE reference c-tests test test-long demo bench format-check lint install

@@ -138,34 +138,40 @@ PGL_EXPORT int luaopen_perigee_core(lua_State *L) {
 
 // ---- the embedded scripts ----
 
-// Load script `name` ("nn", "rule") from `dir` or, if that is NULL, from the embedded copy. Returns what
-// luaL_loadbuffer returns, or -1 if there is no such script (nothing pushed).
-static int load_script(lua_State *L, const char *dir, const char *name) {
-  lua_pushfstring(L, "=[perigee]%s.lua", name);
-  if (dir) {
-    const char *path = lua_pushfstring(L, "%s/%s.lua", dir, name);
-    FILE *f = fopen(path, "rb");
-    if (!f) {
-      lua_pop(L, 2);
-      return -1;
-    }
-    luaL_Buffer b;
-    luaL_buffinit(L, &b);
-    for (size_t n = 1; n > 0;) n = fread(luaL_prepbuffer(&b), 1, LUAL_BUFFERSIZE, f), luaL_addsize(&b, n);
-    fclose(f);
-    luaL_pushresult(&b);
-    size_t len;
-    const char *text = lua_tolstring(L, -1, &len);
-    return luaL_loadbufferx(L, text, len, lua_tostring(L, -3), "t");
-  }
-  for (const pgl_script *s = pgl_scripts; s->name; s++)
-    if (strcmp(s->name, name) == 0) return luaL_loadbufferx(L, s->text, s->size, lua_tostring(L, -1), "t");
+// Both push the chunk, or a message, and return what luaL_loadbufferx returns; -1 if there is no such script.
+
+static int load_from_directory(lua_State *L, const char *dir, const char *name) {
+  const char *path = lua_pushfstring(L, "%s/%s.lua", dir, name);
+  FILE *f = fopen(path, "rb");
   lua_pop(L, 1);
-  return -1;
+  if (!f) return -1;
+  luaL_Buffer b;
+  luaL_buffinit(L, &b);
+  for (size_t n = 1; n > 0;) n = fread(luaL_prepbuffer(&b), 1, LUAL_BUFFERSIZE, f), luaL_addsize(&b, n);
+  fclose(f);
+  luaL_pushresult(&b);
+  size_t len;
+  const char *text = lua_tolstring(L, -1, &len);
+  int status = luaL_loadbufferx(L, text, len, lua_pushfstring(L, "=[perigee]%s.lua", name), "t");
+  lua_replace(L, -3);
+  lua_pop(L, 1);
+  return status;
 }
 
+static int load_embedded(lua_State *L, const char *name) {
+  const pgl_script *s = pgl_scripts;
+  while (s->name && strcmp(s->name, name) != 0) s++;
+  if (!s->name) return -1;
+  int status = luaL_loadbufferx(L, s->text, s->size, lua_pushfstring(L, "=[perigee]%s.lua", name), "t");
+  lua_remove(L, -2);
+  return status;
+}
+
+// The directory PERIGEE_SCRIPTS, if set, goes before the embedded copies: for work on the scripts without a build.
 int pgl_load_script(lua_State *L, const char *name) {
-  return load_script(L, getenv("PERIGEE_SCRIPTS"), name);
+  const char *dir = getenv("PERIGEE_SCRIPTS");
+  int status = dir ? load_from_directory(L, dir, name) : -1;
+  return status == -1 ? load_embedded(L, name) : status;
 }
 
 // A searcher for package.searchers: "perigee" and "perigee.NAME".

@@ -174,8 +174,8 @@ local function check_parameters(entry, line)
   end
 end
 
--- The entries of a block of comment lines with signatures. lines: { text, number } without comment marks.
-local function explicit_entries(file, lines, add)
+-- The entries of a comment with signatures. lines: see read_comment. → the last entry
+local function add_signed_entries(file, lines, add)
   local entry, rest
   local function finish()
     if not entry then return end
@@ -197,39 +197,51 @@ local function explicit_entries(file, lines, add)
     end
   end
   finish()
+  return entry
+end
+
+local LANGUAGES = {
+  lua = { comment = "^%-%-", signature = "^%-%-%- (.*)$" }, c = { comment = "^//", signature = "^/// (.*)$" },
+}
+
+-- The comment that begins at line `first`: { text, number, signature = whether it is one } for each line, without
+-- marks; whether there is a signature among them; the number of the line behind it.
+local function read_comment(lines, first, language)
+  local comment, has_signature, i = {}, false, first
+  while lines[i] and lines[i]:find(language.comment) do
+    local signature = lines[i]:match(language.signature)
+    has_signature = has_signature or signature ~= nil
+    comment[#comment + 1] = { text = signature or lines[i]:match("^..%s?(.-)$"), number = i,
+      signature = signature ~= nil }
+    i = i + 1
+  end
+  return comment, has_signature, i
+end
+
+-- The entry of a plain comment above `definition`, if it is in one of these tables.
+local function add_plain_entry(path, comment, definition, tables, add)
+  local owner, name, parameters, separator = definition_on(definition or "")
+  if #comment == 0 or not (owner and tables[owner]) or name:find("^__") then return end
+  local text = {}
+  for i, line in ipairs(comment) do text[i] = line.text end
+  add { file = path, line = comment[1].number, blocks = blocks_of(text),
+    signature = call_form(tables[owner], name, parameters, separator) }
 end
 
 -- All entries of one file.
 local function read_file(path, add)
-  local is_lua = path:match("%.lua$") ~= nil
-  local mark = is_lua and "^%-%-" or "^//"
-  local tables = is_lua and public_tables(path:match("([^/]+)%.lua$")) or {}
+  local module, suffix = path:match("([^/]+)%.(%l+)$")
+  local tables = suffix == "lua" and public_tables(module) or {}
   local lines, i = read_lines(path), 1
   while lines[i] do
-    local first, block, has_signature = i, {}, false
-    while lines[i] and lines[i]:find(mark) do
-      local signature = lines[i]:match(is_lua and "^%-%-%- (.*)$" or "^/// (.*)$")
-      has_signature = has_signature or signature ~= nil
-      block[#block + 1] = { number = i, signature = signature ~= nil, text = signature or lines[i]:match("^..%s?(.-)$") }
-      i = i + 1
-    end
+    local comment, has_signature, behind = read_comment(lines, i, LANGUAGES[suffix])
     if has_signature then
-      local last
-      explicit_entries(path, block, function(entry)
-        last = entry
-        add(entry)
-      end)
-      if is_lua then check_parameters(last, lines[i]) end
-    elseif #block > 0 and is_lua then
-      local owner, name, parameters, separator = definition_on(lines[i] or "")
-      if owner and tables[owner] and not name:find("^__") then
-        local text = {}
-        for k, line in ipairs(block) do text[k] = line.text end
-        add { file = path, line = first, signature = call_form(tables[owner], name, parameters, separator),
-          blocks = blocks_of(text) }
-      end
+      local last = add_signed_entries(path, comment, add)
+      if suffix == "lua" then check_parameters(last, lines[behind]) end
+    else
+      add_plain_entry(path, comment, lines[behind], tables, add)
     end
-    if i == first then i = i + 1 end
+    i = math.max(behind, i + 1)
   end
 end
 
@@ -352,8 +364,7 @@ local function print_manual(entries)
     if by_section[i] then print("\n## " .. section[1]) end
     for _, entry in ipairs(by_section[i] or {}) do
       local of = entry.of
-      print(("\n### %s\n\n`%s` ([%s](../%s))"):format(entry.name, of.signature, of.file:match("[^/]+$"),
-        of.file))
+      print(("\n### %s\n\n`%s` ([%s](../%s))"):format(entry.name, of.signature, of.file:match("[^/]+$"), of.file))
       print_blocks(of.blocks)
     end
   end

@@ -5,6 +5,7 @@ local core = require "perigee.core"
 local files = core.data
 local names = require "perigee.names"
 local options = require "perigee.options"
+local reference = require "perigee.reference"
 
 local cli = {}
 
@@ -132,10 +133,21 @@ local function one_argument(words, what)
   return words[1]
 end
 
+--- perigee run RECIPE.lua [key=value …]: Run a recipe; the word `run` may be left out.
+-- Each pg.train or pg.run in it makes a run directory with the recipe, the settings, the metrics and the checkpoints.
+-- key=value sets what the recipe declares with pg.options.
+local function run(words, flags)
+  local path = table.remove(words, 1)
+  if not path then misused("expected a recipe; see --help") end
+  return (run_recipe(path, words, flags))
+end
+
+--- perigee resume RUN: Continue a run that was ended, bit for bit.
+-- RUN is a run directory. The recipe stored there is executed again: its finished runs answer from their directories,
+-- the unfinished one goes on from its newest whole checkpoint.
 local function resume(words, flags)
-  local run = require "perigee.run"
   local directory = one_argument(words, "one run directory")
-  local found, message = run.read_settings(directory)
+  local found, message = require("perigee.run").read_settings(directory)
   if not found then misused("%s", message) end
   if found.trust and not flags.trust then
     misused("%s was run with --trust; say so again to resume it", directory)
@@ -144,23 +156,33 @@ local function resume(words, flags)
     source = found.source, words = found.words, flags = flags, resume = found.resume, write = directory })
 end
 
+--- perigee emit RECIPE.lua [key=value …]: Print the C that a recipe's steps become.
+-- Prepares the recipe's runs, takes one step of each and prints the generated source of every program.
 local function emit(words, flags)
   local path = table.remove(words, 1)
   if not path then misused("expected a recipe; see --help") end
   return require("perigee.check").emit(path, words, flags)
 end
 
+--- perigee check RECIPE.lua [key=value …]: Does a recipe repeat, save, load and correct as it should?
+-- For every run of the recipe: three steps, save, load, three steps against six at once, compared bit for bit; for a
+-- corrected method also that the correction vanishes at the snapshot and with alpha = 0.
 local function check(words, flags)
   local path = table.remove(words, 1)
   if not path then misused("expected a recipe; see --help") end
   return require("perigee.check").check(path, words, flags)
 end
 
+--- perigee doctor: What this machine offers, and what is wrong.
+-- Prints BLAS, cores, SIMD, threads, compiler, cache and memory, and says what keeps the engine from its best. Exit
+-- code 1 if something is wrong.
 local function doctor(words)
   if #words > 0 then misused("doctor takes no arguments") end
   return require("perigee.doctor").main()
 end
 
+--- perigee bench [NAME …]: Measure speed against the machine and a peer.
+-- Runs the benchmarks named, or all; `perigee bench list` lists them.
 local function bench(words)
   local ok, found = pcall(require, "perigee.bench")
   if not ok then
@@ -170,11 +192,14 @@ local function bench(words)
   return found.main(words)
 end
 
+--- perigee methods: The families, corrections and rules there are.
+-- Lists the parts an optimizer is made of, with one line each.
 local function methods(words)
   if #words > 0 then misused("methods takes no arguments") end
   return require("perigee.methods").main()
 end
 
+--- perigee version: Print the versions of the program, its numerics and its file formats.
 local function version(words)
   if #words > 0 then misused("version takes no arguments") end
   io.write(("perigee %s (numerics %d, formats %d, %s)\n"):format(core.version, core.numerics_version,
@@ -192,15 +217,17 @@ local COMMON = [[
 
 local COMMANDS -- filled below; help lists it
 
+-- What the doc comment of a command says.
 local function print_command_help(name)
-  local command = COMMANDS[name]
-  io.write("usage: perigee ", command.usage, "\n\n", command.help, "\n")
-  if command.flags then io.write("\noptions:\n", COMMON) end
+  local entry = reference.find("perigee " .. name)
+  io.write("usage: ", entry.signature, "\n\n", reference.wrap(entry.text), "\n")
+  if COMMANDS[name].flags then io.write("\noptions:\n", COMMON) end
   return 0
 end
 
 local ORDER = { "run", "resume", "check", "emit", "methods", "doctor", "bench", "version", "help" }
 
+--- perigee help [COMMAND]: List the commands, or say what one does; so does COMMAND --help.
 local function help(words)
   if words[1] then
     if not COMMANDS[words[1]] then
@@ -212,38 +239,18 @@ local function help(words)
   io.write("usage: perigee RECIPE.lua [key=value …]    run a recipe\n")
   io.write("       perigee                             the prompt\n")
   io.write("       perigee COMMAND [--help] …\n\ncommands:\n")
-  for _, name in ipairs(ORDER) do io.write(("  %-9s %s\n"):format(name, COMMANDS[name].summary)) end
+  for _, name in ipairs(ORDER) do
+    io.write(("  %-9s %s\n"):format(name, reference.summary(reference.find("perigee " .. name))))
+  end
   io.write("\noptions:\n", COMMON)
   return 0
 end
 
+-- flags: whether COMMON's options say something to it.
 COMMANDS = {
-  run = { run = function(words, flags)
-    local path = table.remove(words, 1)
-    if not path then misused("expected a recipe; see --help") end
-    return (run_recipe(path, words, flags))
-  end, usage = "run RECIPE.lua [key=value …]", summary = "run a recipe; the word may be left out", flags = true,
-    help = "Runs a recipe. Each pg.train or pg.run in it makes a run directory with the recipe, the settings, the\n"
-      .. "metrics and the checkpoints. key=value sets what the recipe declares with pg.options." },
-  resume = { run = resume, usage = "resume RUN", summary = "continue a run that was ended, bit for bit", flags = true,
-    help = "RUN is a run directory. The recipe stored there is executed again: its finished runs answer from their\n"
-      .. "directories, the unfinished one goes on from its newest whole checkpoint." },
-  check = { run = check, usage = "check RECIPE.lua [key=value …]", flags = true,
-    summary = "does a recipe repeat, save, load and correct as it should?",
-    help = "For every run of the recipe: three steps, save, load, three steps against six at once, compared bit for\n"
-      .. "bit; for a corrected method also that the correction vanishes at the snapshot and with alpha = 0." },
-  emit = { run = emit, usage = "emit RECIPE.lua [key=value …]", summary = "print the C that a recipe's steps become",
-    flags = true, help = "Prepares the recipe's runs, takes one step of each and prints the generated source of every "
-      .. "program." },
-  methods = { run = methods, usage = "methods", summary = "the families, corrections and rules there are",
-    help = "Lists the parts an optimizer is made of, with one line each." },
-  doctor = { run = doctor, usage = "doctor", summary = "what this machine offers, and what is wrong",
-    help = "Prints BLAS, cores, SIMD, threads, compiler, cache and memory, and says what keeps the engine from its\n"
-      .. "best. Exit code 1 if something is wrong." },
-  bench = { run = bench, usage = "bench [NAME …]", summary = "measure speed against the machine and a peer",
-    help = "Runs the benchmarks named, or all; `perigee bench list` lists them." },
-  version = { run = version, usage = "version", summary = "versions", help = "Prints the versions." },
-  help = { run = help, usage = "help [COMMAND]", summary = "this text, or a command's", help = "Prints help." },
+  run = { run = run, flags = true }, resume = { run = resume, flags = true }, check = { run = check, flags = true },
+  emit = { run = emit, flags = true }, methods = { run = methods }, doctor = { run = doctor }, bench = { run = bench },
+  version = { run = version }, help = { run = help },
 }
 
 -- ---- main -----------------------------------------------------------------------------------------------------------

@@ -38,7 +38,7 @@ end
 -- The first sentence of an entry's text.
 function reference.summary(entry)
   local paragraph = entry.text:match("^[^\n]*")
-  return (paragraph:match("^(.-%.)%s+%u") or paragraph):gsub("%.$", "")
+  return ((paragraph:match("^(.-[%.%?])%s+%u") or paragraph):gsub("%.$", ""))
 end
 
 local function width_of(text) return utf8.len(text) or #text end

@@ -83,20 +83,21 @@ static int bad_element(lua_State *L, int index, const pg_tensor *t) {
                    pg_dtype_name(pg_tensor_dtype(t)));
 }
 
-// t:data_read(i), 0-based and flat, pads of vectors included.
+/// tensor:data_read(i): Element i, flat and counted from 0, pads of vectors included.
 static int tensor_data_read(lua_State *L) {
   const pg_tensor *t = pgl_check_eager(L, 1);
   push_element(L, t, check_offset(L, t, 2));
   return 1;
 }
 
-// t:data_write(i, x): in place; for slots and tests.
+/// tensor:data_write(i, x): Write element i, flat and counted from 0, in place; for slots of programs and for tests.
 static int tensor_data_write(lua_State *L) {
   const pg_tensor *t = pgl_check_eager(L, 1);
   int64_t i = check_offset(L, t, 2);
   return store_element(L, 3, t, i) ? 0 : bad_element(L, 3, t);
 }
 
+/// tensor:item(): The single element of a tensor as a Lua number or boolean. Another number of elements is an error.
 static int tensor_item(lua_State *L) {
   const pg_tensor *t = pgl_check_eager(L, 1);
   if (pg_tensor_size(t) != 1)
@@ -132,7 +133,8 @@ static void push_logical(lua_State *L, const pg_tensor *t, const pg_layout *layo
   }
 }
 
-// t:totable(): nested tables; the number itself for a 0-d tensor; for a vector a flat list without pads.
+/// tensor:totable(): The elements as nested tables; the number itself for shape []; for a vector a flat list without
+// pads.
 static int tensor_totable(lua_State *L) {
   const pg_tensor *t = pgl_check_eager(L, 1);
   int64_t next = 0;
@@ -145,12 +147,14 @@ static int tensor_totable(lua_State *L) {
   return 1;
 }
 
+/// tensor:bytes() → string: The raw memory, pads of vectors included; for checkpoints and comparisons bit for bit.
 static int tensor_bytes(lua_State *L) {
   const pg_tensor *t = pgl_check_eager(L, 1);
   lua_pushlstring(L, pg_tensor_data(t), pg_tensor_bytes(t));
   return 1;
 }
 
+/// tensor:from_bytes(bytes): Fill the memory in place with what tensor:bytes gave; for slots of programs.
 static int tensor_from_bytes(lua_State *L) {
   const pg_tensor *t = pgl_check_eager(L, 1);
   size_t len;
@@ -162,7 +166,7 @@ static int tensor_from_bytes(lua_State *L) {
   return 1;
 }
 
-// t:view_copy(i): tensor i (1-based) of an eager vector as a tensor of its own.
+/// tensor:segment(i): Tensor i (from 1) of an eager vector as a tensor of its own. See tensor:view.
 static int tensor_segment_copy(lua_State *L) {
   const pg_tensor *t = pgl_check_eager(L, 1);
   const pg_layout *layout = pg_tensor_layout(t);
@@ -175,7 +179,7 @@ static int tensor_segment_copy(lua_State *L) {
   return 1;
 }
 
-// t:segment_set(i, tensor): write tensor i (1-based) of an eager vector in place; for slots.
+/// tensor:segment_set(i, tensor): Write tensor i (from 1) of an eager vector in place; for slots of programs.
 static int tensor_segment_set(lua_State *L) {
   const pg_tensor *t = pgl_check_eager(L, 1), *from = pgl_check_eager(L, 3);
   const pg_layout *layout = pg_tensor_layout(t);

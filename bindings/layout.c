@@ -86,6 +86,11 @@ static int push_segment(lua_State *L, const pg_layout *layout, lua_Integer i) {
   return 1;
 }
 
+/// layout:find(name): The place, from 1, of the tensor of this name in a vector's layout; nil if there is none.
+/// layout.size: How many numbers a vector of this layout holds, pads not counted.
+/// layout.padded: How many numbers of memory a vector takes: each tensor begins at a multiple of 64 bytes.
+/// layout[i]: Tensor i (from 1): { name, shape, size, offset (in memory), logical (without pads) }; #layout counts
+// them.
 static int layout_find(lua_State *L) {
   int i = pg_layout_find(pgl_check_layout(L, 1), luaL_checkstring(L, 2));
   if (i < 0) return 0;

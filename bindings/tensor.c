@@ -206,7 +206,7 @@ static int tensor_gc(lua_State *L) {
   return 0;
 }
 
-// t:free(): give the memory back now; any later use is an error.
+/// tensor:free(): Give the memory back now instead of when it is collected; any later use is an error.
 static int tensor_free(lua_State *L) {
   pgl_tensor *t = pgl_to_tensor(L, 1);
   if (!t) return pgl_error(L, "free: a tensor expected, got %s", luaL_typename(L, 1));
@@ -214,6 +214,14 @@ static int tensor_free(lua_State *L) {
   return 0;
 }
 
+/// tensor.shape: The extents, as a new table; {} for a single number.
+/// tensor.dtype: "f32", "f64", "i32", "i64", "u8", "bool" or "key".
+/// tensor.device: "cpu".
+/// tensor.ndim: The number of axes.
+/// tensor.size: The number of elements; the pads of a vector are not counted.
+/// tensor.layout: The layout of a vector: names and shapes of its tensors; nil for other tensors.
+/// tensor.traced: Whether it stands for a value inside a trace; its elements are not known yet.
+/// tensor.weak: Whether it is a number inside a trace, which takes the dtype of what it meets.
 static int property_shape(lua_State *L, const pgl_tensor *t) {
   pgl_type type = pgl_type_of(L, t);
   pgl_push_shape(L, type.ndim, type.shape);
@@ -295,7 +303,7 @@ static int tensor_newindex(lua_State *L) {
          "a new tensor)");
 }
 
-// A short text that is equal for tensors of equal dtype, shape and layout: signatures of compiled functions.
+/// tensor:signature() → string: A short text that is equal for tensors of equal dtype, shape and layout.
 static int tensor_signature(lua_State *L) {
   pgl_type type = pgl_type_of(L, pgl_check_tensor(L, 1));
   char buf[256];
@@ -387,7 +395,7 @@ static int core_key(lua_State *L) {
   return 1;
 }
 
-// t:fold_constant(x): an eager key or array of keys, each folded with a string or an integer.
+/// tensor:fold_constant(x): Eager keys, each folded with a string or an integer: what tensor:fold does outside traces.
 static int tensor_fold_constant(lua_State *L) {
   const pg_tensor *from = pgl_check_eager(L, 1);
   uint64_t data = check_fold_data(L, 2);
@@ -405,6 +413,7 @@ static int core_fold_data(lua_State *L) {
   return 1;
 }
 
+/// tensor:copy(): A copy of an eager tensor in memory of its own.
 static int tensor_clone(lua_State *L) {
   const pg_tensor *from = pgl_check_eager(L, 1);
   pg_tensor *to =
@@ -413,7 +422,8 @@ static int tensor_clone(lua_State *L) {
   return 1;
 }
 
-// t:copy_from(other): in place; for slots of programs only.
+/// tensor:copy_from(other): Copy another tensor of the same dtype, shape and layout here, in place; for slots of
+// programs only, since tensors are values.
 static int tensor_copy_from(lua_State *L) {
   const pg_tensor *to = pgl_check_eager(L, 1), *from = pgl_check_eager(L, 2);
   int ndim = pg_tensor_ndim(to);

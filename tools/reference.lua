@@ -8,8 +8,9 @@
 --   -- Lines that follow go on; those indented by two blanks are items of a list, an empty one ends a paragraph.
 --
 -- Each name in a signature is an entry; `[, x]` is an argument that may be left out; the text begins behind the first
--- colon and blank outside brackets. Such a comment may also stand alone, and in C it begins with three slashes. A
--- plain comment above a function of a public table (PUBLIC below) is its entry too, with the signature of the code.
+-- colon and blank outside brackets. A line that ends in a comma or inside brackets goes on in the next one. Such a
+-- comment may also stand alone, and in C it begins with three slashes. A plain comment above a function of a public
+-- table (PUBLIC below) is its entry too, with the signature of the code.
 
 -- Files whose tables are public: table in the file → what a user types before the name. Modules that pg loads lazily
 -- under their own name (see init.lua) need a row only if they differ from { NAME = "pg.NAME." }.
@@ -160,14 +161,14 @@ end
 
 -- A signature must take as many arguments as the function below it.
 local function check_parameters(entry, line)
-  local owner, name, parameters, mark = definition_on(line or "")
+  local _, name, parameters, mark = definition_on(line or "")
   if not parameters or parameters:find("...", 1, true) then return end
   local in_code = parameters == "" and 0 or #split_commas(parameters)
   for _, form in ipairs(split_commas((entry.signature:gsub("%s*→.*$", "")))) do
     local own, written = form:match("^[%w_%.:]*[%.:]([%w_]+)"), count_arguments(form)
     if own == name and written then
-      local is_method = form:match("^[%w_]+:") and mark == "." and owner == "methods"
-      if written + (is_method and 1 or 0) ~= in_code then
+      local takes_self = form:match("^[%w_]+:") and mark == "."
+      if written + (takes_self and 1 or 0) ~= in_code then
         fail(entry, "%s is documented with %d arguments, the code has (%s)", form, written, parameters)
       end
     end
@@ -186,7 +187,7 @@ local function add_signed_entries(file, lines, add)
     if line.signature then
       finish()
       local joined, k = line.text, i
-      while not scan_outside(joined, function() end) and lines[k + 1] do
+      while (joined:match(",$") or not scan_outside(joined, function() end)) and lines[k + 1] do
         k = k + 1
         joined, lines[k].taken = joined .. " " .. lines[k].text:match("^%s*(.-)$"), true
       end

@@ -5,7 +5,8 @@ local tensor = require "perigee.tensor"
 local apply, is_tensor, methods, raise = core.apply, core.is_tensor, core.methods, tensor.raise
 local M = {}
 
--- pg.key(seed)
+--- pg.key(seed) → key: A random key from a whole number or a string. All randomness comes from keys, and a draw
+-- depends on its key and the logical index of each element alone (Philox 4x32-10, Salmon et al. 2011).
 function M.key(seed)
   return core.key(seed)
 end
@@ -29,7 +30,8 @@ local function constant(data)
   return t
 end
 
--- key:fold("dropout"), key:fold(i), key:fold(tensor of integers): an independent key for each value.
+--- tensor:fold(data): An independent key for each value: key:fold("dropout"), key:fold(i), or key:fold(tensor of
+-- integers), which gives a tensor of keys.
 function methods.fold(key, data)
   check_key("fold", key)
   if is_tensor(data) then return apply("key_fold", nil, key, data) end
@@ -37,7 +39,7 @@ function methods.fold(key, data)
   return apply("key_fold", nil, key, constant(core.fold_data(data)))
 end
 
--- local a, b = key:split(2)
+--- tensor:split([n = 2]): n independent keys from one: local a, b = key:split(2).
 function methods.split(key, n)
   local base, keys = methods.fold(key, "split"), {}
   n = n or 2
@@ -45,7 +47,7 @@ function methods.split(key, n)
   return table.unpack(keys, 1, n)
 end
 
--- One tensor of n keys: what split gives, side by side.
+--- tensor:keys(n): One tensor of n keys, [n]: what split gives, side by side.
 function methods.keys(key, n)
   return apply("key_fold", nil, methods.fold(key, "split"), apply("iota", { a = { n }, b = { 0 }, dtype = "i64" }))
 end
@@ -57,10 +59,11 @@ local function draw(name, key, shape, opts)
   return apply(name, { a = tensor.shape_of(name, shape or {}), dtype = dtype }, key)
 end
 
--- Standard normals: pg.randn(key, shape, dtype). A layout in place of the shape gives a vector.
+--- pg.randn(key [, shape [, dtype = "f32"]]): Standard normal numbers. A layout in place of the shape gives a vector.
 function M.randn(key, shape, opts) return draw("normal", key, shape, opts) end
 
--- Uniform in [low, high), [0, 1) by default: pg.uniform(key, shape, {low =, high =, dtype =}).
+--- pg.uniform(key [, shape [, { low = 0, high = 1, dtype = "f32" }]]): Uniform numbers from [low, high). A layout in
+-- place of the shape gives a vector; a dtype may stand in place of the options.
 function M.uniform(key, shape, opts)
   local u = draw("uniform", key, shape, opts)
   if type(opts) ~= "table" or not (opts.low or opts.high) then return u end
@@ -68,25 +71,27 @@ function M.uniform(key, shape, opts)
   return u * (high - low) + low
 end
 
--- A mask that holds with probability p.
+--- pg.bernoulli(key, p [, shape]): A mask that holds with probability p, a number or a tensor, whose shape it then
+-- takes.
 function M.bernoulli(key, p, shape)
   if shape == nil and is_tensor(p) then shape = p.shape end
   return draw("uniform", key, shape):lt(p)
 end
 
--- Draws from softmax(logits) along the last axis → i64 indices from 0, by the Gumbel trick.
+--- pg.categorical(key, logits): Draws from softmax(logits) along the last axis: i64 indices from 0, by the Gumbel
+-- trick.
 function M.categorical(key, logits)
   local u = draw("uniform", key, logits.shape, logits.dtype)
   local gumbel = -(-(u:maximum(1e-30):log())):log()
   return methods.argmax(logits + gumbel, -1)
 end
 
--- 0 … n-1 in random order, i64.
+--- pg.permutation(key, n): 0 … n - 1 in random order, i64 [n].
 function M.permutation(key, n)
   return apply("permutation", { a = { n } }, check_key("permutation", key))
 end
 
--- k of 0 … n-1 without replacement, or with replacement where opts.replace.
+--- pg.choice(key, n, k [, { replace = false }]): k of 0 … n - 1, without replacement unless said otherwise; i64 [k].
 function M.choice(key, n, k, opts)
   if opts and opts.replace then
     return (draw("uniform", key, { k }, "f64") * n):floor():minimum(n - 1):to("i64")
@@ -94,8 +99,8 @@ function M.choice(key, n, k, opts)
   return M.permutation(key, n):slice({ 1, k })
 end
 
--- x with a share `rate` of its elements zeroed and the rest scaled up. The key is one for all of x, or one per entry
--- of its leading axes.
+--- pg.dropout(x, key, rate), tensor:dropout(key, rate): x with a share `rate` of its elements zeroed and the rest
+-- scaled by 1 / (1 - rate). The key is one for all of x, or one for each entry of its leading axes.
 function M.dropout(x, key, rate)
   if rate == 0 then return x end
   return apply("dropout", { x = rate }, x, check_key("dropout", key))

@@ -70,8 +70,10 @@ end
 
 local scan_anywhere = anywhere(scan_inline)
 
--- pg.scan(f, carry, xs): carry, y = f(carry, x) for x = xs[1], xs[2], …: the last carry, and the ys along a new
--- first axis. opts.reverse goes backwards.
+--- pg.scan(f, carry, xs [, { reverse = false }]) → carry, ys: carry, y = f(carry, x) for x = xs[1], xs[2], …: the last
+-- carry, and the ys along a new first axis.
+-- carry, xs and y are tensors or tables of them; the xs share their first extent. Differentiable to any order; memory
+-- grows with the number of steps. reverse = true goes backwards.
 function M.scan(f, carry, xs, opts)
   return scan_anywhere(f, carry, xs, opts ~= nil and opts.reverse == true)
 end
@@ -91,8 +93,8 @@ local function while_inline(both, carry)
   return fill(carry, list)
 end
 
--- pg.while_loop(cond, f, carry): carry = f(carry) while cond(carry), a 0-d mask, holds. There is no derivative in
--- reverse mode.
+--- pg.while_loop(cond, f, carry) → carry: carry = f(carry) while cond(carry), a mask of shape [], holds.
+-- There is no derivative in reverse mode, since the number of rounds is not known beforehand: an error says so.
 function M.while_loop(cond, f, carry)
   local both = { cond = cond, f = f }
   if core.tracing() then return while_inline(both, carry) end
@@ -108,7 +110,8 @@ end
 
 -- ---- rematerialization ----
 
--- pg.remat(f): f, whose values are not kept for the derivative but computed again when it needs them.
+--- pg.remat(f) → function: f, whose inner values are not kept for the derivative but computed again when it needs
+-- them: less memory for about one more forward pass of f.
 function M.remat(f)
   return fingerprint.wrap(core.entry(function(...)
     if not core.tracing() then return f(...) end
@@ -172,8 +175,9 @@ local function vmap_inline(f, axes, ...)
   return table.unpack(ys)
 end
 
--- pg.vmap(f, {1, false, 1}): f over the given axis of each argument (false: the whole argument each time; 1 for all by
--- default); results along a new first axis. Entries are computed one after another, by a scan.
+--- pg.vmap(f [, axes]) → function: f over an axis of each argument, results along a new first axis.
+-- axes: one entry for each argument, as {1, false, 1}: an axis, or false for the whole argument each time; default 1
+-- for all. Entries are computed one after another, by a scan.
 function M.vmap(f, axes)
   return transform.jit(fingerprint.wrap(function(...) return vmap_inline(f, axes, ...) end, f))
 end

@@ -16,11 +16,14 @@ local function loss(name)
   end
 end
 
--- Of softmax(logits [..., classes]) and labels [...], integers from 0.
+--- pg.cross_entropy(logits, labels [, { reduction = "mean" }]): The cross entropy of softmax(logits [..., classes]) and
+-- labels [...], integers from 0, in nats. reduction: "mean", "sum" or "none" (one loss for each label).
 M.cross_entropy = loss("cross_entropy")
--- Of sigmoid(logits) and targets in [0, 1], elementwise.
+--- pg.binary_cross_entropy_with_logits(logits, targets [, { reduction = "mean" }]): The cross entropy of
+-- sigmoid(logits) and targets in [0, 1], by elements, in nats. reduction: "mean", "sum" or "none".
 M.binary_cross_entropy_with_logits = loss("binary_cross_entropy_with_logits")
--- (prediction - target)^2, elementwise.
+--- pg.squared_loss(prediction, target [, { reduction = "mean" }]), pg.mse(prediction, target [, opts]):
+-- (prediction - target)^2, by elements. reduction: "mean", "sum" or "none".
 M.squared_loss = loss("squared_loss")
 M.mse = M.squared_loss
 

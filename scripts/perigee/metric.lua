@@ -5,7 +5,8 @@ local names = require "perigee.names"
 
 local metric = {}
 
--- 1 where the largest of the outputs is the label. Binary labels with one output per example: the sign decides.
+--- pg.metric.accuracy(out, batch): 1 where the largest of out [n, classes] is batch.y [n], else 0; [n]. With one output
+-- for each example, [n], the sign decides between two labels.
 function metric.accuracy(out, batch)
   local y = batch.y
   if #out.shape == #y.shape then

@@ -5,7 +5,8 @@
 
 local minimize = {}
 
--- The lower Cholesky factor of the symmetric matrix a[i][j]; nil and the row where it stops being positive definite.
+--- pg.minimize.cholesky(a) → l: The lower Cholesky factor of the symmetric matrix a[i][j], as tables; nil and the row
+-- where it stops being positive definite.
 function minimize.cholesky(a)
   local n, l = #a, {}
   for i = 1, n do
@@ -25,7 +26,7 @@ function minimize.cholesky(a)
   return l
 end
 
--- The x with L Lᵀ x = b.
+--- pg.minimize.solve(l, b) → x: The list x with L Lᵀ x = b, for a factor of pg.minimize.cholesky.
 function minimize.solve(l, b)
   local n, x = #l, {}
   for i = 1, n do
@@ -41,7 +42,7 @@ function minimize.solve(l, b)
   return x
 end
 
--- xᵀ A x
+--- pg.minimize.quadratic(a, x) → number: xᵀ A x for a matrix and a list.
 function minimize.quadratic(a, x)
   local sum = 0
   for i = 1, #x do
@@ -102,9 +103,13 @@ local function search_line(value_and_gradient, x, value, gradient, d, slope)
   end
 end
 
--- value_and_gradient(x) → number, list; product(x, v) → list: the Hessian at x times v; x: where to begin, a list.
--- opts: tolerance of the gradient's norm relative to max(1, norm at the start), default 1e-14; iterations, default 60.
--- → { x, value, gradient (its norm), hessian, iterations, converged }
+--- pg.minimize.newton(value_and_gradient, product, x [, { tolerance = 1e-14, iterations = 60 }]) → result: The minimum
+-- of a smooth, strictly convex function of a few hundred numbers, by damped Newton steps (Nocedal & Wright 2006, ch.
+-- 3.3).
+--   value_and_gradient(x) → number, list. product(x, v) → list: the Hessian at x times v. x: where to begin, a list.
+--   tolerance: of the gradient's norm, relative to max(1, norm at the start).
+--   result: { x, value, gradient (its norm), hessian, iterations, converged }; nil and a message if the Hessian is not
+--     positive definite.
 function minimize.newton(value_and_gradient, product, x, opts)
   opts = opts or {}
   local value, gradient = value_and_gradient(x)
@@ -133,8 +138,9 @@ function minimize.newton(value_and_gradient, product, x, opts)
     converged = norm(gradient) <= tolerance }
 end
 
--- The minimum of f, a function from a tensor to a 0-d tensor that can be traced, from x0 on. opts as above.
--- → as above, with x a list in the order of the tensor's elements.
+--- pg.minimize.find(f, x0 [, { tolerance = 1e-14, iterations = 60 }]) → result: The minimum of f, a function from a
+-- tensor to a tensor of shape [] that can be traced, from x0 on. Options and result as in pg.minimize.newton; x is a
+-- list in the order of the tensor's elements.
 function minimize.find(f, x0, opts)
   local pg = require "perigee"
   local shape, dtype = x0.shape, x0.dtype
@@ -149,7 +155,7 @@ function minimize.find(f, x0, opts)
   return minimize.newton(value_and_gradient, product, list_of(x0), opts)
 end
 
--- x - y for lists.
+--- pg.minimize.difference(x, y) → list: x - y for lists.
 function minimize.difference(x, y) return add_scaled(x, -1, y) end
 
 return minimize

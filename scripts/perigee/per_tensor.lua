@@ -17,7 +17,9 @@ function M.is(x) return getmetatable(x) == PerTensor end
 -- The values of a layout's tensors, [tensors], as one value per tensor.
 function M.of(values, layout) return new { values = values, layout = layout } end
 
--- pg.per_tensor(function(name, shape) return x end), pg.per_tensor(x): resolved when the layout is known.
+--- pg.per_tensor(given): One number for each tensor of a vector: a number, or a function(name, shape) → number, such as
+-- a weight decay for matrices only.
+-- It is resolved when the layout is known. In arithmetic with a vector each value is spread over its tensor.
 function M.per_tensor(given)
   if M.is(given) then return given end
   if type(given) ~= "function" and type(given) ~= "number" then
@@ -115,7 +117,8 @@ end
 local Segments = {}
 Segments.__index = Segments
 
--- vector:per_tensor(): its tensors one by one, to be reduced: :sum(), :mean(), :max(), :min(), :norm().
+--- tensor:per_tensor(): The tensors of a vector one by one, to be reduced: v:per_tensor():norm() gives one norm for
+-- each tensor, which in arithmetic with vectors is spread over it. Reductions: sum, mean, max, min, norm.
 function methods.per_tensor(x)
   if not x.layout then raise("per_tensor: a vector was expected, got %s %s", x.dtype, "tensor") end
   return setmetatable({ vector = x }, Segments)

@@ -194,8 +194,11 @@ local function label_row(ticks, w)
   return (table.concat(row, "", 0, w - 1):gsub("%s+$", ""))
 end
 
--- The series as text. opts: title, xlabel, ylabel, log (y axis), logx, width and height in characters, utf8, color;
--- width and utf8 are found in the environment where not given; color is used on a terminal (NO_COLOR forbids it).
+--- pg.plot.draw(series [, opts]) → string: Line plots as text. series: a list of { name = "sgd", x = {…}, y = {…} };
+-- points that are not finite, or not positive on a logarithmic axis, are left out.
+--   title, xlabel, ylabel: strings. log, logx: whether the y axis and the x axis are logarithmic.
+--   width, height: in characters, default those of the terminal and 16.
+--   utf8, color: whether to use Braille dots and colours; found in the environment where not given (NO_COLOR forbids).
 function plot.draw(series, opts)
   opts = opts or {}
   local unicode = opts.utf8
@@ -252,7 +255,8 @@ local function svg_line(s, xaxis, yaxis, box, color)
   return ('<polyline fill="none" stroke="%s" stroke-width="1.5" points="%s"/>'):format(color, table.concat(points, " "))
 end
 
--- The series as an SVG document. opts: title, xlabel, ylabel, log, logx, width and height in pixels.
+--- pg.plot.svg(series [, opts]) → string: The series as an SVG document. Options as in pg.plot.draw; width = 720 and
+-- height = 420 are in pixels.
 function plot.svg(series, opts)
   opts = opts or {}
   local w, h = opts.width or 720, opts.height or 420
@@ -290,7 +294,8 @@ function plot.svg(series, opts)
   return table.concat(out, "\n") .. "\n"
 end
 
--- Write the series as SVG to a file, which a recipe's sandbox must allow.
+--- pg.plot.save(path, series [, opts]): Write the series as SVG to a file. In a recipe, `path` lies below the directory
+-- of runs, unless it is run with --trust.
 function plot.save(path, series, opts)
   local ok, message = require("perigee.sandbox").may_open(path, "w")
   if not ok then error(message, 2) end

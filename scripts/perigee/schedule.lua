@@ -16,16 +16,19 @@ local Schedule = {}
 Schedule.__index = Schedule
 Schedule.__name = "perigee.schedule"
 
--- n epochs of ceil(examples / batch) steps each. n may be a fraction; the product is rounded to the nearest step.
+--- pg.epochs(n), pg.schedule.epochs(n) → duration: n epochs of ceil(examples / batch) steps each. n may be a fraction;
+-- the product is rounded to the nearest step.
 function schedule.epochs(n)
   return setmetatable({ unit = "epochs", n = n }, Duration)
 end
 
+--- pg.steps(n), pg.schedule.steps(n) → duration: n steps, the same as the number n.
 function schedule.steps(n)
   return setmetatable({ unit = "steps", n = n }, Duration)
 end
 
--- The number of steps of the run.
+--- pg.whole_run, pg.schedule.whole_run: The number of steps of the run, as a duration; 0.5 * pg.whole_run is half of
+-- it.
 schedule.whole_run = setmetatable({ unit = "run", n = 1 }, Duration)
 
 function Duration:__mul(other)
@@ -43,7 +46,8 @@ local function round(x)
   return math.floor(x + 0.5)
 end
 
--- A duration in steps. `units` is { steps_per_epoch =, total_steps = }; a missing one that is needed is an error.
+--- pg.schedule.resolve_steps(duration [, units]) → number: A duration in steps. units: { steps_per_epoch =, total_steps
+-- = }; a missing one that is needed is an error.
 function schedule.resolve_steps(duration, units)
   if type(duration) == "number" then
     return round(duration)
@@ -67,16 +71,19 @@ function schedule.resolve_steps(duration, units)
   return round(duration.n * total)
 end
 
+--- pg.schedule.is_duration(x): Whether x is a duration of pg.epochs, pg.steps or pg.whole_run.
 function schedule.is_duration(x)
   return getmetatable(x) == Duration
 end
 
--- True for what may stand where a number may change over the run: a function or a ready-made schedule.
+--- pg.schedule.is_schedule(x): Whether x may stand for a number that changes over the run: a function or a ready-made
+-- schedule.
 function schedule.is_schedule(x)
   return type(x) == "function" or getmetatable(x) == Schedule
 end
 
--- The value of a number, function or schedule at a step.
+--- pg.schedule.value(x, step [, units]) → number: The value of a number, function or schedule at a 0-based step. units:
+-- { steps_per_epoch =, total_steps = }, for durations.
 function schedule.value(x, step, units)
   if type(x) == "number" then
     return x
@@ -122,13 +129,15 @@ local function need(name, spec, field)
   return spec[field]
 end
 
+--- pg.schedule.constant(x) → schedule: x at every step.
 function schedule.constant(x)
   return make("constant", { x }, function()
     return x
   end)
 end
 
--- From `from` at step `start` (default 0) to `to` at step start + over; constant outside.
+--- pg.schedule.linear { from =, to =, over =, start = 0 } → schedule: From `from` at step `start` in a straight line to
+-- `to` at step start + over; constant outside. over and start: steps or durations.
 function schedule.linear(spec)
   names.check("pg.schedule.linear", spec, { "from", "to", "over", "start" })
   local from, to, over = need("linear", spec, "from"), need("linear", spec, "to"), need("linear", spec, "over")
@@ -144,8 +153,9 @@ function schedule.linear(spec)
   end)
 end
 
--- Linear warm-up over `warmup` steps, (step + 1) / warmup of `peak`, then half a cosine from `peak` down to `floor`
--- at step `total` (default: the whole run), then `floor`.
+--- pg.schedule.cosine { peak =, warmup = 0, total = pg.whole_run, floor = 0 } → schedule: (step + 1) / warmup of `peak`
+-- during the first `warmup` steps, then half a cosine from `peak` down to `floor` at step `total` (Loshchilov & Hutter
+-- 2017, without restarts), then `floor`.
 function schedule.cosine(spec)
   names.check("pg.schedule.cosine", spec, { "peak", "warmup", "total", "floor" })
   local peak, floor = need("cosine", spec, "peak"), spec.floor or 0
@@ -161,7 +171,8 @@ function schedule.cosine(spec)
   end)
 end
 
--- `from` times `factor` for each `every` steps passed, or for each of the steps in `at` that is reached.
+--- pg.schedule.step { from =, factor =, every =, at = {…} } → schedule: `from` times `factor` for each `every` steps
+-- passed, or for each of the steps in `at` that is reached. Either every or at is given, in steps or durations.
 function schedule.step(spec)
   names.check("pg.schedule.step", spec, { "from", "factor", "every", "at" })
   local from, factor = need("step", spec, "from"), need("step", spec, "factor")
@@ -181,8 +192,8 @@ function schedule.step(spec)
   end)
 end
 
--- { { value, until }, …, { value } }: each value holds before its step `until`; the last one to the end. Values may
--- be schedules.
+--- pg.schedule.piecewise { { value, until }, …, { value } } → schedule: Each value holds before its step `until`; the
+-- last one to the end. Values may be schedules, which see the step of the run.
 function schedule.piecewise(pieces)
   for i, piece in ipairs(pieces) do
     if i < #pieces and piece[2] == nil then
@@ -198,7 +209,8 @@ function schedule.piecewise(pieces)
   end)
 end
 
--- `after` (a number or schedule) scaled by (step + 1) / over during the first `over` steps.
+--- pg.schedule.warmup { over =, after = } → schedule: `after` (a number or schedule) scaled by (step + 1) / over during
+-- the first `over` steps.
 function schedule.warmup(spec)
   names.check("pg.schedule.warmup", spec, { "over", "after" })
   local over, after = need("warmup", spec, "over"), need("warmup", spec, "after")
@@ -208,7 +220,8 @@ function schedule.warmup(spec)
   end)
 end
 
--- The value that `of` has at the first step of each period of `every` steps: constant within a segment of SVRG.
+--- pg.schedule.hold { of =, every = } → schedule: The value that `of` has at the first step of each period of `every`
+-- steps: constant within a segment of SVRG.
 function schedule.hold(spec)
   names.check("pg.schedule.hold", spec, { "of", "every" })
   local of, every = need("hold", spec, "of"), need("hold", spec, "every")

@@ -12,8 +12,11 @@ local stage = {}
 
 local Stage = part.class "stage"
 
--- Define a stage. apply(g, o, ctx) → g, traced; ctx has t, weight_decay. hyper and static as in pg.rule.define. The
--- result is the stage; call it with hyperparameters for others.
+--- pg.stage.define { name =, apply =, hyper = {}, static = {} } → stage: A stage of one's own: what edits a gradient
+-- before statistics are formed (stages.per_evaluation of pg.optimizer) or after the correction (stages.combined).
+--   apply(g, o, ctx) → g: traced; g is a vector, o the hyperparameters, ctx has t (step + 1) and weight_decay.
+--   hyper, static: as in pg.rule.define.
+-- The result is the stage; call it with hyperparameters for others.
 function stage.define(definition)
   names.check("pg.stage.define", definition, { "name", "hyper", "static", "apply" })
   if type(definition.name) ~= "string" or type(definition.apply) ~= "function" then
@@ -32,6 +35,7 @@ function Stage:apply(g, o, ctx)
   return self.definition.apply(g, o, ctx)
 end
 
+--- pg.stage.is(x): Whether x is a stage.
 function stage.is(x)
   return getmetatable(x) == Stage
 end
@@ -58,8 +62,11 @@ local clip = stage.define {
   end,
 }
 
--- Clipping: { norm = c }: the norm of the whole vector to c; { per_tensor = c }: the norm of each tensor; { value = c
--- }: each coordinate to [-c, c]. Several may be given; they act in the order value, per_tensor, norm.
+--- pg.stage.clip { norm = c, per_tensor = c, value = c } → stage: Gradient clipping. At least one option is given;
+-- several act in the order value, per_tensor, norm.
+--   norm: the gradient times min(1, c / (its norm + 1e-6)), as torch.nn.utils.clip_grad_norm_.
+--   per_tensor: the same for each tensor by itself.
+--   value: each coordinate limited to [-c, c].
 function stage.clip(given)
   if not (given.norm or given.value or given.per_tensor) then
     core.raise("pg.stage.clip needs norm, value or per_tensor")

@@ -9,8 +9,8 @@ local function pad(text, width, right)
   return right and fill .. text or text .. fill
 end
 
--- Rows of strings or numbers under `heads`, as one string ending in a newline. A column whose cells are all numbers, or
--- strings that begin like one, is aligned to the right.
+--- pg.table.format(heads, rows) → string: Rows (lists of strings or numbers) under a list of heads, in columns. A
+-- column whose cells are all numbers, or strings that begin like one, is aligned to the right.
 function text_table.format(heads, rows)
   local widths, right = {}, {}
   for c, head in ipairs(heads) do
@@ -37,9 +37,10 @@ function text_table.format(heads, rows)
   return table.concat(lines, "\n") .. "\n"
 end
 
+--- pg.table.print(heads, rows): Print the text of pg.table.format.
 function text_table.print(heads, rows) io.write(text_table.format(heads, rows)) end
 
--- 1234567 → "1,234,567"
+--- pg.table.thousands(n) → string: A whole number with its digits in groups: 1234567 gives "1,234,567".
 function text_table.thousands(n)
   local text = ("%d"):format(n)
   local sign, digits = text:match("^(-?)(%d+)$")

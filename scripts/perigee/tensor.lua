@@ -51,22 +51,63 @@ end
 
 -- ---- elementwise functions ----
 
+--- tensor:neg(), pg.neg(x): -x, also written -x.
+--- tensor:abs(), pg.abs(x): The absolute value; derivative 0 at 0.
+--- tensor:sign(), pg.sign(x): -1, 0 or 1; derivative 0.
+--- tensor:floor(), pg.floor(x): The largest integer that is not above; derivative 0.
+--- tensor:ceil(), pg.ceil(x): The smallest integer that is not below; derivative 0.
+--- tensor:round(), pg.round(x): The nearest integer, halves to the even one; derivative 0.
+--- tensor:sqrt(), pg.sqrt(x): The square root.
+--- tensor:rsqrt(), pg.rsqrt(x): 1 / sqrt(x).
+--- tensor:exp(), pg.exp(x): e to the power x.
+--- tensor:expm1(), pg.expm1(x): exp(x) - 1, accurate near 0.
+--- tensor:log(), pg.log(x): The natural logarithm.
+--- tensor:log1p(), pg.log1p(x): log(1 + x), accurate near 0.
+--- tensor:sin(), pg.sin(x): The sine of an angle in radians.
+--- tensor:cos(), pg.cos(x): The cosine of an angle in radians.
+--- tensor:tanh(), pg.tanh(x): The hyperbolic tangent.
+--- tensor:erf(), pg.erf(x): The error function, 2 / sqrt(pi) times the integral of exp(-t^2) from 0 to x.
+--- tensor:sigmoid(), pg.sigmoid(x): 1 / (1 + exp(-x)).
+--- tensor:softplus(), pg.softplus(x): log(1 + exp(x)), without overflow.
+--- tensor:relu(), pg.relu(x): max(x, 0); derivative 0 at 0.
+--- tensor:silu(), pg.silu(x): x sigmoid(x).
+--- tensor:log_sigmoid(), pg.log_sigmoid(x): log(sigmoid(x)), without overflow.
+--- tensor:square(), pg.square(x): x times x.
+--- tensor:reciprocal(), pg.reciprocal(x): 1 / x.
+--- tensor:isfinite(), pg.isfinite(x): A mask: neither infinite nor NaN.
+--- tensor:add(y), pg.add(x, y): x + y, also written so. Shapes broadcast as in NumPy; dtypes are equal, numbers adapt.
+--- tensor:sub(y), pg.sub(x, y): x - y, also written so.
+--- tensor:mul(y), pg.mul(x, y): x * y by elements, also written so.
+--- tensor:div(y), pg.div(x, y): x / y, also written so; integers are divided without a remainder.
+--- tensor:pow(y), pg.pow(x, y): x to the power y, also written x ^ y. Small whole exponents become products.
+--- tensor:maximum(y), pg.maximum(x, y): The larger of two, by elements; equal ones share the derivative.
+--- tensor:minimum(y), pg.minimum(x, y): The smaller of two, by elements; equal ones share the derivative.
+--- tensor:lt(y), pg.lt(x, y): A mask: x < y by elements. Lua's own < cannot give a tensor, and is an error.
+--- tensor:le(y), pg.le(x, y): A mask: x <= y by elements.
+--- tensor:gt(y), pg.gt(x, y): A mask: x > y by elements.
+--- tensor:ge(y), pg.ge(x, y): A mask: x >= y by elements.
+--- tensor:eq(y), pg.eq(x, y): A mask: x equals y by elements. x == y of two tensors asks for equality as a whole.
+--- tensor:ne(y), pg.ne(x, y): A mask: x differs from y by elements.
 local elementwise = {
   "neg", "abs", "sign", "floor", "ceil", "round", "sqrt", "rsqrt", "exp", "expm1", "log", "log1p", "sin", "cos", "tanh",
   "erf", "sigmoid", "softplus", "relu", "isfinite", "add", "sub", "mul", "div", "pow", "maximum", "minimum",
   "lt", "le", "gt", "ge", "eq", "ne", "square", "reciprocal", "silu", "log_sigmoid",
 }
 for _, name in ipairs(elementwise) do methods[name] = core.method(name) end
+--- tensor:logical_not(), pg.logical_not(mask): The mask the other way round.
+--- tensor:logical_and(y), pg.logical_and(x, y): A mask: both of two masks hold.
+--- tensor:logical_or(y), pg.logical_or(x, y): A mask: one of two masks holds, or both.
 methods.logical_not, methods.logical_and, methods.logical_or = core.method("not"), core.method("and"), core.method("or")
 
--- x limited to [low, high]; nil leaves a side open.
+--- tensor:clip(low, high), pg.clip(x, low, high): x limited to [low, high]; nil leaves a side open.
 function methods.clip(x, low, high)
   if low then x = methods.maximum(x, low) end
   if high then x = methods.minimum(x, high) end
   return x
 end
 
--- x where the mask holds, y elsewhere.
+--- pg.where(mask, x, y): x where the mask holds, y elsewhere, by elements.
+-- In traced functions this takes the place of `if`: a branch on a traced value would be taken once and for all.
 function F.where(mask, x, y)
   if type(mask) == "boolean" then
     if mask then return x end
@@ -87,26 +128,40 @@ local function axes_of(what, axes, x)
   return a
 end
 
--- norm is the Euclidean one; any and all are of masks.
+--- tensor:sum([axes [, keepdims]]), pg.sum(x [, axes [, keepdims]]): The sum over axes: a number, a table of
+-- numbers, or all of them.
+-- Axes count from 1, negative ones from the end; keepdims = true keeps them with extent 1. The same holds for the other
+-- reductions. Sums follow one tree that the shape alone determines, so their bits do not depend on threads.
+--- tensor:mean([axes [, keepdims]]), pg.mean(x [, axes [, keepdims]]): The mean over axes, as sum.
+--- tensor:max([axes [, keepdims]]), pg.max(x [, axes [, keepdims]]): The largest over axes. Equal ones share the
+-- derivative.
+--- tensor:min([axes [, keepdims]]), pg.min(x [, axes [, keepdims]]): The smallest over axes. Equal ones share the
+-- derivative.
+--- tensor:norm([axes [, keepdims]]), pg.norm(x [, axes [, keepdims]]): The Euclidean norm over axes.
+--- tensor:any([axes [, keepdims]]), pg.any(mask [, axes [, keepdims]]): Whether a mask holds somewhere.
+--- tensor:all([axes [, keepdims]]), pg.all(mask [, axes [, keepdims]]): Whether a mask holds everywhere.
 for _, name in ipairs { "sum", "mean", "max", "min", "norm", "any", "all" } do
   methods[name] = core.reduction(name, text)
 end
 
--- Variance: of a population, or of a sample with correction = 1.
+--- tensor:var([axes [, { correction = 0, keepdims = false }]]), pg.var(x [, axes [, opts]]): The variance over axes:
+-- of a population, or of a sample with correction = 1.
 function methods.var(x, axes, opts)
   local a = axes_of("var", axes, x)
   return apply("var", { a = a, flags = opts and opts.keepdims and 1 or 0, x = opts and opts.correction or 0 }, x)
 end
 
+--- tensor:std([axes [, { correction = 0, keepdims = false }]]), pg.std(x [, axes [, opts]]): The square root of var.
 function methods.std(x, axes, opts) return methods.var(x, axes, opts):sqrt() end
 
--- Sum of products: the inner product of two tensors or vectors.
+--- tensor:dot(y), pg.dot(x, y): The sum of products: the inner product of two tensors or vectors, [].
 methods.dot = core.method("dot")
 
--- Products of all pairs: [m] and [n] → [m, n].
+--- tensor:outer(y), pg.outer(x, y): The products of all pairs: [m] and [n] → [m, n].
 methods.outer = core.method("outer")
 
--- Index (from 0) of the first largest element: along an axis, or of the flattened tensor.
+--- tensor:argmax([axis]), pg.argmax(x [, axis]): The index, from 0, of the first largest element: along an axis, or of
+-- the flattened tensor; i64.
 function methods.argmax(x, axis)
   check_tensor("argmax", x)
   if axis == nil then return apply("argmax", nil, x:reshape { x.size }) end
@@ -119,16 +174,18 @@ function methods.argmax(x, axis)
   return apply("argmax", nil, apply("transpose", { a = perm }, x))
 end
 
+--- tensor:argmin([axis]), pg.argmin(x [, axis]): The index, from 0, of the first smallest element, as argmax.
 function methods.argmin(x, axis) return methods.argmax(-x, axis) end
 
 -- ---- shapes ----
 
--- One extent may be -1: what is left.
+--- tensor:reshape(...), pg.reshape(x, ...): The same elements in another shape, given as a table or as numbers. One
+-- extent may be -1: what is left.
 function methods.reshape(x, ...)
   return apply("reshape", { a = shape_of("reshape", ...) }, check_tensor("reshape", x))
 end
 
--- Axes [from, to] as one (all by default).
+--- tensor:flatten([from = 1 [, to = -1]]), pg.flatten(x [, from = 1 [, to = -1]]): The axes from … to as one.
 function methods.flatten(x, from, to)
   local shape, ndim = x.shape, x.ndim
   if ndim == 0 then return x:reshape { 1 } end
@@ -142,7 +199,8 @@ function methods.flatten(x, from, to)
   return x:reshape(result)
 end
 
--- x:transpose(): axes reversed; x:transpose{2, 1, 3}: a permutation; x:transpose(1, 2): two axes swapped.
+--- tensor:transpose([first [, second]]), pg.transpose(x [, first [, second]]): Axes in another order.
+-- x:transpose() reverses them, x:transpose(1, 2) swaps two, x:transpose{2, 1, 3} says where each comes from.
 function methods.transpose(x, first, second)
   check_tensor("transpose", x)
   local ndim, a = x.ndim, {}
@@ -159,19 +217,21 @@ function methods.transpose(x, first, second)
   return apply("transpose", { a = a }, x)
 end
 
+--- tensor:t(): A matrix transposed: [m, n] → [n, m].
 function methods.t(x)
   if x.ndim ~= 2 then raise("t: a matrix was expected, got %s", shape_text(x)) end
   return methods.transpose(x)
 end
 
--- A new axis of extent 1 at position `axis` of the result.
+--- tensor:unsqueeze(axis), pg.unsqueeze(x, axis): A new axis of extent 1 at position `axis` of the result.
 function methods.unsqueeze(x, axis)
   local shape = x.shape
   table.insert(shape, axis_of("unsqueeze", axis, #shape + 1, x) + 1, 1)
   return x:reshape(shape)
 end
 
--- Without axis `axis`, which has extent 1; without all such axes if none is given.
+--- tensor:squeeze([axis]), pg.squeeze(x [, axis]): Without axis `axis`, which has extent 1; without all such axes if
+-- none is given.
 function methods.squeeze(x, axis)
   local result, k = {}, axis and axis_of("squeeze", axis, x.ndim, x) + 1
   for i, n in ipairs(x.shape) do
@@ -181,6 +241,8 @@ function methods.squeeze(x, axis)
   return x:reshape(result)
 end
 
+--- tensor:broadcast_to(...), pg.broadcast_to(x, ...): x repeated along axes of extent 1 and along new leading axes,
+-- up to a shape given as a table or as numbers.
 function methods.broadcast_to(x, ...)
   local shape = shape_of("broadcast_to", ...)
   return apply("broadcast", { a = shape }, is_tensor(x) and x or F.tensor(x))
@@ -201,8 +263,9 @@ local function range_of(range, n, axis, x)
   return first - 1, (last - first) // step + 1, step
 end
 
--- One argument per axis: {first, last, step} (inclusive), {} or nothing for the whole axis, an integer to pick one
--- and drop the axis.
+--- tensor:slice(...), pg.slice(x, ...): A part of x, by one argument for each axis.
+-- {first, last, step}: inclusive, from 1, negative from the end; {} or nothing: the whole axis; an integer picks one
+-- entry and drops the axis. x[i] is x:slice(i).
 function methods.slice(x, ...)
   check_tensor("slice", x)
   local shape = x.shape
@@ -224,7 +287,9 @@ function methods.slice(x, ...)
   return #kept < #shape and part:reshape(kept) or part
 end
 
--- Entries of x along an axis (the first by default) at indices that count from 0: a tensor of integers, or a table.
+--- tensor:take(indices [, axis = 1]), tensor:gather(indices [, axis = 1]), pg.take(x, indices [, axis = 1]),
+-- pg.gather(x, indices [, axis = 1]): The entries of x along an axis at indices that count from 0: a tensor of
+-- integers, or a table.
 function methods.take(x, indices, axis)
   check_tensor("take", x)
   if not is_tensor(indices) then indices = F.tensor(indices, "i64") end
@@ -232,19 +297,20 @@ function methods.take(x, indices, axis)
 end
 methods.gather = methods.take
 
--- x with updates added at indices (from 0) along an axis.
+--- tensor:scatter_add(indices, updates [, axis = 1]), pg.scatter_add(x, indices, updates [, axis = 1]): x with the
+-- entries of `updates` added at indices (from 0) along an axis; an index may come several times.
 function methods.scatter_add(x, indices, updates, axis)
   return apply("scatter_add", { a = { axis_of("scatter_add", axis or 1, x.ndim, x) } }, x, indices, updates)
 end
 
--- Tensors side by side along an axis (the first by default).
+--- pg.concat(list [, axis = 1]): The tensors of a list side by side along an axis. Their other axes agree.
 function F.concat(list, axis)
   if type(list) ~= "table" or #list == 0 then raise("concat: a table of tensors was expected") end
   local first = check_tensor("concat", list[1])
   return apply("concat", { a = { axis_of("concat", axis or 1, first.ndim, first) } }, table.unpack(list))
 end
 
--- Tensors of one shape along a new axis (the first by default).
+--- pg.stack(list [, axis = 1]): The tensors or numbers of a list, all of one shape, along a new axis.
 function F.stack(list, axis)
   if type(list) ~= "table" or #list == 0 then raise("stack: a table of tensors was expected") end
   local parts = {}
@@ -257,6 +323,9 @@ end
 
 -- ---- matrices and small functions with options ----
 
+--- tensor:matmul(y), pg.matmul(x, y): The matrix product: [m, k] and [k, n] → [m, n].
+-- [k] as first operand is a row, as second a column, and that axis is dropped again; leading axes of both broadcast and
+-- stand for many products.
 methods.matmul = core.method("matmul")
 
 -- Functions along one axis, the last by default.
@@ -266,34 +335,42 @@ local function along_axis(name)
     return apply(name, { a = { axis_of(name, axis or -1, x.ndim, x) }, n = 1 }, x)
   end
 end
+--- tensor:softmax([axis = -1]), pg.softmax(x [, axis = -1]): exp(x) divided by its sum along an axis.
+--- tensor:log_softmax([axis = -1]), pg.log_softmax(x [, axis = -1]): The logarithm of softmax, without overflow.
 for _, name in ipairs { "softmax", "log_softmax" } do methods[name] = along_axis(name) end
 
--- log(sum(exp(x))) along an axis (the last by default), without overflow.
+--- tensor:logsumexp([axis = -1 [, keepdims]]), pg.logsumexp(x [, axis = -1 [, keepdims]]): log(sum(exp(x))) along an
+-- axis, without overflow.
 function methods.logsumexp(x, axis, keepdims)
   check_tensor("logsumexp", x)
   return apply("logsumexp", { a = { axis_of("logsumexp", axis or -1, x.ndim, x) }, flags = keepdims and 1 or 0 }, x)
 end
 
--- Activations with a parameter.
+--- tensor:gelu([{ approximate = false }]), pg.gelu(x [, { approximate = false }]): x times the normal distribution
+-- function at x; approximate = true: the form with tanh (Hendrycks & Gimpel 2016).
 function methods.gelu(x, opts) return apply("gelu", { flags = opts and opts.approximate and 1 or 0 }, x) end
 
+--- tensor:leaky_relu([slope = 0.01]), pg.leaky_relu(x [, slope = 0.01]): x where it is positive, slope x elsewhere.
 function methods.leaky_relu(x, slope) return apply("leaky_relu", { x = slope or 0.01 }, x) end
 
+--- tensor:elu([alpha = 1]), pg.elu(x [, alpha = 1]): x where it is positive, alpha (exp(x) - 1) elsewhere.
 function methods.elu(x, alpha) return apply("elu", { x = alpha or 1 }, x) end
 
--- Integers from 0 as rows with a single 1 among n.
+--- pg.one_hot(labels, n [, dtype = "f32"]): Integers from 0 as rows with a single 1 among n: [...] → [..., n].
 function F.one_hot(labels, n, dtype)
   return apply("one_hot", { a = { n }, dtype = dtype or "f32" }, check_tensor("one_hot", labels))
 end
 
--- x [..., n] at indices [...] from 0 along the last axis → [...].
+--- tensor:take_along_last(indices), pg.take_along_last(x, indices): x [..., n] at indices [...], from 0, along the last
+-- axis → [...].
 methods.take_along_last = core.method("take_along_last")
 
 -- ---- dtype and device ----
 
 local dtypes = { f32 = true, f64 = true, i32 = true, i64 = true, u8 = true, bool = true }
 
--- x as another dtype, or on a device.
+--- tensor:to(where): x as another dtype: "f32", "f64", "i32", "i64", "u8" or "bool"; or on a device, of which this
+-- build has "cpu" alone.
 function methods.to(x, where)
   check_tensor("to", x)
   if where == "cpu" or where == x.dtype then return x end
@@ -304,6 +381,7 @@ function methods.to(x, where)
   return raise("to: '%s' is neither a dtype (f32, f64, i32, i64, u8, bool) nor a device", tostring(where))
 end
 
+--- tensor:clone(), pg.clone(x): A copy in memory of its own. Tensors are values, so only slots of programs need it.
 function methods.clone(x)
   if x.traced then return x end
   return x:copy()
@@ -311,7 +389,8 @@ end
 
 -- ---- vectors ----
 
--- A tensor of a vector by its name: a copy, or inside a trace a view.
+--- tensor:view(name): A tensor of a vector by its name or 1-based place: a copy, or inside a trace a view.
+-- theta["1.weight"] is the same.
 function methods.view(x, name)
   local layout = check_tensor("view", x).layout
   if not layout then raise("view: %s is not a vector and has no tensor named '%s'", shape_text(x), tostring(name)) end
@@ -321,7 +400,7 @@ function methods.view(x, name)
   return x:segment(i)
 end
 
--- All tensors of a vector: {name = tensor}.
+--- tensor:unpack(): All tensors of a vector: {name = tensor}.
 function methods.unpack(x)
   local layout, result = check_tensor("unpack", x).layout, {}
   if not layout then raise("unpack: a vector was expected, got %s", shape_text(x)) end
@@ -329,8 +408,9 @@ function methods.unpack(x)
   return result
 end
 
--- A vector from tensors: pg.vector{ {name, tensor}, … }, pg.vector(layout, {tensors…}), or from all numbers in
--- order: pg.vector(layout, flat).
+--- pg.vector(list [, tensors]): A vector of named tensors.
+-- pg.vector{ {name, tensor}, … }, pg.vector(layout, {tensors…}), or, from all numbers in order as one tensor without
+-- pads, pg.vector(layout, flat).
 function F.vector(list, tensors)
   local layout = list
   if not core.is_layout(list) then
@@ -349,7 +429,7 @@ function F.vector(list, tensors)
   return apply("pack", { layout = layout }, table.unpack(tensors))
 end
 
--- The numbers of a vector without pads, [size].
+--- tensor:flat(): The numbers of a vector without pads, [size].
 methods.flat = core.method("flatten_vector")
 
 -- t[i]: entry i of the first axis. theta["1.weight"]: a tensor of a vector. Other names are not there.
@@ -373,7 +453,10 @@ local function first_leaf(x)
   return x
 end
 
--- pg.tensor{{1, 2}, {3, 4}}: nested tables of numbers or booleans. dtype as a second argument or an option.
+--- pg.tensor(values [, dtype = "f32"]): A tensor from a number, a boolean or nested tables of them, as
+-- pg.tensor{{1, 2}, {3, 4}}.
+-- dtype may also be an option: pg.tensor(x, { dtype = "f64" }). Of booleans: bool, unless said otherwise. A tensor is
+-- returned as it is, or cast.
 function F.tensor(values, opts)
   if is_tensor(values) then return opts and methods.to(values, dtype_of(opts)) or values end
   if type(values) ~= "table" and type(values) ~= "number" and type(values) ~= "boolean" then
@@ -382,7 +465,7 @@ function F.tensor(values, opts)
   return core.nested(dtype_of(opts, type(first_leaf(values)) == "boolean" and "bool" or "f32"), values)
 end
 
--- A tensor of this shape (or vector of this layout) filled with one number.
+--- pg.full(shape, value [, dtype = "f32"]): A tensor of this shape (or a vector of this layout) filled with one number.
 function F.full(shape, value, opts)
   local dtype = dtype_of(opts, "f32")
   if core.is_layout(shape) then return apply("full", { layout = shape, dtype = dtype }, value) end
@@ -390,26 +473,30 @@ function F.full(shape, value, opts)
   return apply("full", { a = shape, dtype = dtype }, value)
 end
 
+--- pg.zeros(shape [, dtype = "f32"]): A tensor of this shape, or a vector of this layout, of zeros.
 function F.zeros(shape, opts)
   if core.tracing() then return F.full(shape, 0, opts) end
   if core.is_layout(shape) then return core.vector(shape, dtype_of(opts, "f32")) end
   return core.tensor(dtype_of(opts, "f32"), shape_of("zeros", shape))
 end
 
+--- pg.ones(shape [, dtype = "f32"]): A tensor of this shape, or a vector of this layout, of ones.
 function F.ones(shape, opts) return F.full(shape, 1, opts) end
 
--- Filled tensors of another's shape or layout, and of its dtype unless said otherwise.
+--- pg.full_like(x, value [, dtype]): A tensor of x's shape or layout filled with one number; dtype: x's by default.
 function F.full_like(x, value, opts)
   check_tensor("full_like", x)
   return F.full(x.layout or x.shape, value, dtype_of(opts, x.dtype))
 end
 
+--- pg.zeros_like(x [, dtype]): Zeros of x's shape or layout; dtype: x's by default.
 function F.zeros_like(x, opts) return F.full_like(x, 0, opts) end
 
+--- pg.ones_like(x [, dtype]): Ones of x's shape or layout; dtype: x's by default.
 function F.ones_like(x, opts) return F.full_like(x, 1, opts) end
 
--- pg.arange(n): 0 … n-1. pg.arange(first, last, step): from `first` up to but without `last`. f32 unless a dtype
--- follows.
+--- pg.arange([first = 0,] last [, step = 1] [, dtype = "f32"]): The numbers from `first` up to but without `last`:
+-- pg.arange(3) is 0, 1, 2.
 function F.arange(...)
   local args = { ... }
   local dtype = dtype_of(type(args[#args]) ~= "number" and table.remove(args) or nil, "f32")
@@ -423,12 +510,13 @@ function F.arange(...)
   return index
 end
 
--- n numbers from first to last, both included.
+--- pg.linspace(first, last, n [, dtype = "f32"]): n numbers evenly spaced from first to last, both included.
 function F.linspace(first, last, n, opts)
   local index = apply("iota", { a = { n }, b = { 0 }, dtype = dtype_of(opts, "f32") })
   return index * ((last - first) / math.max(n - 1, 1)) + first
 end
 
+--- pg.eye(n [, dtype = "f32"]): The unit matrix, [n, n].
 function F.eye(n, opts)
   return apply("eye", { a = { n }, dtype = dtype_of(opts, "f32") })
 end
@@ -441,6 +529,7 @@ core.metatable.__name = "tensor"
 for name, method in next, methods do
   if not internal[name] and not F[name] then F[name] = method end
 end
+--- pg.is_tensor(x): Whether x is a tensor, eager or traced.
 F.is_tensor = is_tensor
 
 return {

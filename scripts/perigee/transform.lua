@@ -104,7 +104,11 @@ local function compiled(inner, f, opts)
   end), f)
 end
 
--- pg.jit(f): f as one compiled plan per signature of its arguments.
+--- pg.jit(f [, { executor = "auto" }]) → function: f as one compiled plan for each signature of its arguments.
+-- f is traced once for each combination of dtypes, shapes, table structures, strings and booleans; numbers among the
+-- arguments are run-time inputs, captured numbers are baked in and watched: when one changes, f is traced again.
+-- Arguments and results are tensors, numbers and tables of them. executor: "auto", "interpret" or "generate" (C through
+-- the system's compiler; same bits).
 function M.jit(f, opts)
   return compiled(check_function("jit", f), f, opts)
 end
@@ -181,7 +185,10 @@ local function append(list, n, more, first, last)
   return n
 end
 
--- pg.value_and_grad(f, {wrt = {1, 3}}): → loss, one gradient per wrt, aux…
+--- pg.value_and_grad(f [, { wrt = 1 }]) → function: The same arguments as f → its loss, one gradient for each argument
+-- in wrt, then what else f returns.
+-- f returns a loss of shape [] first. wrt: an argument's number or a list of them; an argument may be a vector, a
+-- tensor or a table of them, and its gradient is alike.
 function M.value_and_grad(f, opts)
   check_function("value_and_grad", f)
   local wrt = wrt_of("value_and_grad", opts)
@@ -194,7 +201,8 @@ function M.value_and_grad(f, opts)
   end, f, opts)
 end
 
--- pg.grad(f, {wrt = {1, 3}}): → one gradient per wrt, aux…
+--- pg.grad(f [, { wrt = 1 }]) → function: The same arguments as f → one gradient for each argument in wrt, then what
+-- f returns behind its loss. See pg.value_and_grad. May be nested to any order: pg.grad(pg.grad(f)).
 function M.grad(f, opts)
   check_function("grad", f)
   local wrt = wrt_of("grad", opts)
@@ -217,8 +225,8 @@ local function check_results(what, results)
   return leaves
 end
 
--- pg.vjp(f, {wrt})(cotangent, …): → f(…), then <cotangent, df/dx> for each x of wrt. The cotangent is a tree like
--- f's first result.
+--- pg.vjp(f [, { wrt = 1 }]) → function: (cotangent, …) → f(…), then <cotangent, df/dx> for each x of wrt, by reverse
+-- mode. The cotangent is a tensor or table like f's first result.
 function M.vjp(f, opts)
   check_function("vjp", f)
   local wrt = wrt_of("vjp", opts)
@@ -251,8 +259,8 @@ local function tangents_of(what, marks, v)
   return tangents
 end
 
--- pg.jvp(f, {wrt})(v, …): → f(…) and its directional derivative along v, a tree like the argument in wrt (a list of
--- trees if there are several).
+--- pg.jvp(f [, { wrt = 1 }]) → function: (v, …) → f(…) and its derivative along v, by forward mode. v is a tensor or
+-- table like the argument in wrt (a list of them if there are several).
 function M.jvp(f, opts)
   check_function("jvp", f)
   local wrt = wrt_of("jvp", opts)
@@ -274,7 +282,8 @@ local function hessian_vector(what, f, wrt, v, ...)
   return unflatten(marks, core.jvp(leaves, tangents_of(what, marks, v), grads))
 end
 
--- pg.hvp(f, {wrt})(v, theta, …): the Hessian of the loss times v, by forward over reverse mode.
+--- pg.hvp(f [, { wrt = 1 }]) → function: (v, …) → the Hessian of the loss f(…) times v, by forward over reverse mode
+-- (Pearlmutter 1994). v is a tensor or table like the argument in wrt.
 function M.hvp(f, opts)
   check_function("hvp", f)
   local wrt = wrt_of("hvp", opts)
@@ -308,7 +317,8 @@ local function direction(x, i)
   return e
 end
 
--- pg.hessian(f, {wrt})(x, …): for small x, [n, n] by the numbers of x if it is a vector, else of x's shape twice.
+--- pg.hessian(f [, { wrt = 1 }]) → function: The same arguments as f → the whole Hessian, for up to 4096 numbers.
+-- [n, n] by the numbers of x if it is a vector, else of x's shape twice.
 function M.hessian(f, opts)
   check_function("hessian", f)
   local wrt = wrt_of("hessian", opts)
@@ -332,7 +342,7 @@ end
 
 -- ---- inside traced functions ----
 
--- x as a constant: no derivative flows back through it.
+--- pg.stop_gradient(x): x, a tensor or a table of them, as a constant: no derivative flows back through it.
 function M.stop_gradient(x)
   return tree.map(x, function(leaf)
     if is_tensor(leaf) and leaf.traced then return core.apply("stop", nil, leaf) end
@@ -340,7 +350,8 @@ function M.stop_gradient(x)
   end)
 end
 
--- x itself; a derivative flowing back through it is replaced by fn(cotangent).
+--- pg.tap(x, fn): x itself; a derivative flowing back through it is replaced by fn(cotangent).
+-- For gradient clipping inside a network, straight-through estimators and the like.
 function M.tap(x, fn)
   check_function("tap", fn)
   return tree.map(x, function(leaf)

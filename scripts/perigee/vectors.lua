@@ -32,7 +32,7 @@ local Scalar = {}
 Scalar.__index = Scalar
 Scalar.__name = "perigee.scalar"
 
--- One number, as a state slot.
+--- pg.scalar([value = 0]): One number, as a state slot of a rule: state = { m = 0, n = pg.scalar(0) }.
 function vectors.scalar(value)
   return setmetatable({ value = value or 0 }, Scalar)
 end

@@ -1,6 +1,8 @@
 -- init.lua: assembles pg, the table that `require "perigee"` gives. Tensors and transforms are there at once; the
--- rest of the library is loaded when it is first asked for.
+-- rest of the library is loaded when it is first asked for. A name that is not there is an error that says the nearest
+-- one.
 local core = require "perigee.core"
+local names = require "perigee.names"
 
 --- pg.version: The version of the program, as a string.
 --- pg.set_threads(n): Use n threads from now on; 0: as many as there are. Results do not depend on it.
@@ -33,13 +35,23 @@ for _, name in ipairs {
 for _, name in ipairs { "epochs", "steps", "whole_run" } do lazy[name] = { "schedule", name } end
 lazy.scalar = { "vectors", "scalar" }
 
--- A module with a function of its own name stands for that function: pg.run is the function run of run.lua.
+-- A module with a function of its own name stands for that function: pg.run is the function run of run.lua. Fields that
+-- a module does not have are errors.
 local function load_lazily(name)
   local module_name, field = lazy[name][1], lazy[name][2]
   local module = require("perigee." .. module_name)
   local value = field and module[field] or module
-  if not field and type(module) == "table" and type(rawget(module, name)) == "function" then value = module[name] end
+  if not field and type(module) == "table" then
+    if type(rawget(module, name)) == "function" then value = module[name] else names.guard(module, "pg." .. name) end
+  end
   return type(value) == "function" and core.entry(value) or value
+end
+
+-- What a name that pg does not have stands for in one of its modules: adam → pg.optim.adam.
+local function find_in_modules(name)
+  for _, full in ipairs(require("perigee.reference").names()) do
+    if full:match("^pg%.%w+%.([%w_]+)$") == name:lower() then return full end
+  end
 end
 
 setmetatable(pg, {
@@ -50,5 +62,6 @@ setmetatable(pg, {
     return value
   end,
 })
+names.guard(pg, "pg", { more = function() return names.sorted(lazy) end, elsewhere = find_in_modules })
 
 return pg

@@ -1,8 +1,6 @@
 -- metric.lua: numbers read off a batch of a model's outputs when a run evaluates. Traced like a loss, a metric takes
 -- the model's output and the batch and returns one number per example, which the evaluation averages over the split.
 
-local names = require "perigee.names"
-
 local metric = {}
 
 --- pg.metric.accuracy(out, batch): 1 where the largest of out [n, classes] is batch.y [n], else 0; [n]. With one output
@@ -15,7 +13,4 @@ function metric.accuracy(out, batch)
   return out:argmax(-1):to(y.dtype):eq(y):to(out.dtype)
 end
 
-return setmetatable(metric, { __index = function(_, name)
-  if type(name) ~= "string" then return nil end
-  require("perigee.core").raise(names.unknown("metric", name, "pg.metric", names.sorted(metric)))
-end })
+return metric

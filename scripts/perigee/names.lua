@@ -1,9 +1,13 @@
--- names.lua: checks of the names in option tables. An unknown name is an error that names the nearest known one.
+-- names.lua: names that are not there: unknown keys of option tables, unknown fields of modules and of the library's
+-- objects. Each is an error that says the nearest known name, or what a word from another library is called here.
 
 local core = require "perigee.core"
 local nearest = require("perigee.options").nearest
+local words = require "perigee.words"
 
 local names = {}
+
+local MOST_LISTED = 20 -- names that a message may list
 
 -- The keys of a table in sorted order, so that nothing depends on the order of a hash.
 function names.sorted(t)
@@ -17,24 +21,85 @@ function names.sorted(t)
   return keys
 end
 
--- The sentence for an unknown name: "unknown option 'lrr' of rule sgd (did you mean 'lr'? known: lr, momentum)".
-function names.unknown(kind, name, owner, known)
-  local near = nearest(tostring(name), known)
-  local hint = near and ("did you mean '" .. near .. "'? ") or ""
-  return ("unknown %s '%s' of %s (%sknown: %s)"):format(kind, tostring(name), owner, hint, table.concat(known, ", "))
+local function includes(list, word)
+  for _, known in ipairs(list) do
+    if known == word then return true end
+  end
+  return false
 end
 
--- Raise at the caller's caller if `given` has a key that is not in `known` (a list).
+-- The known name that was meant by `word`: what this library calls it, or the nearest; nil if there is neither.
+function names.meant(word, known)
+  local ours = words[word]
+  for _, translation in ipairs(type(ours) == "table" and ours or { ours }) do
+    if includes(known, translation) then return translation end
+  end
+  return nearest(word, known)
+end
+
+-- The sentence for an unknown name: "unknown option 'lrr' of rule sgd; did you mean 'lr'?", or with all the known
+-- ones where none is near: "unknown option 'foo' of rule sgd (known: lr, momentum)".
+function names.unknown(kind, name, owner, known)
+  local meant = names.meant(tostring(name), known)
+  return ("unknown %s '%s' of %s%s"):format(kind, tostring(name), owner,
+    meant and ("; did you mean '%s'?"):format(meant) or (" (known: %s)"):format(table.concat(known, ", ")))
+end
+
+-- Raise at the recipe's line unless `given` is a plain table of options whose keys are all in `known` (a list).
 function names.check(owner, given, known)
+  if type(given) ~= "table" or getmetatable(given) ~= nil then
+    core.raise(("%s takes a table of options, not %s (known: %s)"):format(owner, names.describe(given),
+      table.concat(known, ", ")))
+  end
   local set = {}
   for _, k in ipairs(known) do
     set[k] = true
   end
   for _, k in ipairs(names.sorted(given)) do
-    if not set[k] then
+    if math.type(k) == "integer" then
+      core.raise(("%s takes options by name; entry %d is %s without one (known: %s)"):format(owner, k,
+        names.describe(given[k]), table.concat(known, ", ")))
+    elseif not set[k] then
       core.raise(names.unknown("option", k, owner, known))
     end
   end
+end
+
+-- What a value is, for messages: "nothing", "a number (3)", "a string ("sgd")", "a model", "a tensor f32 [2, 3]".
+function names.describe(value)
+  local kind = type(value)
+  if value == nil then return "nothing" end
+  if kind == "number" or kind == "boolean" then return ("a %s (%s)"):format(kind, tostring(value)) end
+  if kind == "string" then return ('a string ("%s")'):format(value) end
+  if core.is_tensor(value) then return "a tensor " .. require("perigee.tensor_text").type(value) end
+  local meta = getmetatable(value)
+  local name = type(meta) == "table" and meta.__name
+  if not name then return "a " .. kind end
+  local plain = name:gsub("^perigee%.", "")
+  return (plain:match("^[aeiou]") and "an " or "a ") .. plain
+end
+
+-- Make the table `t` answer names it does not have with an error: "pg.nn has no 'Linear'; did you mean pg.nn.linear?".
+-- owner: what users call t. opts: prefix, what stands before a suggested name (default owner and a dot); more() → a
+-- list of further known names; elsewhere(name) → the full name of something else that was meant, or nil. An __index of
+-- t's own is asked first.
+function names.guard(t, owner, opts)
+  local meta, options = getmetatable(t) or {}, opts or {}
+  local inner, prefix = meta.__index, options.prefix or owner .. "."
+  function meta.__index(self, name)
+    local value
+    if type(inner) == "function" then value = inner(self, name) elseif inner then value = inner[name] end
+    if value ~= nil or type(name) ~= "string" or name:sub(1, 2) == "__" then return value end
+    local known = names.sorted(t)
+    if options.more then table.move(options.more(), 1, #options.more(), #known + 1, known) end
+    local elsewhere = options.elsewhere and options.elsewhere(name)
+    local meant = elsewhere or names.meant(name, known)
+    if meant and not elsewhere then meant = prefix .. meant end
+    local hint = meant and ("; did you mean %s?"):format(meant)
+      or #known <= MOST_LISTED and (" (it has: %s)"):format(table.concat(known, ", ")) or ""
+    return core.raise(("%s has no '%s'%s"):format(owner, name, hint))
+  end
+  return setmetatable(t, meta)
 end
 
 return names

@@ -7,27 +7,45 @@ local options = {
   resolved = nil, -- what pg.options returned in this invocation, for settings.json
 }
 
--- Edit distance (insert, delete, replace), by rows.
+-- Edit distance by rows: insert, delete, replace, swap two neighbours.
 local function edit_distance(a, b)
-  local row = {}
+  local before, row = nil, {}
   for j = 0, #b do row[j] = j end
   for i = 1, #a do
-    local diagonal = row[0]
-    row[0] = i
+    local above = row
+    row = { [0] = i }
     for j = 1, #b do
-      local replaced = diagonal + (a:byte(i) == b:byte(j) and 0 or 1)
-      diagonal = row[j]
-      row[j] = math.min(replaced, row[j] + 1, row[j - 1] + 1)
+      local replaced = above[j - 1] + (a:byte(i) == b:byte(j) and 0 or 1)
+      row[j] = math.min(replaced, above[j] + 1, row[j - 1] + 1)
+      if before and j > 1 and a:byte(i) == b:byte(j - 1) and a:byte(i - 1) == b:byte(j) then
+        row[j] = math.min(row[j], before[j - 2] + 1)
+      end
     end
+    before = above
   end
   return row[#b]
 end
 
+-- How many edits a word may be away from what it was meant to be.
+local function most_edits(word)
+  if #word <= 3 then return #word // 2 end
+  return math.max(2, #word // 3)
+end
+
+-- Whether one of two words begins with all of the other, which has at least three letters: "batch_size", "batch".
+local function begins_alike(a, b)
+  if #a > #b then a, b = b, a end
+  return #a >= 3 and b:sub(1, #a) == a
+end
+
 -- The word of the list `known` nearest to `word`, or nil if none is near enough to be what was meant.
 function options.nearest(word, known)
-  local best, best_distance = nil, math.max(2, #word // 2) + 1
+  local wanted = word:lower()
+  local best, best_distance = nil, most_edits(word) + 1
   for _, candidate in ipairs(known) do
-    local distance = edit_distance(word:lower(), candidate:lower())
+    local lower = candidate:lower()
+    local distance = edit_distance(wanted, lower)
+    if distance > 2 and begins_alike(wanted, lower) then distance = 2 end
     if distance < best_distance then best, best_distance = candidate, distance end
   end
   return best

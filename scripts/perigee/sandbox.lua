@@ -4,6 +4,7 @@
 -- goes in sorted order and math.random is an error. `--trust` lifts all but the sorted order.
 
 local core = require "perigee.core"
+local globals = require "perigee.globals"
 local files = core.data
 
 local sandbox = {}
@@ -89,14 +90,15 @@ function sandbox.may_open(path, mode)
   if not roots then return true end
   local real = resolve(path)
   if real and lies_below(real, roots) then return true end
-  return nil, ("%s: outside the data, recipe and run directories (--trust lifts this)"):format(path)
+  return nil, ("%s: outside the %s (--trust lifts this)"):format(path,
+    mode == "r" and "data, recipe and run directories" or "run directory, the only one that recipes write in")
 end
 
 local function open_file(path, mode)
   if type(path) ~= "string" then error("bad argument #1 to 'open' (string expected)", 2) end
   mode = mode or "r"
   local ok, message = sandbox.may_open(path, mode:match("^rb?$") and "r" or "w")
-  if not ok then return nil, message, 1 end
+  if not ok then error("io.open: " .. message, 2) end
   return io.open(path, mode)
 end
 
@@ -141,8 +143,9 @@ local function make_require(env, directory)
     local path = directory .. "/" .. name:gsub("%.", "/") .. ".lua"
     local ok, refused = sandbox.may_open(path, "r")
     if not ok then error(refused, 2) end
+    if not files.exists(path) then error(("require: there is no file %s"):format(path:gsub("^%./", "")), 2) end
     local chunk, message = loadfile(path, "t", env)
-    if not chunk then error(("require: %s"):format(message), 2) end
+    if not chunk then error(message, 0) end
     local value = chunk(name)
     loaded[name] = value == nil and true or value
     return loaded[name]
@@ -158,25 +161,27 @@ local function make_environment(pg, directory)
   local env = { pg = pg, pairs = sandbox.pairs, next = sandbox.next }
   for _, name in ipairs(PLAIN) do env[name] = _G[name] end
   env._G = env
-  env.string = copy(string, { dump = true })
-  env.table, env.utf8, env.coroutine = copy(table), copy(utf8), copy(coroutine)
-  env.math = copy(math)
+  env.string = globals.guard_library(copy(string, { dump = true }), "string")
+  for _, name in ipairs { "table", "utf8", "coroutine", "math" } do
+    env[name] = globals.guard_library(copy(_G[name]), name)
+  end
   env.math.random, env.math.randomseed = refuse_random, refuse_random
-  env.os = { time = os.time, clock = os.clock, date = os.date, difftime = os.difftime }
+  env.os = globals.guard_library({ time = os.time, clock = os.clock, date = os.date, difftime = os.difftime }, "os")
   env.io = { open = open_file, lines = lines_of, write = io.write, type = io.type }
   env.io.stdout, env.io.stderr = io.stdout, io.stderr
+  globals.guard_library(env.io, "io")
   env.collectgarbage = function(what)
     if what == nil or what == "collect" or what == "count" or what == "step" then return collectgarbage(what) end
     error("collectgarbage: a recipe may collect, step and count", 2)
   end
   env.load = make_load(env)
   env.require = make_require(env, directory)
-  return env
+  return globals.guard(env, pg)
 end
 
 -- What a trusted recipe sees: all of Lua, with sorted pairs and `require` finding files beside the recipe first.
 local function make_trusted_environment(pg, directory)
-  local env = setmetatable({ pg = pg, pairs = sandbox.pairs }, { __index = _G })
+  local env = globals.guard({ pg = pg, pairs = sandbox.pairs }, pg, _G)
   env._G = env
   local beside = make_require(env, directory)
   env.require = function(name)

@@ -106,7 +106,12 @@ $(BUILD)/tests/count_malloc.so: tests/c/count_malloc.c
 	@mkdir -p $(@D)
 	$(CC) -std=gnu11 -O1 $(WARN) $(LUA_CFLAGS) -shared -fPIC $< -o $@
 
-c-tests: $(C_TESTS) $(BUILD)/tests/count_malloc.so
+# A terminal with somebody at it, for specs of what is interactive.
+$(BUILD)/tests/pty_run: tests/c/pty_run.c
+	@mkdir -p $(@D)
+	$(CC) -std=gnu11 -O1 $(WARN) -o $@ $<
+
+c-tests: $(C_TESTS) $(BUILD)/tests/count_malloc.so $(BUILD)/tests/pty_run
 
 test:
 	@tools/timed.sh install tools/install-deps.sh build test

@@ -233,7 +233,8 @@ pg_value pg_node_make(pg_graph *g, int op, int nin, const pg_value *in, const pg
   }
   if (info->shape(g, &n) != PG_OK) return PG_NONE;
   pg_value known = simplify(g, &n);
-  return known != PG_NONE ? known : intern(g, &n);
+  if (known != PG_NONE || pg_sink_layout(g, &n, &known)) return known;
+  return intern(g, &n);
 }
 
 pg_value pg_input(pg_graph *g, pg_dtype dtype, int ndim, const int64_t *shape, const pg_layout *layout) {

@@ -10,6 +10,10 @@
 
 typedef struct pg_region pg_region;
 
+// Flags of a TRANSPOSE that only changes how a tensor lies in memory, out of a layout of the plan's own or into it
+// (sink.c).
+enum { PG_OUT_OF_LAYOUT = 1, PG_INTO_LAYOUT = 2 };
+
 typedef struct pg_node {
   uint16_t op; // pg_op
   uint8_t dtype;
@@ -63,6 +67,9 @@ static inline const pg_node *pg_at(const pg_graph *g, pg_value v) {
 // Make (or find) a node. attrs NULL = all zero. Returns PG_NONE with the message set on a bad shape, dtype or memory;
 // any PG_NONE input gives PG_NONE and keeps the message.
 pg_value pg_node_make(pg_graph *g, int op, int nin, const pg_value *in, const pg_attrs *attrs, pg_region *region);
+
+// A rule of sink.c that applies to the checked node n: true, and *out is what stands for it (PG_NONE on failure).
+bool pg_sink_layout(pg_graph *g, const pg_node *n, pg_value *out);
 
 // Shorthands used by derivative rules and composites.
 pg_value pg_op1(pg_graph *g, int op, pg_value a);

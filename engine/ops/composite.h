@@ -15,7 +15,8 @@
   M(expand_dims, 1, 1) M(slice, 1, 1) M(pad, 1, 1) M(stack, 1, -1) M(take, 2, 2) M(take_along_last, 2, 2)              \
   M(one_hot, 1, 1) M(zeros, 0, 0) M(ones, 0, 0) M(eye, 0, 0) M(arange, 0, 2) M(zeros_like, 1, 1) M(ones_like, 1, 1)    \
   M(randn, 1, 1) M(bernoulli, 1, 1) M(dropout, 2, 2) M(flatten_vector, 1, 1) M(pack_flat, 1, 1) M(segfull, 1, -1)      \
-  M(segsize, 0, 0) M(segmean, 1, 1)
+  M(segsize, 0, 0) M(segmean, 1, 1) M(conv2d, 2, 3) M(max_pool2d, 1, 1) M(avg_pool2d, 1, 1) M(channel_mean, 1, 1)      \
+  M(channel_var, 1, 1) M(channel_normalize, 4, 4)
 // clang-format on
 
 #define M(name, least, most)                                                                                           \

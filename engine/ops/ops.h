@@ -32,13 +32,15 @@
 //   SEGSUM, SEGMAX, SEGMIN  vector → [tensors]: one value per tensor of the layout
 //   SEGBROADCAST([tensors]) layout → vector
 //   ARGMAX                  over the last axis → i64
-//   RESHAPE n,a = shape     TRANSPOSE n,a = permutation     BROADCAST n,a = shape
+//   RESHAPE n,a = shape     TRANSPOSE n,a = permutation; flags: graph.h      BROADCAST n,a = shape
 //   SLICE n,a = start, b = length, c = step (> 0)
 //   PAD n,a = before, b = result shape, c = step; zeros elsewhere (vjp of SLICE)
 //   CONCAT a[0] = axis
 //   GATHER(x, indices) a[0] = axis; indices any shape, in range or an error at run time is avoided by clamping
 //   SCATTER_ADD(x, indices, updates) a[0] = axis: x with updates added at indices, in index order
 //   MATMUL([…,M,K], […,K,N]) batch dimensions broadcast
+//   CONV(x, w), CONV_INPUT(y, w), CONV_WEIGHTS(x, y): batch-innermost convolutions (conv.h); attributes: window.h
+//   MAX_POOL(x), POOL_ROUTE(x, y), POOL_PICK(x, z), POOL_SUM(x), POOL_SPREAD(y): batch-innermost pooling (pool.c)
 //   VIEW(vector) a[0] = tensor number → that tensor
 //   PACK(tensors…) layout → vector; a PG_NONE-free list, one per tensor
 //   STOP (identity, no derivative)   TAP(x) identity; derivative passes through a callback (graph.h)
@@ -51,7 +53,10 @@
   M(SEGSUM, segsum, 1) M(SEGMAX, segmax, 1) M(SEGMIN, segmin, 1) M(SEGBROADCAST, segbroadcast, 1)                      \
   M(ARGMAX, argmax, 1) M(RESHAPE, reshape, 1) M(TRANSPOSE, transpose, 1) M(BROADCAST, broadcast, 1)                    \
   M(SLICE, slice, 1) M(PAD, pad, 1) M(CONCAT, concat, -1) M(GATHER, gather, 2) M(SCATTER_ADD, scatter_add, 3)          \
-  M(MATMUL, matmul, 2) M(VIEW, view, 1) M(PACK, pack, -1) M(STOP, stop, 1) M(TAP, tap, 1) M(MARK, mark, 1)             \
+  M(MATMUL, matmul, 2) M(CONV, conv, 2) M(CONV_INPUT, conv_input, 2) M(CONV_WEIGHTS, conv_weights, 2)                  \
+  M(MAX_POOL, max_pool, 1) M(POOL_ROUTE, pool_route, 2) M(POOL_PICK, pool_pick, 2) M(POOL_SUM, pool_sum, 1)            \
+  M(POOL_SPREAD, pool_spread, 1)                                                                                       \
+  M(VIEW, view, 1) M(PACK, pack, -1) M(STOP, stop, 1) M(TAP, tap, 1) M(MARK, mark, 1)             \
   M(CALL, call, -1) M(SCAN, scan, -1) M(WHILE, while, -1)
 // clang-format on
 

@@ -50,9 +50,11 @@ static pg_status shape_transpose(const pg_graph *g, pg_node *node) {
 
 static pg_status vjp_transpose(pg_graph *g, pg_value v, pg_value ct, pg_value *ct_in) {
   const pg_node node = *pg_at(g, v);
-  int inverse[PG_MAX_NDIM];
-  for (int i = 0; i < node.ndim; i++) inverse[node.attrs.a[i]] = i;
-  ct_in[0] = pg_transpose(g, ct, inverse);
+  const int flags = node.attrs.flags;
+  pg_attrs inverse = {.n = node.ndim};
+  inverse.flags = flags == PG_OUT_OF_LAYOUT ? PG_INTO_LAYOUT : flags == PG_INTO_LAYOUT ? PG_OUT_OF_LAYOUT : 0;
+  for (int i = 0; i < node.ndim; i++) inverse.a[node.attrs.a[i]] = i;
+  ct_in[0] = pg_node_make(g, PG_OP_TRANSPOSE, 1, &ct, &inverse, NULL);
   return pg_built(ct_in[0]);
 }
 

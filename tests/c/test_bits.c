@@ -18,6 +18,7 @@ typedef struct pool { // one graph with inputs to apply functions to
   pg_graph *g;
   pg_tensor *inputs[64];
   pg_value x, y, p, vector, labels, square, rows, key, per, scalar;
+  pg_value images, kernels, inner, inner_out, windows; // for convolutions and pooling, in both layouts
   pg_layout *layout;
   pg_value outs[256];
   int donate[256], nout;
@@ -60,6 +61,12 @@ static void open_pool(pool *s, pg_dtype dtype, const int64_t *size) {
   s->key = add_input(s, PG_KEY, 1, size, NULL, 1, 9);
   s->per = add_input(s, dtype, 1, (int64_t[]){3}, NULL, -1, 1);
   s->scalar = pg_scalar(s->g);
+  const int64_t batch = size[1] > 64 ? 70 : size[1];
+  s->images = add_input(s, dtype, 4, (int64_t[]){batch, 3, 6, 5}, NULL, -2, 2);
+  s->kernels = add_input(s, dtype, 4, (int64_t[]){4, 3, 3, 2}, NULL, -1, 1);
+  s->inner = add_input(s, dtype, 4, (int64_t[]){3, 6, 5, batch}, NULL, -2, 2);
+  s->inner_out = add_input(s, dtype, 4, (int64_t[]){4, 6, 6, batch}, NULL, -2, 2);
+  s->windows = add_input(s, dtype, 4, (int64_t[]){3, 6, 6, batch}, NULL, -2, 2);
 }
 
 static void close_pool(pool *s) {
@@ -96,7 +103,10 @@ static bool apply_somehow(pool *s, const pg_function *f) {
   const pg_attrs slice = {.n = 2, .a = {1, 1}, .b = {2, 3}, .c = {1, 1}}, rate = {.x = 0.3, .n = 2, .a = {6, 7}};
   const pg_attrs layout = {.layout = s->layout, .dtype = PG_F32}, run = {.n = 2, .a = {0, 1}, .flags = 1};
   const pg_attrs wide = {.n = 2, .a = {1, 2}, .b = {8, 9000}, .c = {1, 2}}, flip = {.n = 2, .a = {1, 0}};
-  const pg_attrs *attrs[] = {&none, &axis, &shape, &slice, &rate, &layout, &run, &wide, &flip, &flat, &more};
+  const pg_attrs window = {.n = 7, .a = {1, 1, 1, 1, 1, 1, 1}, .b = {6, 5, 3, 2}};
+  const pg_attrs pooling = {.n = 6, .a = {3, 2, 2, 1, 1, 0}};
+  const pg_attrs *attrs[] = {&none, &axis, &shape, &slice, &rate,    &layout, &run,
+                             &wide, &flip, &flat,  &more,  &pooling, &window};
   const pg_value logits = s->p, x = s->x, y = s->y;
   const pg_value sets[][4] = {{x, y, s->scalar, y},
                               {s->p, y, x, x},
@@ -110,7 +120,15 @@ static bool apply_somehow(pool *s, const pg_function *f) {
                               {s->labels, s->labels, x, x},
                               {pg_op2(s->g, PG_OP_LT, x, y), pg_op2(s->g, PG_OP_GT, x, s->p), x, x},
                               {s->scalar, s->scalar, s->scalar, x},
-                              {s->per, s->per, x, x}};
+                              {s->per, s->per, x, x},
+                              {s->images, s->kernels, x, x},
+                              {s->images, s->per, s->per, s->per},
+                              {s->inner, s->kernels, x, x},
+                              {s->inner_out, s->kernels, x, x},
+                              {s->inner, s->inner_out, x, x},
+                              {s->inner, s->windows, x, x},
+                              {s->inner, s->inner, x, x},
+                              {s->windows, x, x, x}};
   const int low = f->min_arity, high = f->max_arity < 0 || f->max_arity > 4 ? (low > 2 ? low : 2) : f->max_arity;
   for (int n = high; n >= low; n--)
     for (size_t k = 0; k < sizeof sets / sizeof *sets; k++)

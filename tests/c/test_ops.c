@@ -213,6 +213,27 @@ static const op_case cases[] = {
     {"segmean", 1, {V(ANY)}, {0}},
     {"flatten_vector", 1, {V(ANY)}, {0}},
     {"view", 1, {V(ANY)}, {.n = 1, .a = {2}}},
+    // stride h, w; padding h, w; dilation h, w; groups
+    {"conv2d", 2, {S4(ANY, 2, 1, 4, 5), S4(ANY, 2, 1, 3, 2)}, {SHAPED(1, 1, 0, 0, 1, 1, 1)}},
+    {"conv2d", 3, {S4(ANY, 2, 2, 5, 4), S4(ANY, 3, 2, 3, 3), S1(ANY, 3)}, {SHAPED(1, 1, 1, 1, 1, 1, 1)}},
+    {"conv2d", 2, {S4(ANY, 1, 2, 7, 6), S4(ANY, 2, 2, 3, 2)}, {SHAPED(2, 3, 1, 0, 1, 1, 1)}},
+    {"conv2d", 2, {S4(ANY, 3, 1, 6, 7), S4(ANY, 1, 1, 2, 3)}, {SHAPED(1, 2, 2, 1, 3, 2, 1)}},
+    {"conv2d", 3, {S4(ANY, 2, 4, 3, 3), S4(ANY, 6, 2, 2, 2), S1(ANY, 6)}, {SHAPED(1, 1, 0, 1, 1, 1, 2)}},
+    {"conv2d", 2, {S4(ANY, 2, 3, 3, 2), S4(ANY, 3, 1, 1, 1)}, {SHAPED(1, 1, 0, 0, 1, 1, 3)}},
+    {"conv2d", 2, {S4(ANY, 2, 2, 3, 3), S4(ANY, 2, 2, 3, 3)}, {SHAPED(1, 1, 0, 0, 1, 1, 1)}},
+    {"conv2d", 2, {S4(ANY, 0, 2, 3, 3), S4(ANY, 2, 2, 3, 3)}, {SHAPED(1, 1, 1, 1, 1, 1, 1)}},
+    // size h, w; stride h, w; padding h, w
+    {"max_pool2d", 1, {S4(DISTINCT, 2, 2, 4, 6)}, {SHAPED(2, 2, 2, 2, 0, 0)}},
+    {"max_pool2d", 1, {S4(DISTINCT, 3, 1, 5, 5)}, {SHAPED(3, 2, 1, 2, 1, 1)}},
+    {"avg_pool2d", 1, {S4(ANY, 2, 2, 4, 6)}, {SHAPED(2, 2, 2, 2, 0, 0)}},
+    {"avg_pool2d", 1, {S4(ANY, 3, 2, 5, 5)}, {SHAPED(3, 3, 2, 1, 1, 1)}},
+    {"avg_pool2d", 1, {S4(ANY, 3, 2, 5, 5)}, {SHAPED(3, 3, 2, 1, 1, 1), .flags = 1}},
+    {"channel_mean", 1, {S4(ANY, 3, 2, 2, 3)}, {0}},
+    {"channel_mean", 1, {S2(ANY, 4, 3)}, {0}},
+    {"channel_var", 1, {S4(ANY, 3, 2, 2, 3)}, {0}},
+    {"channel_var", 1, {S3(ANY, 4, 3, 2)}, {0}},
+    {"channel_normalize", 4, {S4(ANY, 3, 2, 2, 3), S1(ANY, 2), S1(ANY, 2), S1(ANY, 2)}, {0}},
+    {"channel_normalize", 4, {S2(ANY, 4, 3), S1(ANY, 3), S1(ANY, 3), S1(ANY, 3)}, {0}},
 };
 enum { NCASES = sizeof cases / sizeof cases[0] };
 
@@ -254,7 +275,7 @@ static bool is_variable(const operand *o) {
 
 // ---- running a case ------------------------------------------------------------------------------------------------
 
-enum { MOST = 4, TENSORS = 3 * MOST + 1, OUTPUTS = 3 + 2 * MOST };
+enum { MOST = 4, TENSORS = 3 * MOST + 1, OUTPUTS = 4 + 2 * MOST };
 
 typedef struct bench {
   pg_graph *g;

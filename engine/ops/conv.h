@@ -1,0 +1,18 @@
+// conv.h: what the rows of convolutions (conv.c) ask of their CPU kernels (conv_kernel.c). Tensors are batch-innermost:
+// x [C, H, W, N], w [O, C / groups, KH, KW], y [O, OH, OW, N]; all contiguous, f32 or f64. Attributes: window.h.
+#ifndef PG_OPS_CONV_H
+#define PG_OPS_CONV_H
+
+#include "engine/ops/window.h"
+
+// y from x, w; and bytes of scratch for `weights` elements of w.
+void pg_conv_run(const pg_operand *out, const pg_operand *in, int nin, const pg_attrs *attrs, void *scratch);
+// x-like from y, w: the gradient of the input.
+void pg_conv_input_run(const pg_operand *out, const pg_operand *in, int nin, const pg_attrs *attrs, void *scratch);
+size_t pg_conv_scratch(const pg_attrs *attrs, int64_t weights, pg_dtype dtype, bool forward);
+
+// w-like from x, y: the gradient of the weights.
+void pg_conv_weights_run(const pg_operand *out, const pg_operand *in, int nin, const pg_attrs *attrs, void *scratch);
+size_t pg_conv_weights_scratch(const pg_attrs *attrs, int64_t outputs, int64_t inputs, int64_t batch, pg_dtype dtype);
+
+#endif

@@ -8,7 +8,7 @@
 --   -- Lines that follow go on; those indented by two blanks are items of a list, an empty one ends a paragraph.
 --
 -- Each name in a signature is an entry; `[, x]` is an argument that may be left out; the text begins behind the first
--- colon and blank outside brackets. A line that ends in a comma or inside brackets goes on in the next one. Such a
+-- colon and blank outside brackets. A line that ends in a comma, an arrow or inside brackets goes on in the next one. Such a
 -- comment may also stand alone, and in C it begins with three slashes. A plain comment above a function of a public
 -- table (PUBLIC below) is its entry too, with the signature of the code.
 
@@ -187,7 +187,7 @@ local function add_signed_entries(file, lines, add)
     if line.signature then
       finish()
       local joined, k = line.text, i
-      while (joined:match(",$") or not scan_outside(joined, function() end)) and lines[k + 1] do
+      while (joined:match(",$") or joined:match("→$") or not scan_outside(joined, function() end)) and lines[k + 1] do
         k = k + 1
         joined, lines[k].taken = joined .. " " .. lines[k].text:match("^%s*(.-)$"), true
       end

@@ -192,11 +192,12 @@ local function bench(words)
   return found.main(words)
 end
 
---- perigee methods: The families, corrections and rules there are.
--- Lists the parts an optimizer is made of, with one line each.
+--- perigee methods [NAME]: List the families, corrections, rules, stages and ready-made optimizers, or explain one.
+-- The list says what each keeps beside the parameters, how many gradients a step takes, and which passes over the data.
+-- With a name: the formulas, the options with their defaults, and the source.
 local function methods(words)
-  if #words > 0 then misused("methods takes no arguments") end
-  return require("perigee.methods").main()
+  if #words > 1 then misused("methods takes one name at most") end
+  return require("perigee.methods").main(words[1])
 end
 
 --- perigee version: Print the versions of the program, its numerics and its file formats.

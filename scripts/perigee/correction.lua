@@ -13,7 +13,7 @@ local correction = {}
 
 local Correction = part.class "correction"
 
-local DEFINITION = { "name", "hyper", "static", "due", "refresh", "correct", "active", "about" }
+local DEFINITION = { "name", "hyper", "static", "due", "refresh", "correct", "active" }
 -- Options that every correction has.
 local COMMON = { "every", "start", "mega", "noise" }
 
@@ -27,7 +27,8 @@ local function check_common(owner, given)
   return mega, noise
 end
 
--- Define a correction.
+--- pg.correction.define { name =, correct =, refresh =, due = "every", active =, hyper = {}, static = {} } →
+-- correction: A correction of one's own: less noisy statistics, from a snapshot or from earlier steps.
 --   refresh(s, ctx): plain Lua, run before a step when due. ctx.q is the posterior, ctx.q:clone() a frozen one;
 --     ctx:full(q) the mean statistics of a pass over the data (or the mega-batch) at q; ctx.step, ctx.segment,
 --     ctx:coin(p). s.x = value makes a slot: a frozen posterior, statistics, a tensor or a number, copied in. It is run
@@ -36,9 +37,10 @@ end
 --     randomness; ctx.q, ctx.t, ctx.key. s.x = e writes a slot. info: a table of scalars for the rule's ctx.info.
 --   due: "every" (each `every` steps from `start`) or a function(ctx) → boolean.
 --   active(values, step): whether the step is corrected; default: alpha (or alpha_h), if there is one, is not 0.
--- The result is the correction; call it with hyperparameters and the common options for others. Common options: every
--- (default one epoch), start (default 0), mega ("full" or a number of batches), noise ("shared": the points of a step
--- see the same noise; "fresh": each its own).
+--   hyper, static: as in pg.rule.define.
+-- The result is the correction; call it with hyperparameters and the common options for others. Common options: every =
+-- pg.epochs(1), start = 0, mega = "full" (or a number of batches), noise = "shared" (the points of a step see the same
+-- noise; "fresh": each its own).
 function correction.define(definition)
   names.check("pg.correction.define", definition, DEFINITION)
   if type(definition.name) ~= "string" or type(definition.correct) ~= "function" then
@@ -55,13 +57,7 @@ function correction.define(definition)
       given = given, make = make,
     }, Correction)
   end
-  part.note("correction", definition.name, definition.about)
   return part.defined(make, definition.hyper or {}, hyper.required)
-end
-
--- The corrections defined so far, for `perigee methods`.
-function correction.list()
-  return part.list("correction")
 end
 
 -- Whether a step is corrected. values: of the hyperparameters at this step.
@@ -83,31 +79,39 @@ function Correction:period(step, units)
   return (step - schedule.resolve_steps(self.start, units)) // every
 end
 
--- Standalone use, with a function evaluate(q, "batch" or "full") → statistics: see replay.lua.
+--- correction:init() → state: Standalone use, without an optimizer or a model: the state before the first step.
 function Correction:init()
   return require("perigee.replay").init(self)
 end
 
+--- correction:step(q, evaluate, state, step [, key]) → statistics, info: Standalone use: one step, with a refresh if
+-- one is due. q: { mean =, h = }, eager vectors; evaluate(q, "batch" or "full") → { g =, h = }, plain Lua; step counts
+-- from 0; `every` is a number of steps; key: for ctx.key and coins.
 function Correction:step(q, evaluate, state, step, key)
   return require("perigee.replay").step(self, state, q, evaluate, step, key)
 end
 
+--- pg.correction.is(x): Whether x is a correction.
 function correction.is(x)
   return getmetatable(x) == Correction
 end
 
--- No correction: what an optimizer without one has. Both none and none() say it.
+--- pg.correction.none(): No correction: what an optimizer without one has. Both none and none() say it.
 function correction.none()
   return nil
 end
 
--- SVRG and alpha-SVRG; over the diagonal family, IVON's posterior correction. alpha_h: the strength for h, default
--- alpha. With alpha = 1 the result at the snapshot is the mean of the pass, exactly, because the subtraction comes
--- first. prox adds the proximal term alpha (mean.h - old.h) (mean - snapshot) to g; it is off by default, since
--- Price's estimate of h is too noisy for it.
+--- pg.correction.svrg { alpha = 1, alpha_h = false, prox = false, every = pg.epochs(1), start = 0, mega = "full", noise
+-- = "shared" } → correction: SVRG (Johnson & Zhang 2013) and alpha-SVRG (Yin et al. 2025, arXiv 2311.05589); over
+-- pg.family.diagonal, IVON's posterior correction (arXiv 2512.01930).
+--     at a refresh: at = q;  mean = statistics of all examples at `at`
+--     in a step: (statistics at q - alpha statistics at `at`, on this batch) + alpha mean
+-- The subtraction comes first, so that with alpha = 1 the result at the snapshot is `mean`, exactly. Both evaluations
+-- of a step see the same batch, the same dropout masks and the same noise. alpha_h: the strength for h, default alpha.
+-- prox adds alpha (mean.h - old.h) (q.mean - at.mean) to g; off by default, since Price's estimate of h is too noisy
+-- for it.
 correction.svrg = correction.define {
   name = "svrg",
-  about = "minus the snapshot's gradient on the batch, plus its full one; over diagonal: posterior correction",
   hyper = { alpha = 1, alpha_h = false, prox = false },
   refresh = function(s, ctx)
     s.at = ctx.q:clone()

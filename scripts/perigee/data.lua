@@ -80,7 +80,8 @@ local function with_rows(count, shape)
   return table.move(shape, 1, #shape, 2, { count })
 end
 
--- Tensors for batches of `count` examples, to be filled again and again.
+--- split:staging(count [, dtype = "f32"]) → batch: Tensors for batches of `count` examples, to be filled by split:fill
+-- again and again. dtype: of float fields.
 function methods:staging(count, dtype)
   dtype = dtype or "f32"
   local batch = { id = core.tensor("i64", { count }) }
@@ -90,7 +91,8 @@ function methods:staging(count, dtype)
   return batch
 end
 
--- Fill `batch` with the examples order[first] … order[first + count - 1]; order: i64 tensor of row numbers from 0.
+--- split:fill(batch, order, first, count) → batch: Fill a batch of split:staging with the examples order[first] …
+-- order[first + count - 1], first from 0; order: i64 tensor of row numbers from 0.
 function methods:fill(batch, order, first, count)
   files.gather(self.ids, order, batch.id, 1, 0, first, count)
   for _, field in ipairs(self.fields) do
@@ -99,16 +101,17 @@ function methods:fill(batch, order, first, count)
   return batch
 end
 
--- The examples of these 0-based indices (a list or an integer tensor), in `dst` (from an earlier call) or new tensors.
+--- split:batch(indices [, dst [, dtype = "f32"]]) → { x =, y =, id = }: The examples of these 0-based indices (a list
+-- or an integer tensor), in `dst` (from an earlier call) or in new tensors. Float fields come in dtype.
 function methods:batch(indices, dst, dtype)
   local count = type(indices) == "table" and #indices or indices.shape[1]
   return self:fill(dst or self:staging(count, dtype), indices, 0, count)
 end
 
--- All examples as one batch.
+--- split:all([dtype = "f32"]) → { x =, y =, id = }: All examples as one batch.
 function methods:all(dtype) return self:fill(self:staging(self.n, dtype), make_ids(self.n), 0, self.n) end
 
--- Examples a … b, counted from 1 and from the end if negative.
+--- split:rows(a [, b]) → split: The examples a … b, counted from 1, from the end if negative; b: default the last.
 function methods:rows(a, b)
   local n = self.n
   local first, last = a < 0 and n + a + 1 or a, (b or n) < 0 and n + b + 1 or b or n
@@ -125,12 +128,13 @@ function methods:rows(a, b)
   return new_split(("%s[%d:%d]"):format(self.name, first, last), fields, files.rows(self.ids, first - 1, last))
 end
 
+--- split:take(n) → split: The first n examples.
 function methods:take(n)
   if n > self.n then fail("cannot take %d of %d examples", n, self.n) end
   return self:rows(1, n)
 end
 
--- 16 hexadecimal digits that name the content: fields, shapes, dtypes, scales and every byte.
+--- split:hash() → string: 16 hexadecimal digits that name the content: fields, shapes, dtypes, scales and every byte.
 function methods:hash()
   if not self.digest then
     local parts = {}
@@ -157,7 +161,9 @@ function Split:__tostring()
   return ("%s: %d examples of %s"):format(self.name, self.n, table.concat(parts, ", "))
 end
 
--- A split over tensors at hand. opts: name, scale = { x = 1/255 }, shift = { x = 0 }.
+--- pg.data.from(tensors [, { name = "data", scale = {}, shift = {} }]) → split: A split over tensors at hand, as
+-- pg.data.from { x = tensor, y = tensor }, with one example for each entry of the first axis.
+--   scale, shift: for fields that become floats in a batch, as scale = { x = 1 / 255 }: scale x + shift.
 function data.from(tensors, opts)
   opts = check_options("pg.data.from", opts or {}, { name = true, scale = true, shift = true })
   local fields = {}
@@ -186,7 +192,8 @@ end
 
 local SYSTEM = { "/usr/share/datasets", "/usr/local/share/datasets" }
 
--- The directories that are searched for names, besides the recipe's own: PERIGEE_DATA, then the system's.
+--- pg.data.directories() → list: The directories that are searched for names, besides the recipe's own: those of the
+-- environment variable PERIGEE_DATA (separated by colons), then the system's.
 function data.directories()
   local list = {}
   for directory in (os.getenv "PERIGEE_DATA" or ""):gmatch "[^:]+" do list[#list + 1] = directory end
@@ -471,12 +478,18 @@ local function fail_not_found(name, roots)
     .. "separated by colons)", name, HINTS[name] and ": " .. HINTS[name] or "", table.concat(places, ", "))
 end
 
--- A data set by name or path. Options:
---   IDX, CIFAR   flat = true for rows of pixels
---   LIBSVM       dtype (f64), dims, bias = true (a last column of ones), test = true (NAME and NAME.t),
---                labels = "01" | "pm1" | "classes" | "raw" (see map_labels), dense, dense_limit
---   .csv         target (column: name or number from 1), dtype (f64), delimiter, header, skip, labels
---   .npy         y = path of the labels, scale
+--- pg.data.load(name [, opts]) → data set or split: A data set by name, as "fashion-mnist", or by path; files may be
+-- compressed (.gz, .xz). It is looked for beside the recipe and in pg.data.directories().
+--   IDX and CIFAR directories: { name, n, train, test }, splits of x f32 [n, channels, height, width] scaled by 1 / 255
+--     and y i32 [n]. flat = true: rows of pixels.
+--   LIBSVM: a split of x [n, d] and y [n]. dtype = "f64"; dims: the number of columns; bias = true: a last column of
+--     ones; test = true: NAME and NAME.t as a data set of train and test; dense, dense_limit: when to store it densely;
+--     labels = "01", "pm1" (the smaller of two values becomes 0 or -1, the larger 1), "classes" (numbered from 0, i32)
+--     or "raw"; by default "01" for two values, "classes" for more whole numbers, else "raw".
+--   .csv: a split of x and, with target (a column's name or number), y. dtype = "f64", delimiter, header, skip, labels.
+--   .npy: a split of x. y: the path of the labels; scale.
+-- A split has n, the fields as they are stored (split.x) and the methods split:batch and so on. An unknown option or a
+-- bad file is an error that names it.
 function data.load(name, opts)
   if type(name) ~= "string" then fail("pg.data.load takes the name or path of a data set, not a %s", type(name)) end
   local roots = search_path(name, directory_of_caller())

@@ -27,9 +27,6 @@ Evaluator.__name = "perigee.evaluator"
 
 local FIELDS = { "loss", "model", "source", "key", "batch", "steps_per_epoch", "total_steps" }
 
--- Make an evaluator. key: the run's key, default core.key(0). batch: the size of full passes' batches, default that
--- of the first step. steps_per_epoch, total_steps: for durations in epochs and of the whole run; the first is derived
--- from the source where missing.
 local function make(spec)
   names.check("pg.evaluator", spec, FIELDS)
   if type(spec.loss) ~= "function" then
@@ -43,17 +40,26 @@ local function make(spec)
   return self
 end
 
+--- pg.evaluator { loss =, model =, source =, key = pg.key(0), batch =, steps_per_epoch =, total_steps = } → evaluator:
+-- What an optimizer evaluates, for loops of one's own; pg.train makes its own.
+--   loss(model, theta, batch, ctx) → loss, aux…: traced; a pure function. loss has shape [], the mean over the batch.
+--     ctx.train: whether in training; ctx.key: one key for each example where the batch has ids, else a single one.
+--   source: what full passes run over: source.n examples, source:total(size, count), source:batches(size, options) (the
+--     exact words stand in evaluator.lua); pg.evaluator.memory makes one.
+--   batch: the size of full passes' batches, default that of the first step.
+--   steps_per_epoch, total_steps: for durations in epochs and of the whole run; the first is derived from the source.
 setmetatable(evaluator, {
   __call = function(_, spec)
     return make(spec)
   end,
 })
 
+--- pg.evaluator.is(x): Whether x is an evaluator.
 function evaluator.is(x)
   return getmetatable(x) == Evaluator
 end
 
--- How many examples a batch has.
+--- evaluator:count(batch) → number: How many examples a batch has.
 function Evaluator:count(b) -- luacheck: ignore self
   return batch.count(b)
 end
@@ -63,8 +69,9 @@ local function no_aux()
   return NONE
 end
 
--- Register aux values (tensors, numbers, tables of them) as outputs; returns a function(program) that gives them
--- after a run.
+--- pg.evaluator.register_aux(b, aux) → function: For the library: register what a loss returns beside the loss
+-- (tensors, numbers, tables of them) as outputs of a program being built; the function gives them after a run of the
+-- program.
 function evaluator.register_aux(b, aux)
   local function register(v)
     if type(v) == "userdata" then
@@ -116,8 +123,9 @@ function Evaluator:trace_loss(theta, traced, ctx)
   return loss, table.pack(table.unpack(results, 2, results.n))
 end
 
--- The loss at theta on a batch without a gradient: number, list of aux. options: train (default false), key (default
--- the evaluator's, for one draw). aux tensors are overwritten by the next call.
+--- evaluator:evaluate(theta, given [, { train = false, key = }]) → loss, aux: The loss at theta on a batch, without a
+-- gradient: a number, and a list of what else the loss returns, whose tensors are overwritten by the next call. key:
+-- default the evaluator's.
 function Evaluator:evaluate(theta, given, options)
   options = options or {}
   local train = options.train or false
@@ -152,8 +160,8 @@ end
 local Memory = {}
 Memory.__index = Memory
 
--- A source over whole tensors with one row per example: evaluator.memory { x = …, y = … }. Ids are 0 … n - 1. For
--- small problems: it makes new batch tensors as it goes.
+--- pg.evaluator.memory { x =, y =, … } → source: A source over whole tensors with one row for each example; ids are 0 …
+-- n - 1. For small problems: it makes new batch tensors as it goes.
 function evaluator.memory(tensors)
   local list = names.sorted(tensors)
   return setmetatable({ tensors = tensors, names = list, n = tensors[list[1]].shape[1] }, Memory)

@@ -16,16 +16,18 @@ local family = {}
 
 local Family = part.class "family"
 
-local DEFINITION = { "name", "hyper", "static", "stats", "init", "sample", "statistics", "update", "check", "about" }
+local DEFINITION = { "name", "hyper", "static", "stats", "init", "sample", "statistics", "update", "check" }
 
--- Define a family.
---   init(theta, o) → { mean = theta, … }: eager vectors that make up q; o holds the numbers of step 0
+--- pg.family.define { name =, init =, sample =, statistics =, update =, stats = {"g"}, hyper = {}, static = {}, check =
+-- } → family: A family of one's own: the posterior q, at which points the loss is evaluated, what comes back.
+--   init(theta, o) → { mean = theta, … }: plain Lua; eager vectors that make up q. o holds the numbers of step 0.
 --   sample(q, key, o) → theta, aux: traced; a point to evaluate at. Its noise comes from key.
---   statistics(g, aux, q, o) → { g = …, h = … }: traced. stats: the fields it returns, default {"g"}.
---   update(q, stats, o, ctx): traced; moves the precision by q.h = …; may be nil. ctx has t and weight_decay.
---   about: one line for `perigee methods`.
--- o also holds weight_decay (the prior's precision over ess). The result is the family; call it with
--- hyperparameters and `samples` for others.
+--   statistics(g, aux, q, o) → { g = …, h = … }: traced; from the gradient at the point. stats: the fields it returns.
+--   update(q, stats, o, ctx): traced; moves the precision by q.h = …; may be left out. ctx has t (step + 1) and
+--     weight_decay.
+--   hyper, static: as in pg.rule.define. check(o): raises an error for options that do not fit together.
+-- o also holds weight_decay (the prior's precision over ess). The result is the family; call it with hyperparameters
+-- and `samples` (points per step, default 1) for others.
 function family.define(definition)
   names.check("pg.family.define", definition, DEFINITION)
   for _, need in ipairs { "name", "init", "sample", "statistics" } do
@@ -49,13 +51,7 @@ function family.define(definition)
       stats = definition.stats or { "g" }, given = given, make = make,
     }, Family)
   end
-  part.note("family", definition.name, definition.about)
   return part.defined(make, definition.hyper or {}, hyper.required)
-end
-
--- The families defined so far, for `perigee methods`.
-function family.list()
-  return part.list("family")
 end
 
 -- q for parameters theta, which become q.mean as they are. units: as in schedule.resolve_steps.
@@ -97,14 +93,15 @@ function Family:update(q, stats, o, ctx)
   end
 end
 
+--- pg.family.is(x): Whether x is a family.
 function family.is(x)
   return getmetatable(x) == Family
 end
 
--- q is the mean alone; the loss is evaluated there.
+--- pg.family.point { samples = 1 } → family: The mean alone: the loss is evaluated there, and the statistics are its
+-- gradient.
 family.point = family.define {
   name = "point",
-  about = "the mean alone",
   init = function(theta)
     return { mean = theta }
   end,
@@ -116,10 +113,11 @@ family.point = family.define {
   end,
 }
 
--- Gaussian noise of fixed standard deviation sigma around the mean (variational SGD).
+--- pg.family.isotropic { sigma =, samples = 1 } → family: Gaussian noise of fixed size around the mean (variational
+-- SGD).
+--     theta = q.mean + sigma eps, eps ~ N(0, I);  stats.g = gradient at theta
 family.isotropic = family.define {
   name = "isotropic",
-  about = "Gaussian noise of fixed size around the mean (variational SGD)",
   hyper = { sigma = hyper.required },
   init = function(theta)
     return { mean = theta }
@@ -137,12 +135,15 @@ local function inverse_sigma(q, o)
   return generic.sqrt(o.ess * (q.h + o.weight_decay))
 end
 
--- IVON's diagonal Gaussian: variance 1 / (ess (h + decay)). hess_approx "price": h's statistic is g * noise / sigma,
--- unbiased for the diagonal of the Hessian of the mean loss; "gradsq": ess * g^2, as the reference has it. noise =
--- false evaluates at the mean.
+--- pg.family.diagonal { ess =, h0 = 1, beta2 = 0.99999, hess_approx = "price", noise = true, samples = 1 } → family:
+-- IVON's diagonal Gaussian: mean and Hessian diagonal h (Shen et al. 2024, arXiv 2402.17641, algorithm 1).
+--     theta = q.mean + eps / s, eps ~ N(0, I), s = sqrt(ess (q.h + weight_decay))
+--     stats.g = gradient g at theta;  stats.h = g eps s  ("price"), or ess g^2  ("gradsq")
+--     q.h = beta2 q.h + (1 - beta2) stats.h + (1 - beta2)^2 / 2 (q.h - stats.h)^2 / (q.h + weight_decay)
+-- ess: the effective sample size, as a rule the number of examples. h0: where h begins. "price" is unbiased for the
+-- diagonal of the Hessian of the mean loss; noise = false evaluates at the mean and needs "gradsq".
 family.diagonal = family.define {
   name = "diagonal",
-  about = "IVON's diagonal Gaussian: mean and Hessian diagonal",
   stats = { "g", "h" },
   hyper = { ess = hyper.required, h0 = 1, beta2 = 0.99999, hess_approx = "price", noise = true },
   check = function(o)

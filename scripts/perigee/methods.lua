@@ -1,43 +1,147 @@
--- methods.lua: `perigee methods`: the families, corrections, rules and ready-made optimizers there are, with the line
--- their definitions give and their hyperparameters.
+-- methods.lua: `perigee methods`: what an optimizer can be made of. What parts do and which options they have is said
+-- by their doc comments; what they cost is not declared anywhere but measured here, on a model of one parameter.
 
+local core = require "perigee.core"
 local names = require "perigee.names"
+local options = require "perigee.options"
+local reference = require "perigee.reference"
 
 local methods = {}
 
-local HEADS = {
+local KINDS = {
   { "family", "families: where the loss is evaluated, and which statistics come back" },
   { "correction", "corrections: less noisy statistics" },
   { "rule", "rules: how the mean moves" },
+  { "stage", "stages: edits of a gradient, at every evaluation or after the correction" },
   { "optim", "ready-made: pg.optim.NAME { … }" },
 }
 
--- "lr = 0.001, momentum = 0" of a part's defaults; "" where there are none to be had.
-local function defaults_of(part)
-  local given = type(part) == "table" and part.hyper and part.hyper.given
-  local out = {}
-  for i, key in ipairs(given and names.sorted(given) or {}) do
-    local value = given[key]
-    out[i] = type(value) == "number" and ("%s = %.12g"):format(key, value) or ("%s = %s"):format(key, tostring(value))
+-- The documented parts of a kind: { { name, entry }, … }. Their signatures take a table of options and give a part.
+local function parts_of(kind)
+  local found = {}
+  for _, name in ipairs(reference.names()) do
+    local short, entry = name:match("^pg%." .. kind .. "%.([%w_]+)$"), reference.find(name)
+    if short and short ~= "define" and entry.signature:match("%s{.*}%s→%s%l+$") then
+      found[#found + 1] = { short, entry }
+    end
   end
-  return table.concat(out, ", ")
+  return found
 end
 
--- Print all of it. → exit code
-function methods.main()
-  local pg = require "perigee"
-  for _, head in ipairs(HEADS) do
-    local module = pg[head[1]]
-    io.write(head[2], "\n")
-    for _, entry in ipairs(module.list()) do
-      io.write(("  %-11s %s\n"):format(entry.name, entry.summary or ""))
-      local defaults = defaults_of(module[entry.name])
-      if defaults ~= "" then io.write(("  %-11s   %s\n"):format("", defaults)) end
+-- ---- what a method costs --------------------------------------------------------------------------------------------
+
+-- A part or ready-made optimizer with its defaults; options without one, `name =` in the signature, are set to 1.
+local function make(kind, name)
+  local part, given = require("perigee." .. kind)[name], {}
+  if type(part) ~= "function" then return part end
+  local signature = reference.find(("pg.%s.%s"):format(kind, name)).signature
+  for key in signature:gmatch("([%w_]+) =%s?[,}]") do given[key] = 1 end
+  return part(given)
+end
+
+-- What an optimizer keeps beside the parameters (names of vectors), how many gradients a step takes for each example,
+-- and how many passes over the data a refresh takes.
+local function measure(opt)
+  local evaluator = require "perigee.evaluator"
+  local source = evaluator.memory { x = core.tensor("f32", { 1 }) }
+  local eval = evaluator { source = source, loss = function(_, theta) return core.apply("sum", nil, theta * theta) end }
+  opt:configure { steps_per_epoch = 1, total_steps = 1 }
+  local st = opt:init(core.vector(core.layout { { "w", { 1 } } }, "f32"), core.key(0))
+  opt:evaluate_hypers(0)
+  local batch = source:take(core.tensor("i64", { 1 }, { 0 }))
+  local entry = opt:program(st, eval, opt.correction and "corrected" or "plain", batch)
+  local kept = {}
+  for _, row in ipairs(st:tensors()) do
+    if row.tensor.layout and row.name ~= "q.mean" then kept[#kept + 1] = row.name:match("^%w+%.(.*)$") end
+  end
+  return { kept = kept, gradients = entry.evaluations, passes = st.passes or 0 }
+end
+
+local function count(n, one, many) return ("%d %s"):format(n, n == 1 and one or many) end
+
+local function list_kept(kept) return #kept > 0 and "keeps " .. table.concat(kept, ", ") or "keeps nothing" end
+
+local function describe_steps(cost)
+  local gradients = count(cost.gradients, "gradient", "gradients") .. " for each example of a step"
+  if cost.passes == 0 then return gradients end
+  return ("%s, %s over the data for each refresh"):format(gradients, count(cost.passes, "pass", "passes"))
+end
+
+-- One line on what a part needs and costs, by kind. Corrections are measured over the point family.
+local COSTS = {
+  family = function(name)
+    local family = make("family", name)
+    local opt = require "perigee.optimizer" { family = family, rule = require("perigee.rule").sgd }
+    return ("gives {%s}; %s"):format(table.concat(family.stats, ", "), list_kept(measure(opt).kept))
+  end,
+  correction = function(name)
+    local correction = make("correction", name)
+    local cost = measure(require "perigee.optimizer" { correction = correction, rule = require("perigee.rule").sgd })
+    return ("%s; %s"):format(describe_steps(cost), list_kept(cost.kept))
+  end,
+  rule = function(name)
+    local rule = make("rule", name)
+    local needs = table.concat(rule.definition.needs, ", ")
+    return (needs ~= "" and ("reads q.%s of the family; "):format(needs) or "") .. list_kept(rule.slot_names)
+  end,
+  optim = function(name)
+    local cost = measure(make("optim", name))
+    return ("%s; %s"):format(describe_steps(cost), list_kept(cost.kept))
+  end,
+}
+
+local function cost_of(kind, name) return COSTS[kind] and COSTS[kind](name) end
+
+-- ---- what is printed ------------------------------------------------------------------------------------------------
+
+local WIDTH, NAME_WIDTH = 100, 13
+
+-- Text beside a column of names, itself NAME_WIDTH wide.
+local function print_beside(name, text)
+  local lines = reference.wrap(text, WIDTH - NAME_WIDTH):gsub("\n", "\n" .. (" "):rep(NAME_WIDTH))
+  io.write(("  %-10s %s\n"):format(name, lines))
+end
+
+local function print_list()
+  for _, kind in ipairs(KINDS) do
+    io.write(kind[2], "\n")
+    for _, part in ipairs(parts_of(kind[1])) do
+      print_beside(part[1], reference.summary(part[2]))
+      local cost = cost_of(kind[1], part[1])
+      if cost then print_beside("", cost) end
     end
     io.write("\n")
   end
-  io.write("An optimizer is a family, a correction and a rule: pg.optimizer { family = …, correction = …, rule = … }\n")
+  io.write("An optimizer is a family, a correction and a rule: pg.optimizer { family = …, correction = …, rule = … }\n",
+    "`perigee methods NAME` explains one. What is kept are vectors as long as the parameters.\n")
   return 0
+end
+
+-- Every part called `name`: a rule and a ready-made optimizer may share one.
+local function print_part(name)
+  local known, found = {}, 0
+  for _, kind in ipairs(KINDS) do
+    for _, part in ipairs(parts_of(kind[1])) do
+      known[part[1]] = true
+      if part[1] == name then
+        if found > 0 then io.write("\n\n") end
+        found = found + 1
+        io.write(reference.format(part[2]), "\n")
+        local cost = cost_of(kind[1], name)
+        if cost then io.write(reference.wrap("Costs: " .. cost), "\n") end
+      end
+    end
+  end
+  if found == 0 then
+    options.misused(("there is no method %s%s"):format(name, options.hint(name, names.sorted(known))))
+  end
+  return 0
+end
+
+-- `perigee methods [NAME]` → exit code
+function methods.main(name)
+  if name then return print_part(name) end
+  return print_list()
 end
 
 return methods

@@ -5,7 +5,6 @@ local correction = require "perigee.correction"
 local family = require "perigee.family"
 local names = require "perigee.names"
 local optimizer = require "perigee.optimizer"
-local part = require "perigee.part"
 local rule = require "perigee.rule"
 local schedule = require "perigee.schedule"
 
@@ -50,9 +49,7 @@ local function compose(name, given, parts, defaults)
   return optimizer(spec)
 end
 
--- about: one line for `perigee methods`.
-local function define(name, about, parts, defaults)
-  part.note("optim", name, about)
+local function define(name, parts, defaults)
   optim[name] = function(given)
     return compose(name, given, parts, defaults)
   end
@@ -60,23 +57,45 @@ end
 
 local sgd, svrg = { "rule", rule.sgd, SGD }, { "correction", correction.svrg, SVRG }
 
-define("sgd", "point × none × sgd", { sgd })
-define("momentum", "the same with momentum 0.9", { sgd }, { momentum = 0.9 })
-define("adam", "point × none × adam", { { "rule", rule.adam, ADAM } })
-define("adamw", "point × none × adamw, decay 0.01", { { "rule", rule.adamw, ADAM } }, { weight_decay = 0.01 })
-define("svrg", "point × svrg × sgd", { sgd, svrg })
+-- Each takes weight_decay, stages and dtype besides what is written.
+
+--- pg.optim.sgd { lr = 1e-3, momentum = 0, dampening = 0, nesterov = false, weight_decay = 0 } → optimizer: point ×
+-- none × sgd: stochastic gradient descent. See pg.rule.sgd.
+define("sgd", { sgd })
+
+--- pg.optim.momentum { lr = 1e-3, momentum = 0.9, dampening = 0, nesterov = false, weight_decay = 0 } → optimizer:
+-- point × none × sgd with momentum 0.9.
+define("momentum", { sgd }, { momentum = 0.9 })
+
+--- pg.optim.adam { lr = 1e-3, beta1 = 0.9, beta2 = 0.999, eps = 1e-8, amsgrad = false, weight_decay = 0 } → optimizer:
+-- point × none × adam. See pg.rule.adam.
+define("adam", { { "rule", rule.adam, ADAM } })
+
+--- pg.optim.adamw { lr = 1e-3, beta1 = 0.9, beta2 = 0.999, eps = 1e-8, amsgrad = false, weight_decay = 0.01 } →
+-- optimizer: point × none × adamw, with weight decay 0.01. See pg.rule.adamw.
+define("adamw", { { "rule", rule.adamw, ADAM } }, { weight_decay = 0.01 })
+
+--- pg.optim.svrg { lr = 1e-3, momentum = 0, alpha = 1, every = pg.epochs(1), start = 0, mega = "full", … } → optimizer:
+-- point × svrg × sgd: SVRG. See pg.correction.svrg and pg.rule.sgd.
+define("svrg", { sgd, svrg })
 
 local ivon = { "rule", rule.ivon, IVON }
 local diagonal = { "family", family.diagonal, DIAGONAL }
-define("ivon", "diagonal × none × ivon", { diagonal, ivon })
--- The correction's noise is an option of the correction here; a diagonal family without noise is composed by
--- pg.optimizer.
-define("ivon_poco", "diagonal × svrg × ivon: IVON with posterior correction", {
+
+--- pg.optim.ivon { ess =, lr = 0.1, h0 = 1, beta1 = 0.9, beta2 = 0.99999, weight_decay = 0, samples = 1, … } →
+-- optimizer: diagonal × none × ivon: IVON. See pg.family.diagonal and pg.rule.ivon.
+define("ivon", { diagonal, ivon })
+
+--- pg.optim.ivon_poco { ess =, lr = 0.1, h0 = 1, alpha = 1, every = pg.epochs(1), noise = "shared", … } → optimizer:
+-- diagonal × svrg × ivon: IVON with posterior correction. See pg.family.diagonal, pg.correction.svrg and pg.rule.ivon.
+-- `noise` is the correction's; a diagonal family without noise is composed by pg.optimizer.
+define("ivon_poco", {
   { "family", family.diagonal, { "ess", "h0", "beta2", "hess_approx", "samples" } }, ivon, svrg,
 })
 
--- SVRG with a strength that falls linearly from alpha0 to 0 over the run, constant within a segment (Yin et al. 2025).
-part.note("optim", "alpha_svrg", "SVRG whose strength falls from 0.75 to 0 over the run")
+--- pg.optim.alpha_svrg { lr = 1e-3, momentum = 0, alpha0 = 0.75, every = pg.epochs(1), … } → optimizer: point × svrg ×
+-- sgd whose strength falls from alpha0 to 0 over the run, constant within a segment (Yin et al. 2025, arXiv
+-- 2311.05589).
 function optim.alpha_svrg(given)
   given = given or {}
   local every = given.every or schedule.epochs(1)
@@ -90,11 +109,6 @@ function optim.alpha_svrg(given)
     of = schedule.linear { from = given.alpha0 or 0.75, to = 0, over = schedule.whole_run }, every = every,
   }
   return compose("alpha_svrg", rest, { sgd, svrg })
-end
-
--- The ready-made optimizers, for `perigee methods`.
-function optim.list()
-  return part.list("optim")
 end
 
 return optim

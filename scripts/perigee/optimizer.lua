@@ -56,16 +56,21 @@ local function make(spec)
   }, Optimizer)
 end
 
--- pg.optimizer { weight_decay, family, correction, stages = { per_evaluation, combined }, rule, dtype }.
--- weight_decay: a number, schedule or pg.per_tensor; the prior of the family and the decay of the rule. family:
--- default point. correction: default none. dtype: of the parameters; default that of theta.
+--- pg.optimizer { rule =, family = pg.family.point {}, correction = pg.correction.none, stages = {}, weight_decay = 0,
+-- dtype = } → optimizer: A method: where the loss is evaluated (family), how noise is reduced (correction), how the
+-- mean moves (rule).
+--   weight_decay: a number, schedule or pg.per_tensor; the prior of the family and the decay of the rule.
+--   stages: { per_evaluation = {…}, combined = {…} }, lists of stages that edit gradients: at every evaluation, and
+--     once after the correction.
+--   dtype: of the parameters; default that of theta.
+-- pg.train takes it as it is; the methods below are for loops of one's own.
 setmetatable(optimizer, {
   __call = function(_, spec)
     return make(spec)
   end,
 })
 
--- The same optimizer with some parts replaced; correction = false takes it out.
+--- optimizer:with(parts) → optimizer: The same optimizer with some parts replaced; correction = false takes it out.
 function Optimizer:with(parts)
   local spec = {}
   for k, v in pairs(self.spec) do
@@ -77,18 +82,21 @@ function Optimizer:with(parts)
   return make(spec)
 end
 
+--- pg.optimizer.is(x): Whether x is an optimizer.
 function optimizer.is(x)
   return getmetatable(x) == Optimizer
 end
 
--- Say how long an epoch and the run are, in steps, for schedules and periods: { steps_per_epoch =, total_steps = }.
+--- optimizer:configure(units): Say how long an epoch and the run are, in steps, for schedules and periods:
+-- { steps_per_epoch =, total_steps = }.
 function Optimizer:configure(units)
   for _, k in ipairs { "steps_per_epoch", "total_steps" } do
     self.units[k] = units[k] or self.units[k]
   end
 end
 
--- State for parameters theta, which are copied. key: default key of the steps.
+--- optimizer:init(theta [, key]) → state: The state for parameters theta, which are copied. key: default key of the
+-- steps. state.theta is the mean, state.q the posterior, state.step the number of steps made, state.cost the meter.
 function Optimizer:init(theta, key)
   local q = self.family:init(vectors.clone(theta, self.dtype), self.units)
   for _, field in ipairs(self.rule.definition.needs) do
@@ -162,8 +170,9 @@ function Optimizer:frame(st, which)
   return st.frames[which]
 end
 
--- Build every program now, so that later steps allocate nothing. batches: a list of batches, or of tables like them
--- with { dtype =, shape = } for tensors: one for each size that occurs, the usual one first.
+--- optimizer:prepare(state, evaluator, list): Build every program now, so that later steps allocate nothing. list: of
+-- batches, or of tables like them with { dtype =, shape = } for tensors: one for each size that occurs, the usual one
+-- first.
 function Optimizer:prepare(st, evaluator, list)
   self:evaluate_hypers(0)
   for _, batch in ipairs(list) do
@@ -227,8 +236,8 @@ local function is_due(self, st, key)
   return c:period(st.step, self.units) ~= st.period
 end
 
--- Whether the next step is corrected, as far as schedules tell; and the segment its examples' randomness belongs to
--- (nil: the epoch's).
+--- optimizer:next_segment(state [, key]) → number: The segment of the correction that the randomness of the next step's
+-- examples belongs to; nil if the step is not corrected, and its randomness the epoch's.
 function Optimizer:next_segment(st, key)
   local c = self.correction
   if not c then
@@ -241,10 +250,13 @@ function Optimizer:next_segment(st, key)
   return st.segment + (is_due(self, st, key or st.key) and 1 or 0)
 end
 
--- One step. batch: see evaluator.lua. key: the run's key (the step is folded in), default the state's, then the
--- evaluator's. hooks: { on_pass = function(st, done, total) → false to stop there; epoch = number }. Returns st,
--- info: { loss, aux, corrected, refreshed, suspended }; info and its tensors are overwritten by the next step. If a
--- pass was stopped, info.suspended is true, no step was made, and the next call goes on with the pass.
+--- optimizer:step(state, evaluator, batch [, key [, { on_pass =, epoch = }]]) → state, info: One step, refresh
+-- included.
+--   batch: a table of tensors with the examples along their first axis; batch.id: i64 ids of the examples.
+--   key: the run's key (the step is folded in), default the state's, then the evaluator's.
+--   on_pass(state, done, total): called between the batches of a full pass; false stops there.
+--   info: { loss, aux, corrected, refreshed, suspended }, overwritten by the next step. If a pass was stopped,
+--     info.suspended is true, no step was made, and the next call goes on with the pass.
 function Optimizer:step(st, evaluator, batch, key, hooks)
   key, hooks = key or st.key or evaluator.key, hooks or {}
   local info, c, step = st.info, self.correction, st.step

@@ -153,8 +153,10 @@ function options.resolve(defaults, words)
   return values
 end
 
--- pg.options{ lr = 0.1, method = { "svrg", "ivon" }, epochs = 10 }: the defaults with what the command line sets. A
--- list is a choice whose first entry is the default. Unknown keys and values of a wrong type are errors.
+--- pg.options(defaults) → table: What the command line may set, with defaults: pg.options { lr = 0.1, epochs = 10,
+-- method = { "svrg", "ivon" } }, and then perigee RECIPE.lua lr=0.05 method=ivon. A list is a choice whose first entry
+-- is the default. Values are numbers, strings and booleans. Unknown keys, named with the nearest known one, and values
+-- of a wrong type end the command with status 2. Called once in a recipe.
 function options.options(defaults)
   check_defaults(defaults)
   if options.resolved then error("pg.options is called once in a recipe", 2) end

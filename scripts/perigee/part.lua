@@ -36,19 +36,6 @@ function part.defined(make, hyper_defaults, required)
   return make {}
 end
 
-local listed = {}
-
--- Remember a definition for `perigee methods`: about is its line, "" if it has none.
-function part.note(kind, name, about)
-  listed[kind] = listed[kind] or {}
-  table.insert(listed[kind], { name = name, summary = about or "" })
-end
-
--- The definitions of one kind in order: { { name =, summary = }, … }.
-function part.list(kind)
-  return listed[kind] or {}
-end
-
 -- A new table with the entries of a and then b.
 function part.merge(a, b)
   local merged = {}

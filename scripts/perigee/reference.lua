@@ -43,9 +43,10 @@ end
 
 local function width_of(text) return utf8.len(text) or #text end
 
--- One line of text broken between words; later lines begin with `indent` blanks more than the first.
+-- One line of text broken between words, but not around "="; later lines begin with `hang` more than the first.
 local function wrap(line, width, hang)
   local indent, words = line:match("^(%s*)(.*)$")
+  words = words:gsub(" = ", "\1=\1")
   local out, current = {}, nil
   for word in words:gmatch("%S+") do
     if current and width_of(current) + 1 + width_of(word) > width then
@@ -56,7 +57,7 @@ local function wrap(line, width, hang)
     end
   end
   out[#out + 1] = current
-  return table.concat(out, "\n")
+  return (table.concat(out, "\n"):gsub("\1", " "))
 end
 
 -- A text (of an entry) for a terminal of `width` columns, default 80. Indented code stays as it is.

@@ -3,21 +3,19 @@
 
 local core = require "perigee.core"
 local generic = require "perigee.generic"
-local part = require "perigee.part"
 local rule_class = require "perigee.rule_class"
 
 local rule = { define = rule_class.define, is = rule_class.is }
 
--- The rules defined so far, for `perigee methods`.
-function rule.list()
-  return part.list("rule")
-end
-
--- SGD: momentum is heavy-ball outside lr; weight decay is L2; the first step's buffer is the gradient, without
--- dampening.
+--- pg.rule.sgd { lr = 1e-3, momentum = 0, dampening = 0, nesterov = false } → rule: SGD with heavy-ball or Nesterov
+-- momentum and L2 weight decay, as torch.optim.SGD.
+--     g = stats.g + weight_decay p
+--     buf = momentum buf + (1 - dampening) g      without dampening in the first step
+--     d = buf, or g + momentum buf with nesterov
+--     p = p - lr d
+-- Without momentum d is g, and no buffer is kept. nesterov needs a momentum and no dampening.
 rule.sgd = rule_class.define {
   name = "sgd",
-  about = "momentum, Nesterov, dampening, L2 (as torch.optim)",
   hyper = { lr = 1e-3, momentum = 0, dampening = 0, nesterov = false },
   variant = function(o)
     if o.nesterov and (o.momentum == 0 or o.dampening ~= 0) then
@@ -57,10 +55,15 @@ local function adam_state(o)
   return o.amsgrad and { "m", "v", "vmax" } or { "m", "v" }
 end
 
--- Adam: weight decay is L2.
+--- pg.rule.adam { lr = 1e-3, beta1 = 0.9, beta2 = 0.999, eps = 1e-8, amsgrad = false } → rule: Adam with L2 weight
+-- decay (Kingma & Ba 2015, algorithm 1), as torch.optim.Adam.
+--     g = stats.g + weight_decay p
+--     m = beta1 m + (1 - beta1) g
+--     v = beta2 v + (1 - beta2) g^2
+--     p = p - lr / (1 - beta1^t) m / (sqrt(v) / sqrt(1 - beta2^t) + eps)
+-- amsgrad takes the largest v so far in place of v (Reddi et al. 2018).
 rule.adam = rule_class.define {
   name = "adam",
-  about = "bias-corrected moments, L2, amsgrad",
   hyper = { lr = 1e-3, beta1 = 0.9, beta2 = 0.999, eps = 1e-8, amsgrad = false },
   state = adam_state,
   update = function(p, stats, s, o, ctx)
@@ -68,10 +71,11 @@ rule.adam = rule_class.define {
   end,
 }
 
--- AdamW: weight decay is decoupled, p * (1 - lr * decay) first.
+--- pg.rule.adamw { lr = 1e-3, beta1 = 0.9, beta2 = 0.999, eps = 1e-8, amsgrad = false } → rule: Adam with decoupled
+-- weight decay (Loshchilov & Hutter 2019), as torch.optim.AdamW.
+--     p = p (1 - lr weight_decay), then Adam's step with g = stats.g
 rule.adamw = rule_class.define {
   name = "adamw",
-  about = "Adam with decoupled decay",
   hyper = { lr = 1e-3, beta1 = 0.9, beta2 = 0.999, eps = 1e-8, amsgrad = false },
   state = adam_state,
   update = function(p, stats, s, o, ctx)
@@ -79,11 +83,15 @@ rule.adamw = rule_class.define {
   end,
 }
 
--- IVON's mean update over a diagonal family, whose Hessian diagonal q.h has been moved already. lr is on the scale of
--- SGD when rescale_lr (times h0 + decay); clip_radius bounds the preconditioned step per coordinate, before lr.
+--- pg.rule.ivon { lr = 0.1, beta1 = 0.9, clip_radius = math.huge, debias = true, rescale_lr = true } → rule: IVON's
+-- step of the mean, scaled by the precision of pg.family.diagonal (Shen et al. 2024, arXiv 2402.17641, algorithm 1).
+--     m = beta1 m + (1 - beta1) stats.g
+--     u = (m / (1 - beta1^t) + weight_decay p) / (q.h + weight_decay)
+--     p = p - lr (h0 + weight_decay) clip(u, -clip_radius, clip_radius)
+-- q.h has been moved by this step's statistics already. debias = false leaves the division by 1 - beta1^t out;
+-- rescale_lr = false the factor h0 + weight_decay, which puts lr on the scale of SGD.
 rule.ivon = rule_class.define {
   name = "ivon",
-  about = "IVON's mean update, scaled by the precision",
   needs = { "h" },
   hyper = { lr = 0.1, beta1 = 0.9, clip_radius = math.huge, debias = true, rescale_lr = true },
   state = { "m" },

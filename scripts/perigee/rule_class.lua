@@ -18,7 +18,7 @@ local getinfo = debug.getinfo -- recipes have no debug library
 
 local Rule = part.class "rule"
 
-local DEFINITION = { "name", "state", "hyper", "static", "update", "needs", "variant", "about" }
+local DEFINITION = { "name", "state", "hyper", "static", "update", "needs", "variant" }
 local PRIVATE = {} -- key of a state table under which a standalone state keeps its programs
 
 local function instantiate(definition, given)
@@ -44,16 +44,21 @@ local function instantiate(definition, given)
   return self
 end
 
--- Define a rule.
---   name: for messages. state: slots, as { "m" } (vectors of zeros), { m = 0, d = pg.per_tensor(0), n = pg.scalar(0) },
---     or a function of the hyperparameters that returns one of these.
+--- pg.rule.define { name =, update =, state = {}, hyper = {}, static = {}, needs = {}, variant = } → rule: A rule of
+-- one's own: how the mean moves, from the statistics of a step.
+--   name: for messages.
+--   update(p, stats, s, o, ctx) → new p: traced; arithmetic on whole vectors. stats.g (and h); s: the slots, written by
+--     s.m = e; o: hyperparameters and what variant(o) returns; ctx: t (step + 1), key, q, info (of the correction),
+--     weight_decay.
+--   state: slots, as { "m" } (vectors of zeros), { m = 0, d = pg.per_tensor(0), n = pg.scalar(0) }, or a function of
+--     the hyperparameters that returns one of these.
 --   hyper: names and defaults. Numbers are run-time scalars, for which a schedule may be given; booleans, strings and
 --     the names listed in `static` are fixed when the rule is traced.
---   update(p, stats, s, o, ctx) → new p: traced. stats.g (and h); s: the slots, written by s.m = e; o: hyperparameters
---     and what variant(o) returns; ctx: t (step + 1), key, q, info (of the correction), weight_decay.
---   needs: fields of q that update reads beyond the mean, as {"h"}. variant(o) → further statics, from the options.
---   about: one line for `perigee methods`.
--- The result is the rule with its defaults; call it with options for others: signum { lr = 0.1 }.
+--   needs: fields of q that update reads beyond the mean, as {"h"}.
+--   variant(o): further statics, from the options.
+-- A branch on a number inside update would be taken once and for all; the rule is run on plain numbers beforehand, and
+-- one that was swallowed is an error (use pg.where). The result is the rule with its defaults; call it with options for
+-- others: signum { lr = 0.1 }.
 function rule.define(definition)
   names.check("pg.rule.define", definition, DEFINITION)
   if type(definition.name) ~= "string" or type(definition.update) ~= "function" then
@@ -66,7 +71,6 @@ function rule.define(definition)
     variant = definition.variant, checked = {}, location = ("%s:%d"):format(info.short_src, info.linedefined),
   }
   local self = instantiate(full, {})
-  part.note("rule", definition.name, definition.about)
   if not info.short_src:find("perigee]rule.lua", 1, true) then
     branchcheck.check(self) -- the ready-made rules are checked when first used
   end
@@ -101,8 +105,8 @@ function Rule:allocate(theta)
   return state
 end
 
--- Standalone use: state for parameters theta. o: hyperparameters that differ from the rule's own, and weight_decay
--- (default 0).
+--- rule:init(theta [, o]) → state: Standalone use, without an optimizer: the state for parameters theta, a vector. o:
+-- hyperparameters that differ from the rule's own, and weight_decay (default 0).
 function Rule:init(theta, o)
   local given, decay = {}, 0
   for k, v in pairs(o or {}) do
@@ -156,8 +160,8 @@ local function build(private, theta, stats, state, extra)
   end)
 end
 
--- Standalone use: apply one update in place. stats: { g = vector, … }; step is 0-based; extra: { q = { h =, h0 =, …
--- }, key =, info = } for rules that read them. Returns theta and state.
+--- rule:step(theta, stats, state, step [, { q =, key =, info = }]) → theta, state: Standalone use: apply one update, in
+-- place. stats: { g = vector, … }; step counts from 0; q = { h =, h0 =, … }, key and info for rules that read them.
 function Rule:step(theta, stats, state, step, extra) -- luacheck: ignore self
   extra = extra or {}
   local private = state[PRIVATE]
@@ -191,6 +195,7 @@ function Rule:step(theta, stats, state, step, extra) -- luacheck: ignore self
   return theta, state
 end
 
+--- pg.rule.is(x): Whether x is a rule.
 function rule.is(x)
   return getmetatable(x) == Rule
 end

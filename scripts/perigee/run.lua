@@ -146,7 +146,8 @@ local function context_index(ctx, name)
   return ctx.run_key:fold("step"):fold(ctx.step)
 end
 
--- Write a record of numbers, strings and booleans to metrics.jsonl; step and the cost meter are added.
+--- ctx:log(record): Write a table of numbers, strings and booleans to metrics.jsonl; the step and the cost meter are
+-- added.
 function Context:log(record)
   local line = { step = self.step }
   for _, key in ipairs(names.sorted(record)) do line[key] = record[key] end
@@ -156,8 +157,8 @@ function Context:log(record)
   self.journal:append(line)
 end
 
--- A batch of `n` examples of a split for this step: a keyed permutation per epoch, the short last batch as it is. Its
--- fields are staging tensors that the next call fills again. opts: dtype of float fields.
+--- ctx:batch(split, n [, { dtype = "f32" }]) → { x =, y =, id = }: A batch of n examples of a split for this step: a
+-- keyed permutation for each epoch, the short last batch as it is. The next call fills the same tensors again.
 function Context:batch(split, n, opts)
   local source = self.samplers[split]
   if not source or source.batch_size ~= math.min(n, split.n) then
@@ -167,11 +168,11 @@ function Context:batch(split, n, opts)
   return (source:at(self.step))
 end
 
--- End the run after this step.
+--- ctx:stop(): End the run after this step.
 function Context:stop() self.stopped = true end
 
--- Inside a long step (a full pass): save what there is, if a checkpoint is due. The state must say by itself how far
--- the step got, since the step runs again from there.
+--- ctx:save_if_due(): Inside a long step, as a full pass: save what there is, if a checkpoint is due. The state must
+-- say by itself how far the step got, since the step runs again from there.
 function Context:save_if_due()
   if self.due() then self.save(self.step, false) end
 end
@@ -316,12 +317,17 @@ local Interruption = { __tostring = function(raised)
   return ("interrupted and saved; go on with: perigee resume %s"):format(raised.interrupted or "(nothing was kept)")
 end }
 
--- pg.run{ name, seed, steps, state, step = function(state, ctx) … end }: call `step` for every step from where the run
--- stands. Options: out (directory; false: leave nothing on disk), checkpoint_every (seconds, or { steps = n }), keep
--- (checkpoints, default 2), hash_every (steps between hashes of the state in the metrics, default 100; 0 = none),
--- config (settings to record), cost (a meter whose count every record carries), at_start(ctx), at_end(state, ctx),
--- at_interrupt(ctx) (after Ctrl-C; the state is saved by then).
--- → { state, directory, steps, history, seconds }
+--- pg.run { name =, steps =, state = {}, step =, seed = 1, … } → result: A loop of one's own with the run directory,
+-- logging, checkpoints and resume of pg.train, which is written on it.
+--   step(state, ctx): called for every step from where the run stands; plain Lua. ctx: step (from 0), key (of the run
+--     and the step), log, batch, stop, save_if_due.
+--   state: a table of tensors, vectors, keys, numbers, strings, booleans and tables of them: what a checkpoint holds.
+--     What `step` keeps elsewhere is lost in a kill.
+--   out (directory; false: leave nothing on disk), checkpoint_every = 60 (seconds, or { steps = n }), keep = 2
+--     (checkpoints), hash_every = 100 (steps between hashes of the state in the metrics; 0: none), config (settings to
+--     record), cost (a meter whose count every record carries).
+--   at_start(ctx), at_end(state, ctx), at_interrupt(ctx): hooks; the last one after Ctrl-C, when the state is saved.
+--   result: { state, directory, steps, history, seconds }.
 function run.run(spec)
   check_spec(spec, 2)
   local inv = current_invocation()

@@ -21,8 +21,9 @@ local function shuffling_program(key, n, numbers)
   return program
 end
 
--- Batches of `batch` examples of `split` without replacement: a keyed permutation per epoch, cut into pieces; the short
--- last one is used. opts: dtype of float fields (default f32), pass_batch (size in full passes, default `batch`).
+--- pg.sampler.shuffled(split, batch, key [, { dtype = "f32" }]) → sampler: Batches of `batch` examples of a split
+-- without replacement: a keyed permutation for each epoch, cut into pieces; the short last one is used. dtype: of float
+-- fields.
 function sampler.shuffled(split, batch, key, opts)
   opts = opts or {}
   if type(batch) ~= "number" or batch < 1 or batch % 1 ~= 0 then
@@ -47,8 +48,8 @@ local function staging(self, pool, count)
   return tensors
 end
 
--- Make the staging tensors of every size a step or a pass of `pass_size` can have, and return one batch of each step
--- size, for preparing programs.
+--- sampler:prepare([pass_size]) → list: Make the tensors of every size that a step or a pass of `pass_size` can have,
+-- and return one batch of each step's size, for optimizer:prepare.
 function Sampler:prepare(pass_size)
   local batches = {}
   for i, size in ipairs(sampler.sizes(self.n, self.batch_size)) do batches[i] = staging(self, self.steps, size) end
@@ -56,14 +57,16 @@ function Sampler:prepare(pass_size)
   return batches
 end
 
--- The sizes of the pieces that n examples fall into: the usual one and, where it does not divide n, the last one's.
+--- pg.sampler.sizes(n, size) → list: The sizes of the pieces that n examples fall into: the usual one and, where it
+-- does not divide n, the last one's.
 function sampler.sizes(n, size)
   size = math.min(n, size)
   local last = n % size
   return last == 0 and { size } or { size, last }
 end
 
--- The batch of a step (0-based), and its epoch (0-based). The tensors are filled again by the next call.
+--- sampler:at(step) → batch, epoch: The batch of a step and its epoch, both counted from 0. It depends on the key and
+-- the step alone. The tensors are filled again by the next call.
 function Sampler:at(step)
   local epoch, k = step // self.per_epoch, step % self.per_epoch
   if epoch ~= self.numbers.epoch then
@@ -80,11 +83,14 @@ end
 
 -- ---- the source of full passes (see evaluator.lua) ----
 
+--- sampler:total(size [, count]) → number: How many examples a pass of `count` batches of `size` sees; without count,
+-- all.
 function Sampler:total(size, count)
   return count and math.min(self.n, size * count) or self.n
 end
 
--- Batches of `size` over all examples in file order, or over options.count batches' worth drawn afresh per segment.
+--- sampler:batches(size [, { first = 1, count =, segment =, key = }]) → iterator: j, batch of a full pass: all examples
+-- in file order, or `count` batches' worth drawn afresh for each segment from the key.
 function Sampler:batches(size, options)
   options = options or {}
   local total, order = self:total(size, options.count), self.natural

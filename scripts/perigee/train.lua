@@ -203,8 +203,8 @@ local Result = {}
 Result.__index = Result
 Result.__name = "perigee.result"
 
--- One logged quantity against another as a series for pg.plot: result:curve("loss", "gradients"). split: "test" for
--- what evaluations logged; else what the steps logged.
+--- result:curve(y, x [, name [, split]]) → series: One logged quantity against another, for pg.plot:
+-- result:curve("loss", "gradients"). split: "test" for what evaluations logged; else what the steps logged.
 function Result:curve(y, x, name, split)
   local series = { name = name or self.name, x = {}, y = {} }
   for _, record in ipairs(self.history) do
@@ -215,10 +215,21 @@ function Result:curve(y, x, name, split)
   return series
 end
 
--- pg.train{ … } → { theta, q, metrics, cost, history, seconds, directory, steps, curve }. See DESIGN §4 for the
--- fields; besides: log_every (steps between lines of metrics, default 50 an epoch), eval_every (epochs, default 1,
--- 0 = never), eval_batch, hash_every (steps between hashes of the state in the metrics, default an epoch; 0 = none),
--- checkpoint_every (seconds or { steps = n }), pass_batch (size of batches in full passes).
+--- pg.train { name = "run", data =, model =, loss =, optimizer =, batch =, epochs =, … } → result: Train a model: keyed
+-- shuffles, one optimizer step for each batch, logging, checkpoints, evaluation of the held-out split, a progress line.
+--   data: a data set (train and test) or a split. model: of pg.nn, or any function with an init(key, dtype) of
+--     parameters. theta: parameters to begin at, in place of the model's.
+--   loss(model, theta, batch, ctx) → loss, aux…: traced; the mean over the batch, shape []. batch has the fields of the
+--     data; ctx.train and ctx.key (one key for each example) are for dropout and the like.
+--   optimizer: of pg.optimizer or pg.optim.
+--   batch: examples in a step. epochs, steps or budget = { gradients = n }: how long; one of them.
+--   seed = 1: of everything random. dtype = "f32". from = "runs/x@5000": begin at another run's posterior.
+--   metrics = { accuracy = pg.metric.accuracy }: what evaluations report besides the loss.
+--   hooks = { on_step(ctx, info), on_epoch(ctx, epoch) }: plain Lua.
+--   eval_every = 1 (epochs; 0: never), eval_batch = 1000, log_every (steps; default 50 lines an epoch), hash_every
+--     (steps; default an epoch), checkpoint_every = 60 (seconds, or { steps = n }), keep = 2 (checkpoints), pass_batch
+--     (examples in a batch of full passes), out (directory; false: nothing on disk).
+--   result: { theta, q, metrics, cost, history, seconds, directory, steps, state } and result:curve.
 function train.train(spec)
   check(spec, 2)
   local parts = build(spec)

@@ -8,9 +8,9 @@
 --   -- Lines that follow go on; those indented by two blanks are items of a list, an empty one ends a paragraph.
 --
 -- Each name in a signature is an entry; `[, x]` is an argument that may be left out; the text begins behind the first
--- colon and blank outside brackets. A line that ends in a comma, an arrow or inside brackets goes on in the next one. Such a
--- comment may also stand alone, and in C it begins with three slashes. A plain comment above a function of a public
--- table (PUBLIC below) is its entry too, with the signature of the code.
+-- colon and blank outside brackets. A line that ends in a comma, an arrow or inside brackets goes on in the next one.
+-- Such a comment may also stand alone, and in C it begins with three slashes. A plain comment above a function of a
+-- public table (PUBLIC below) is its entry too, with the signature of the code.
 
 -- Files whose tables are public: table in the file → what a user types before the name. Modules that pg loads lazily
 -- under their own name (see init.lua) need a row only if they differ from { NAME = "pg.NAME." }.

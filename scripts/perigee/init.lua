@@ -30,7 +30,7 @@ for name, method in next, core.methods do core.methods[name] = core.entry(method
 local lazy = {}
 for _, name in ipairs {
   "nn", "family", "correction", "rule", "stage", "schedule", "optim", "optimizer", "evaluator", "minimize", "data",
-  "sampler", "metric", "options", "train", "run", "linalg", "plot", "table",
+  "sampler", "metric", "options", "train", "run", "plot", "table",
 } do lazy[name] = { name } end
 for _, name in ipairs { "epochs", "steps", "whole_run" } do lazy[name] = { "schedule", name } end
 lazy.scalar = { "vectors", "scalar" }
@@ -60,6 +60,11 @@ setmetatable(pg, {
     local value = load_lazily(name)
     rawset(t, name, value)
     return value
+  end,
+  -- Everything there is, what has not been loaded yet too.
+  __pairs = function(t)
+    for name in next, lazy do local _ = t[name] end
+    return next, t
   end,
 })
 names.guard(pg, "pg", { more = function() return names.sorted(lazy) end, elsewhere = find_in_modules })

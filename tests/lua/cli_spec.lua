@@ -179,6 +179,22 @@ print(r.steps, r.directory)
     end
   end)
 
+  it("methods measures what a method costs and explains one by its name", function()
+    local _, list = run("methods")
+    assert.matches("gives {g, h}; keeps h\n", list, 1, true)
+    local code, out = run("methods svrg")
+    assert.equal(0, code)
+    assert.matches("pg.correction.svrg { alpha = 1, ", out, 1, true)
+    assert.matches("\n    in a step: (statistics at q - alpha statistics at `at`", out, 1, true)
+    assert.matches("Costs: 2 gradients for each example of a step, 1 pass over the data for each\n"
+      .. "refresh; keeps at.mean, mean.g\n\n\npg.optim.svrg {", out, 1, true)
+    _, out = run("methods ivon_poco")
+    assert.matches("keeps h, m, at.mean, at.h, mean.g, mean.h", (out:gsub("\n", " ")), 1, true)
+    local bad, _, err = run("methods svgr")
+    assert.equal(2, bad)
+    assert.matches('there is no method svgr; did you mean "', err, 1, true)
+  end)
+
   describe("runs recipes in a sandbox that", function()
     local function refused(body, message)
       write("bad.lua", body)

@@ -100,8 +100,11 @@ static int tensor_data_write(lua_State *L) {
 /// tensor:item(): The single element of a tensor as a Lua number or boolean. Another number of elements is an error.
 static int tensor_item(lua_State *L) {
   const pg_tensor *t = pgl_check_eager(L, 1);
-  if (pg_tensor_size(t) != 1)
-    return pgl_error(L, "item: the tensor has %I elements, not one", (lua_Integer)pg_tensor_size(t));
+  if (pg_tensor_size(t) != 1) {
+    const pgl_type type = pgl_type_of(L, pgl_to_tensor(L, 1));
+    return pgl_error(L, "item: %s has %I elements, not one", pgl_push_type_text(L, &type),
+                     (lua_Integer)pg_tensor_size(t));
+  }
   push_element(L, t, 0);
   return 1;
 }

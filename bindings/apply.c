@@ -1,5 +1,6 @@
 // apply.c: functions on tensors by name. Eager operands run a one-op plan from the cache; traced operands append to the
 // current trace; plain numbers among themselves give a number. Arithmetic on tensors in Lua ends here.
+#include <math.h>
 #include <string.h>
 
 #include "bindings/cache.h"
@@ -19,6 +20,9 @@ typedef struct call {
   int ntensors, nscalars, nlayouts;
   bool traced;
   bool baked;      // numbers are constants of the plan, not run-time scalars
+  bool ints;       // there is a tensor of whole numbers among the operands,
+  bool floats;     // one of floats,
+  bool fractional; // a number that is not whole
   void **inputs;   // data of the eager tensors in order
   double *scalars; // numbers in order
   uint64_t *words;
@@ -42,8 +46,14 @@ static void add_attrs(call *c) {
   c->nlayouts += at->layout != NULL;
 }
 
+static void note_dtype(call *c, pg_dtype dtype) {
+  c->ints |= pg_dtype_is_int(dtype);
+  c->floats |= pg_dtype_is_float(dtype);
+}
+
 static void add_tensor(call *c, const pg_tensor *t) {
   const pg_layout *layout = pg_tensor_layout(t);
+  note_dtype(c, pg_tensor_dtype(t));
   int ndim = layout ? 0 : pg_tensor_ndim(t);
   c->words[c->nwords++] =
       2 | (uint64_t)pg_tensor_dtype(t) << 8 | (uint64_t)ndim << 16 | (uint64_t)(layout != NULL) << 24;
@@ -57,6 +67,7 @@ static void add_tensor(call *c, const pg_tensor *t) {
 }
 
 static void add_number(call *c, double x) {
+  c->fractional |= x != floor(x);
   c->words[c->nwords++] = c->baked ? 3 : 1;
   if (c->baked) memcpy(&c->words[c->nwords++], &x, sizeof x);
   c->scalars[c->nscalars++] = x;
@@ -76,7 +87,9 @@ static int read_operands(lua_State *L, call *c) {
     if (t && t->tensor) {
       add_tensor(c, t->tensor);
     } else if (t && t->trace) {
+      const pgl_type type = pgl_type_of(L, t);
       c->traced = true;
+      if (!type.weak) note_dtype(c, type.dtype);
     } else if (!t && lua_type(L, i) == LUA_TNUMBER) {
       add_number(c, lua_tonumber(L, i));
     } else {
@@ -85,6 +98,24 @@ static int read_operands(lua_State *L, call *c) {
   }
   if (c->attrs) add_attrs(c);
   return 0;
+}
+
+// Numbers take the dtype of the tensors beside them. Where those hold whole numbers only, a fraction would be cut off
+// in silence, and so would what / leaves.
+static int refuse_fraction(lua_State *L, const call *c) {
+  pgl_type type = {0};
+  for (int i = c->first; i < c->first + c->n; i++) {
+    const pgl_tensor *t = pgl_to_tensor(L, i);
+    if (t) type = pgl_type_of(L, t);
+    if (t && pg_dtype_is_int(type.dtype)) break;
+  }
+  const char *text = pgl_push_type_text(L, &type);
+  for (int i = c->first; i < c->first + c->n; i++)
+    if (!lua_isuserdata(L, i) && lua_tonumber(L, i) != floor(lua_tonumber(L, i)))
+      return pgl_error(L, "%s: %s holds whole numbers, and %s is not one; convert the tensor with :to(\"f32\")",
+                       c->name, text, luaL_tolstring(L, i, NULL));
+  return pgl_error(L, "%s: %s holds whole numbers, so / would cut off fractions; convert it with :to(\"f32\")", c->name,
+                   text);
 }
 
 // ---- eager ----
@@ -220,12 +251,18 @@ static int apply_traced(lua_State *L, const call *c) {
 
 // ---- dispatch ----
 
+static int refuse_operand(lua_State *L, const call *c, int i) {
+  const char *article = lua_isnil(L, i) ? "" : "a ", *hint = "";
+  if (lua_istable(L, i)) hint = "; make one with pg.tensor";
+  if (lua_isnil(L, i) && i == c->first) hint = "; methods take a colon, as x:sum()";
+  return pgl_error(L, "%s: operand %d is %s%s; a tensor or a number was expected%s", c->name, i - c->first + 1, article,
+                   luaL_typename(L, i), hint);
+}
+
 // An operand that is not ours may know what to do: its metatable's __pg_apply(name, ...) takes over.
 static int apply_foreign(lua_State *L, const call *c, int i) {
   if (pgl_to_tensor(L, i)) return pgl_error(L, "%s: operand %d was freed", c->name, i - c->first + 1);
-  if (luaL_getmetafield(L, i, "__pg_apply") == LUA_TNIL)
-    return pgl_error(L, "%s: operand %d is a %s; a tensor or a number was expected", c->name, i - c->first + 1,
-                     luaL_typename(L, i));
+  if (luaL_getmetafield(L, i, "__pg_apply") == LUA_TNIL) return refuse_operand(L, c, i);
   luaL_checkstack(L, c->n + 2, c->name);
   lua_pushstring(L, c->name);
   for (int k = c->first; k < c->first + c->n; k++) lua_pushvalue(L, k);
@@ -246,6 +283,7 @@ int pgl_apply(lua_State *L, const char *name, const pg_attrs *attrs, int first, 
   }
   int foreign = read_operands(L, &c);
   if (foreign) return apply_foreign(L, &c, foreign);
+  if (c.ints && !c.floats && (c.fractional || strcmp(name, "div") == 0)) return refuse_fraction(L, &c);
   if (c.traced) return apply_traced(L, &c);
   pgl_state *state = pgl_get_state(L);
   if (c.ntensors == 0) {
@@ -316,7 +354,7 @@ static int core_apply(lua_State *L) {
 // A function without attributes as a closure: upvalues name, number of operands or -1.
 static int call_function(lua_State *L) {
   int n = (int)lua_tointeger(L, lua_upvalueindex(2));
-  if (n >= 0) lua_settop(L, n); // metamethods of one operand get it twice
+  if (n >= 0 || lua_gettop(L) == 0) lua_settop(L, n < 0 ? 1 : n); // metamethods of one operand get it twice
   return pgl_apply(L, lua_tostring(L, lua_upvalueindex(1)), NULL, 1, lua_gettop(L));
 }
 
@@ -346,15 +384,36 @@ static int64_t check_axis(lua_State *L, const char *name, int i, const pgl_tenso
   return axis > 0 ? axis - 1 : axis + ndim;
 }
 
+// A table of axes has no names in it: x:sum({dim = 1}) must not mean the sum of all.
+static void refuse_names(lua_State *L, const char *name, int table) {
+  for (lua_pushnil(L); lua_next(L, table); lua_pop(L, 1))
+    if (lua_type(L, -2) == LUA_TSTRING)
+      pgl_error(L, "%s: axes are a number or a list of them, as x:%s(1); the table has '%s'", name, name,
+                lua_tostring(L, -2));
+}
+
+// The argument keepdims: true, false, nil or {keepdims = …}.
+static bool check_keepdims(lua_State *L, const char *name, int i) {
+  if (lua_istable(L, i)) {
+    lua_getfield(L, i, "keepdims");
+    lua_replace(L, i);
+  }
+  if (!lua_isnoneornil(L, i) && !lua_isboolean(L, i))
+    return pgl_error(L, "%s: keepdims is true or false, got %s; several axes are a list, as x:%s({1, 2})", name,
+                     luaL_tolstring(L, i, NULL), name) != 0;
+  return lua_toboolean(L, i);
+}
+
 // A reduction as a method: x, axes (a number, a table, or nil for all), keepdims. Upvalues: name, the module
 // tensor_text.
 static int call_reduction(lua_State *L) {
   const char *name = lua_tostring(L, lua_upvalueindex(1));
-  pg_attrs attrs = {.flags = lua_toboolean(L, 3)};
+  pg_attrs attrs = {.flags = check_keepdims(L, name, 3)};
   lua_settop(L, 2);
   if (lua_isnil(L, 2) && !attrs.flags) return pgl_apply(L, name, NULL, 1, 1);
   const pgl_tensor *t = pgl_check_tensor(L, 1);
   if (lua_istable(L, 2)) {
+    refuse_names(L, name, 2);
     attrs.n = (int)lua_rawlen(L, 2);
     if (attrs.n > PG_MAX_NDIM) return pgl_error(L, "%s: %d axes are too many", name, attrs.n);
     for (int k = 0; k < attrs.n; k++) {
@@ -378,7 +437,7 @@ static int core_reduction(lua_State *L) {
 
 static int refuse_order(lua_State *L) {
   return pgl_error(
-      L, "tensors cannot be compared with < or <=: use x:lt(y), x:le(y) for a mask, and pg.where to choose by it");
+      L, "tensors cannot be compared with < or <=: x:lt(y), x:le(y) give a mask for pg.where; a number is x:item()");
 }
 
 // a == b for two different userdata: equal values, bit for bit.

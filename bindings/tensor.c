@@ -93,7 +93,8 @@ pgl_tensor *pgl_to_tensor(lua_State *L, int i) {
 pgl_tensor *pgl_check_tensor(lua_State *L, int i) {
   pgl_tensor *t = pgl_to_tensor(L, i);
   if (!t) {
-    pgl_error(L, "bad argument #%d (a tensor expected, got %s)", i, luaL_typename(L, i));
+    pgl_error(L, "bad argument #%d (a tensor expected, got %s)%s", i, luaL_typename(L, i),
+              i == 1 && lua_isnoneornil(L, i) ? "; methods take a colon, as x:item()" : "");
     return NULL;
   }
   if (!t->tensor && !t->trace) pgl_error(L, "this tensor was freed");
@@ -155,6 +156,22 @@ pgl_type pgl_type_of(lua_State *L, const pgl_tensor *t) {
     return (pgl_type){pg_tensor_dtype(e), pg_tensor_ndim(e), pg_tensor_shape(e), pg_tensor_layout(e), false};
   }
   return pgl_type_of_value(pgl_trace_of(L, t)->graph, t->value);
+}
+
+const char *pgl_push_type_text(lua_State *L, const pgl_type *type) {
+  const char *dtype = pg_dtype_name(type->dtype);
+  if (type->layout) return lua_pushfstring(L, "%s vector", dtype);
+  luaL_Buffer b;
+  luaL_buffinit(L, &b);
+  luaL_addstring(&b, dtype);
+  luaL_addstring(&b, " [");
+  for (int k = 0; k < type->ndim; k++) {
+    lua_pushfstring(L, k ? ", %I" : "%I", (lua_Integer)type->shape[k]);
+    luaL_addvalue(&b);
+  }
+  luaL_addchar(&b, ']');
+  luaL_pushresult(&b);
+  return lua_tostring(L, -1);
 }
 
 // ---- arguments ----

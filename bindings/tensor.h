@@ -60,6 +60,8 @@ typedef struct pgl_type {
   bool weak;
 } pgl_type;
 pgl_type pgl_type_of(lua_State *L, const pgl_tensor *t);
+// Push "f32 [2, 3]" or "f32 vector", for messages.
+const char *pgl_push_type_text(lua_State *L, const pgl_type *type);
 
 // ---- arguments ----
 

@@ -56,11 +56,15 @@ char *pg_strdup(const char *s) {
   return copy;
 }
 
+static double gib(size_t bytes) {
+  return (double)bytes / (double)(1 << 30);
+}
+
 void *pg_aligned_alloc(size_t bytes) {
   size_t size = (bytes + PG_ALIGN - 1) / PG_ALIGN * PG_ALIGN;
   if (size < bytes || (limit_bytes && (used_bytes > limit_bytes || size > limit_bytes - used_bytes))) {
-    pg_fail(PG_ERR_MEMORY, "out of memory: %zu bytes of tensors on top of %zu exceed the limit of %zu", bytes,
-            used_bytes, limit_bytes);
+    pg_fail(PG_ERR_MEMORY, "out of memory: %.2f GiB of tensors on top of %.2f exceed the limit of %.2f", gib(bytes),
+            gib(used_bytes), gib(limit_bytes));
     return NULL;
   }
   if (size == 0) size = PG_ALIGN;

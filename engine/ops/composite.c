@@ -75,7 +75,8 @@ COMPOSITE(mean) {
   const pg_node *x = pg_at(g, in[0]);
   char text[200];
   if (!pg_dtype_is_float((pg_dtype)x->dtype))
-    return pg_fail(PG_ERR_DTYPE, "mean: %s; convert it with :to(\"f32\")", pg_shape_text(x, text, sizeof text)),
+    return pg_fail(PG_ERR_DTYPE, "mean: works on floating-point tensors, got %s; convert it with :to(\"f32\")",
+                   pg_shape_text(x, text, sizeof text)),
            PG_NONE;
   const double count = count_reduced(g, in[0], attrs);
   return divide(g, pg_composite_sum(g, n, in, attrs), num(g, count));
@@ -307,21 +308,39 @@ static pg_value reduce_loss(pg_graph *g, const char *name, pg_value loss, const 
   }
 }
 
-// logits [..., C], labels [...] of whole numbers below C → -log softmax(logits)[label] of each example, reduced.
+// What to do with labels that have as many axes as their logits.
+static const char *advise_on_labels(const pg_node *logits, const pg_node *labels) {
+  if (labels->ndim != logits->ndim || labels->ndim == 0) return "";
+  return labels->shape[labels->ndim - 1] == 1 ? "; take the last one away with y:squeeze(-1)"
+                                              : "; one-hot rows become labels by y:argmax(-1)";
+}
+
+// NaN where a label is not one of the classes 0 … count - 1, else the loss: a wrong label must not pass for a small
+// loss.
+static pg_value only_with_label(pg_graph *g, pg_value labels, int64_t count, pg_value loss) {
+  if (pg_at(g, labels)->dtype == PG_U8 && count > UINT8_MAX) return loss; // all of them fit
+  pg_value fits =
+      pg_op2(g, PG_OP_AND, pg_op2(g, PG_OP_GE, labels, num(g, 0)), pg_op2(g, PG_OP_LT, labels, num(g, (double)count)));
+  return pg_op3(g, PG_OP_WHERE, fits, loss, num(g, NAN));
+}
+
+// logits [..., C], labels [...] of whole numbers below C → -log softmax(logits)[label] of each example, reduced. NaN
+// for an example whose label is no class.
 COMPOSITE(cross_entropy) {
   (void)n;
   const pg_node logits = *pg_at(g, in[0]), labels = *pg_at(g, in[1]);
   char a[200], b[200];
   if (!pg_dtype_is_int((pg_dtype)labels.dtype))
-    return pg_fail(PG_ERR_DTYPE, "cross_entropy: labels are whole numbers, not %s",
-                   pg_shape_text(&labels, b, sizeof b)),
+    return pg_fail(PG_ERR_DTYPE, "cross_entropy: labels are whole numbers (i32, i64, u8), not %s%s",
+                   pg_shape_text(&labels, b, sizeof b), advise_on_labels(&logits, &labels)),
            PG_NONE;
   if (logits.layout || logits.ndim != labels.ndim + 1 ||
       memcmp(logits.shape, labels.shape, (size_t)labels.ndim * sizeof *labels.shape) != 0)
     return pg_fail(PG_ERR_SHAPE,
                    "cross_entropy: logits %s and labels %s do not fit: labels have the logits' shape without "
-                   "the last axis",
-                   pg_shape_text(&logits, a, sizeof a), pg_shape_text(&labels, b, sizeof b)),
+                   "the last axis%s",
+                   pg_shape_text(&logits, a, sizeof a), pg_shape_text(&labels, b, sizeof b),
+                   advise_on_labels(&logits, &labels)),
            PG_NONE;
   softmax_parts p = shift_and_sum(g, "cross_entropy", in[0], &(pg_attrs){0});
   int64_t column[PG_MAX_NDIM];
@@ -333,7 +352,8 @@ COMPOSITE(cross_entropy) {
   if (chosen == PG_NONE) return PG_NONE;
   const pg_attrs last = one_axis(&(pg_attrs){0}, true);
   pg_value loss = sub(g, pg_op1(g, PG_OP_LOG, p.sum), reduce_axes(g, "cross_entropy", PG_OP_SUM, chosen, &last));
-  return reduce_loss(g, "cross_entropy", drop_axis(g, loss, -1), attrs);
+  loss = only_with_label(g, in[1], logits.shape[logits.ndim - 1], drop_axis(g, loss, -1));
+  return reduce_loss(g, "cross_entropy", loss, attrs);
 }
 
 // logits z and targets y in [0,1] of one shape: -y log σ(z) - (1 - y) log(1 - σ(z)), in a form that is exact for large

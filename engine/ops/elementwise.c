@@ -38,8 +38,10 @@ static pg_status common_dtype(const char *op, int n, const pg_node *const *in, d
   for (int i = 0; i < n; i++) {
     char a[200], b[200];
     if (in[i]->weak) continue;
+    const bool convertible = set != BOOLS && dtype_in((pg_dtype)in[i]->dtype, ANY_VALUE);
     if (!dtype_in((pg_dtype)in[i]->dtype, set))
-      return pg_fail(PG_ERR_DTYPE, "%s: works on %s, got %s", op, set_name[set], pg_shape_text(in[i], a, sizeof a));
+      return pg_fail(PG_ERR_DTYPE, "%s: works on %s, got %s%s", op, set_name[set], pg_shape_text(in[i], a, sizeof a),
+                     convertible ? "; convert it with :to(\"f32\")" : "");
     if (first && first->dtype != in[i]->dtype)
       return pg_fail(
           PG_ERR_DTYPE, "%s: %s and %s have different dtypes; convert one with :to(\"%s\")", op,

@@ -1,8 +1,9 @@
 -- keys.lua: random keys and draws. A draw depends on nothing but its key and the logical index of each element.
 local core = require "perigee.core"
-local tensor = require "perigee.tensor"
+local names = require "perigee.names"
+local check = require "perigee.tensor_args"
 
-local apply, is_tensor, methods, raise = core.apply, core.is_tensor, core.methods, tensor.raise
+local apply, is_tensor, methods, raise = core.apply, core.is_tensor, core.methods, check.raise
 local M = {}
 
 --- pg.key(seed) → key: A random key from a whole number or a string. All randomness comes from keys, and a draw
@@ -11,9 +12,9 @@ function M.key(seed)
   return core.key(seed)
 end
 
-local function check_key(what, key)
+local function check_key(what, key, place)
   if not is_tensor(key) or key.dtype ~= "key" then
-    raise("%s: a key was expected first (pg.key(seed)), got %s", what, is_tensor(key) and key.dtype or type(key))
+    raise("%s: a key, as pg.key(1), was expected %s; got %s", what, place or "first", names.describe(key))
   end
   return key
 end
@@ -52,20 +53,21 @@ function methods.keys(key, n)
   return apply("key_fold", nil, methods.fold(key, "split"), apply("iota", { a = { n }, b = { 0 }, dtype = "i64" }))
 end
 
-local function draw(name, key, shape, opts)
-  check_key(name, key)
-  local dtype = tensor.dtype_of(opts, "f32")
+-- what: the function that is asked; name: the engine's; more: names of its further options.
+local function draw(what, name, key, shape, opts, more)
+  check_key(what, key)
+  local dtype = check.dtype_of(what, opts, "f32", more)
   if core.is_layout(shape) then return apply(name, { layout = shape, dtype = dtype }, key) end
-  return apply(name, { a = tensor.shape_of(name, shape or {}), dtype = dtype }, key)
+  return apply(name, { a = check.shape_of(what, shape or {}), dtype = dtype }, key)
 end
 
 --- pg.randn(key [, shape [, dtype = "f32"]]): Standard normal numbers. A layout in place of the shape gives a vector.
-function M.randn(key, shape, opts) return draw("normal", key, shape, opts) end
+function M.randn(key, shape, opts) return draw("randn", "normal", key, shape, opts) end
 
 --- pg.uniform(key [, shape [, { low = 0, high = 1, dtype = "f32" }]]): Uniform numbers from [low, high). A layout in
 -- place of the shape gives a vector; a dtype may stand in place of the options.
 function M.uniform(key, shape, opts)
-  local u = draw("uniform", key, shape, opts)
+  local u = draw("uniform", "uniform", key, shape, opts, { "low", "high" })
   if type(opts) ~= "table" or not (opts.low or opts.high) then return u end
   local low, high = opts.low or 0, opts.high or 1
   return u * (high - low) + low
@@ -75,35 +77,45 @@ end
 -- takes.
 function M.bernoulli(key, p, shape)
   if shape == nil and is_tensor(p) then shape = p.shape end
-  return draw("uniform", key, shape):lt(p)
+  if not is_tensor(p) and type(p) ~= "number" then
+    raise("bernoulli: a key, a probability and a shape were expected; the probability is %s", names.describe(p))
+  end
+  return draw("bernoulli", "uniform", key, shape):lt(p)
 end
 
 --- pg.categorical(key, logits): Draws from softmax(logits) along the last axis: i64 indices from 0, by the Gumbel
 -- trick.
 function M.categorical(key, logits)
-  local u = draw("uniform", key, logits.shape, logits.dtype)
+  local u = draw("categorical", "uniform", key, logits.shape, logits.dtype)
   local gumbel = -(-(u:maximum(1e-30):log())):log()
   return methods.argmax(logits + gumbel, -1)
 end
 
 --- pg.permutation(key, n): 0 … n - 1 in random order, i64 [n].
 function M.permutation(key, n)
-  return apply("permutation", { a = { n } }, check_key("permutation", key))
+  check_key("permutation", key)
+  return apply("permutation", { a = { check.check_count("permutation", n) } }, key)
 end
 
 --- pg.choice(key, n, k [, { replace = false }]): k of 0 … n - 1, without replacement unless said otherwise; i64 [k].
 function M.choice(key, n, k, opts)
   if opts and opts.replace then
-    return (draw("uniform", key, { k }, "f64") * n):floor():minimum(n - 1):to("i64")
+    return (draw("choice", "uniform", key, { k }, "f64") * n):floor():minimum(n - 1):to("i64")
   end
+  check.check_count("choice", k)
+  if k > n then raise("choice: %d of %d without replacement; give { replace = true } for more", k, n) end
   return M.permutation(key, n):slice({ 1, k })
 end
 
 --- pg.dropout(x, key, rate), tensor:dropout(key, rate): x with a share `rate` of its elements zeroed and the rest
 -- scaled by 1 / (1 - rate). The key is one for all of x, or one for each entry of its leading axes.
 function M.dropout(x, key, rate)
+  check_key("dropout", key, "second")
+  if type(rate) ~= "number" or rate < 0 or rate >= 1 then
+    raise("dropout: the rate is a number in [0, 1), got %s", names.describe(rate))
+  end
   if rate == 0 then return x end
-  return apply("dropout", { x = rate }, x, check_key("dropout", key))
+  return apply("dropout", { x = rate }, x, key)
 end
 methods.dropout = M.dropout
 

@@ -65,12 +65,12 @@ function names.check(owner, given, known)
   end
 end
 
--- What a value is, for messages: "nothing", "a number (3)", "a string ("sgd")", "a model", "a tensor f32 [2, 3]".
+-- What a value is, for messages: "nothing", "3", "true", "\"sgd\"", "a table", "a model", "a tensor f32 [2, 3]".
 function names.describe(value)
   local kind = type(value)
   if value == nil then return "nothing" end
-  if kind == "number" or kind == "boolean" then return ("a %s (%s)"):format(kind, tostring(value)) end
-  if kind == "string" then return ('a string ("%s")'):format(value) end
+  if kind == "number" or kind == "boolean" then return tostring(value) end
+  if kind == "string" then return ('"%s"'):format(value) end
   if core.is_tensor(value) then return "a tensor " .. require("perigee.tensor_text").type(value) end
   local meta = getmetatable(value)
   local name = type(meta) == "table" and meta.__name

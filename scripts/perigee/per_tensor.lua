@@ -1,9 +1,9 @@
 -- per_tensor.lua: one value for each tensor of a vector: norms and sums by tensor, and hyperparameters such as a weight
 -- decay for matrices only. Such values meet vectors in arithmetic, where each is spread over its tensor.
 local core = require "perigee.core"
-local tensor = require "perigee.tensor"
+local check = require "perigee.tensor_args"
 
-local apply, is_tensor, methods, raise = core.apply, core.is_tensor, core.methods, tensor.raise
+local apply, is_tensor, methods, raise = core.apply, core.is_tensor, core.methods, check.raise
 local M = {}
 local PerTensor = {}
 PerTensor.__index = PerTensor

@@ -6,48 +6,21 @@
 -- What Lua cannot intercept: a tensor after `if`, `and`, `or`, `not` counts as true, and `tensor == number` is false.
 -- Masks (x:lt(y), x:eq(y)) and pg.where choose by value.
 local core = require "perigee.core"
+local check = require "perigee.tensor_args"
+local hints = require "perigee.tensor_hints"
+local names = require "perigee.names"
 local text = require "perigee.tensor_text"
 
 local apply, is_tensor = core.apply, core.is_tensor
 local methods = core.methods
+local raise, check_tensor, check_list = check.raise, check.check_tensor, check.check_list
+local axis_of, axes_of, shape_of, dtype_of = check.axis_of, check.axes_of, check.shape_of, check.dtype_of
+local check_count, check_range, shape_text = check.check_count, check.check_range, text.type
 local F = {} -- the functions of pg
 
 -- Methods that are not functions of pg: those of the userdata itself, and names that say too little without a tensor.
 local internal = { __index = true, flat = true, view = true, to = true, t = true, unpack = true }
 for name in next, methods do internal[name] = true end
-
-local function raise(format, ...)
-  return core.raise(select("#", ...) > 0 and format:format(...) or format)
-end
-
-local function shape_text(x)
-  return text.type(x)
-end
-
--- ---- axes and shapes ----
-
--- Axis of a tensor of `ndim` axes, from 1 or negative from the end → from 0.
-local function axis_of(what, axis, ndim, x)
-  local integer = math.tointeger(axis)
-  if not integer then raise("%s: an axis is an integer, got %s", what, tostring(axis)) end
-  if integer == 0 or integer > ndim or integer < -ndim then
-    raise("%s: axis %d is outside 1..%d%s", what, integer, ndim, x and " of " .. shape_text(x) or "")
-  end
-  return integer > 0 and integer - 1 or integer + ndim
-end
-
-local function check_tensor(what, x)
-  if not is_tensor(x) then raise("%s: a tensor was expected, got %s", what, type(x)) end
-  return x
-end
-
--- Shapes are given as a table or as numbers.
-local function shape_of(what, first, ...)
-  local shape = first
-  if type(first) == "number" then shape = { first, ... } end
-  if type(shape) ~= "table" then raise("%s: a shape is a table of integers, got %s", what, type(first)) end
-  return shape
-end
 
 -- ---- elementwise functions ----
 
@@ -117,16 +90,6 @@ function F.where(mask, x, y)
 end
 
 -- ---- reductions ----
-
--- Axes of x given as nil (all), a number or a table of numbers, from 0.
-local function axes_of(what, axes, x)
-  check_tensor(what, x)
-  if axes == nil then return {} end
-  if type(axes) == "number" then axes = { axes } end
-  local a, ndim = {}, x.ndim
-  for i, axis in ipairs(axes) do a[i] = axis_of(what, axis, ndim, x) end
-  return a
-end
 
 --- tensor:sum([axes [, keepdims]]), pg.sum(x [, axes [, keepdims]]): The sum over axes: a number, a table of
 -- numbers, or all of them.
@@ -278,7 +241,8 @@ function methods.slice(x, ...)
     if picked then range = { picked, picked } end
     if type(range) ~= "table" then raise("slice: range %d is a %s; {first, last} was expected", axis, type(range)) end
     if picked and (picked == 0 or picked > extent or picked < -extent) then
-      raise("index %d is outside 1..%d on axis %d of %s", picked, extent, axis, shape_text(x))
+      raise("index %d is outside 1..%d on axis %d of %s%s", picked, extent, axis, shape_text(x),
+        picked == 0 and "; indices count from 1" or "")
     end
     a[axis], b[axis], c[axis] = range_of(range, extent, axis, x)
     if not picked then kept[#kept + 1] = b[axis] end
@@ -293,26 +257,31 @@ end
 function methods.take(x, indices, axis)
   check_tensor("take", x)
   if not is_tensor(indices) then indices = F.tensor(indices, "i64") end
-  return apply("gather", { a = { axis_of("take", axis or 1, x.ndim, x) } }, x, indices)
+  axis = axis_of("take", axis or 1, x.ndim, x) + 1
+  check_range("take: index", indices, x.shape[axis], "on axis " .. axis .. " of " .. shape_text(x))
+  return apply("gather", { a = { axis - 1 } }, x, indices)
 end
 methods.gather = methods.take
 
 --- tensor:scatter_add(indices, updates [, axis = 1]), pg.scatter_add(x, indices, updates [, axis = 1]): x with the
 -- entries of `updates` added at indices (from 0) along an axis; an index may come several times.
 function methods.scatter_add(x, indices, updates, axis)
-  return apply("scatter_add", { a = { axis_of("scatter_add", axis or 1, x.ndim, x) } }, x, indices, updates)
+  check_tensor("scatter_add", x)
+  axis = axis_of("scatter_add", axis or 1, x.ndim, x) + 1
+  check_range("scatter_add: index", indices, x.shape[axis], "on axis " .. axis .. " of " .. shape_text(x))
+  return apply("scatter_add", { a = { axis - 1 } }, x, indices, updates)
 end
 
 --- pg.concat(list [, axis = 1]): The tensors of a list side by side along an axis. Their other axes agree.
 function F.concat(list, axis)
-  if type(list) ~= "table" or #list == 0 then raise("concat: a table of tensors was expected") end
+  check_list("concat", list)
   local first = check_tensor("concat", list[1])
   return apply("concat", { a = { axis_of("concat", axis or 1, first.ndim, first) } }, table.unpack(list))
 end
 
 --- pg.stack(list [, axis = 1]): The tensors or numbers of a list, all of one shape, along a new axis.
 function F.stack(list, axis)
-  if type(list) ~= "table" or #list == 0 then raise("stack: a table of tensors was expected") end
+  check_list("stack", list)
   local parts = {}
   for i, x in ipairs(list) do
     x = is_tensor(x) and x or F.tensor(x)
@@ -358,7 +327,10 @@ function methods.elu(x, alpha) return apply("elu", { x = alpha or 1 }, x) end
 
 --- pg.one_hot(labels, n [, dtype = "f32"]): Integers from 0 as rows with a single 1 among n: [...] → [..., n].
 function F.one_hot(labels, n, dtype)
-  return apply("one_hot", { a = { n }, dtype = dtype or "f32" }, check_tensor("one_hot", labels))
+  check_tensor("one_hot", labels)
+  check_count("one_hot", n)
+  check_range("one_hot: label", labels, n, "of the classes")
+  return apply("one_hot", { a = { n }, dtype = dtype_of("one_hot", dtype, "f32") }, labels)
 end
 
 --- tensor:take_along_last(indices), pg.take_along_last(x, indices): x [..., n] at indices [...], from 0, along the last
@@ -367,18 +339,17 @@ methods.take_along_last = core.method("take_along_last")
 
 -- ---- dtype and device ----
 
-local dtypes = { f32 = true, f64 = true, i32 = true, i64 = true, u8 = true, bool = true }
-
 --- tensor:to(where): x as another dtype: "f32", "f64", "i32", "i64", "u8" or "bool"; or on a device, of which this
 -- build has "cpu" alone.
 function methods.to(x, where)
   check_tensor("to", x)
   if where == "cpu" or where == x.dtype then return x end
-  if dtypes[where] then return apply("cast", { dtype = where }, x) end
+  if check.dtypes[where] then return apply("cast", { dtype = where }, x) end
   if type(where) == "string" and where:find("^cuda") then
     raise("to: no CUDA backend is in this build, so there is no device '%s'", where)
   end
-  return raise("to: '%s' is neither a dtype (f32, f64, i32, i64, u8, bool) nor a device", tostring(where))
+  return raise("to: %s is neither a device nor a dtype (f32, f64, i32, i64, u8, bool)%s", names.describe(where),
+    check.dtype_hint(where))
 end
 
 --- tensor:clone(), pg.clone(x): A copy in memory of its own. Tensors are values, so only slots of programs need it.
@@ -393,9 +364,11 @@ end
 -- theta["1.weight"] is the same.
 function methods.view(x, name)
   local layout = check_tensor("view", x).layout
-  if not layout then raise("view: %s is not a vector and has no tensor named '%s'", shape_text(x), tostring(name)) end
+  if not layout then
+    raise("view: %s is not a vector, whose tensors it would give by name; for a new shape use x:reshape", shape_text(x))
+  end
   local i = math.type(name) == "integer" and name or layout:find(name)
-  if not i or not layout[i] then raise("the vector has no tensor named '%s'", tostring(name)) end
+  if not i or not layout[i] then raise("%s", hints.unknown_segment(layout, tostring(name))) end
   if x.traced then return apply("view", { a = { i - 1 } }, x) end
   return x:segment(i)
 end
@@ -436,17 +409,10 @@ methods.flat = core.method("flatten_vector")
 function methods.__index(x, key)
   if math.type(key) == "integer" then return methods.slice(x, key) end
   if x.layout and type(key) == "string" and x.layout:find(key) then return methods.view(x, key) end
-  return raise("tensors have no method or property '%s'%s", tostring(key),
-    x.layout and ", and this vector no tensor of that name" or "")
+  return raise("%s", hints.unknown(x, key))
 end
 
 -- ---- creation ----
-
-local function dtype_of(opts, default)
-  local dtype = type(opts) == "table" and opts.dtype or type(opts) == "string" and opts or default
-  if dtype == "cpu" then return default end
-  return dtype
-end
 
 local function first_leaf(x)
   while type(x) == "table" do x = x[1] end
@@ -458,16 +424,23 @@ end
 -- dtype may also be an option: pg.tensor(x, { dtype = "f64" }). Of booleans: bool, unless said otherwise. A tensor is
 -- returned as it is, or cast.
 function F.tensor(values, opts)
-  if is_tensor(values) then return opts and methods.to(values, dtype_of(opts)) or values end
+  if is_tensor(values) then return methods.to(values, dtype_of("tensor", opts, values.dtype)) end
   if type(values) ~= "table" and type(values) ~= "number" and type(values) ~= "boolean" then
-    raise("tensor: numbers or nested tables of numbers were expected, got %s", type(values))
+    raise("tensor: numbers or nested tables of numbers were expected, got %s", names.describe(values))
+  elseif type(opts) == "number" then
+    raise("tensor: several numbers come in a table, as pg.tensor({1, 2})")
   end
-  return core.nested(dtype_of(opts, type(first_leaf(values)) == "boolean" and "bool" or "f32"), values)
+  return core.nested(dtype_of("tensor", opts, type(first_leaf(values)) == "boolean" and "bool" or "f32"), values)
 end
 
 --- pg.full(shape, value [, dtype = "f32"]): A tensor of this shape (or a vector of this layout) filled with one number.
 function F.full(shape, value, opts)
-  local dtype = dtype_of(opts, "f32")
+  local dtype = dtype_of("full", opts, "f32")
+  if not is_tensor(value) and type(value) ~= "number" then
+    raise("full: a shape and a number were expected, as pg.full({2, 3}, 0.5); the second is %s", names.describe(value))
+  elseif type(value) == "number" and dtype:find("^[iu]") and value % 1 ~= 0 then
+    raise("full: %s does not fit into a tensor of %s", tostring(value), dtype)
+  end
   if core.is_layout(shape) then return apply("full", { layout = shape, dtype = dtype }, value) end
   shape = shape_of("full", shape)
   return apply("full", { a = shape, dtype = dtype }, value)
@@ -475,18 +448,19 @@ end
 
 --- pg.zeros(shape [, dtype = "f32"]): A tensor of this shape, or a vector of this layout, of zeros.
 function F.zeros(shape, opts)
-  if core.tracing() then return F.full(shape, 0, opts) end
-  if core.is_layout(shape) then return core.vector(shape, dtype_of(opts, "f32")) end
-  return core.tensor(dtype_of(opts, "f32"), shape_of("zeros", shape))
+  local dtype = dtype_of("zeros", opts, "f32")
+  if core.tracing() then return F.full(shape, 0, dtype) end
+  if core.is_layout(shape) then return core.vector(shape, dtype) end
+  return core.tensor(dtype, shape_of("zeros", shape))
 end
 
 --- pg.ones(shape [, dtype = "f32"]): A tensor of this shape, or a vector of this layout, of ones.
-function F.ones(shape, opts) return F.full(shape, 1, opts) end
+function F.ones(shape, opts) return F.full(shape, 1, dtype_of("ones", opts, "f32")) end
 
 --- pg.full_like(x, value [, dtype]): A tensor of x's shape or layout filled with one number; dtype: x's by default.
 function F.full_like(x, value, opts)
   check_tensor("full_like", x)
-  return F.full(x.layout or x.shape, value, dtype_of(opts, x.dtype))
+  return F.full(x.layout or x.shape, value, dtype_of("full_like", opts, x.dtype))
 end
 
 --- pg.zeros_like(x [, dtype]): Zeros of x's shape or layout; dtype: x's by default.
@@ -499,10 +473,12 @@ function F.ones_like(x, opts) return F.full_like(x, 1, opts) end
 -- pg.arange(3) is 0, 1, 2.
 function F.arange(...)
   local args = { ... }
-  local dtype = dtype_of(type(args[#args]) ~= "number" and table.remove(args) or nil, "f32")
+  local dtype = dtype_of("arange", type(args[#args]) ~= "number" and table.remove(args) or nil, "f32")
   local first, last, step = 0, args[1], args[3] or 1
   if #args >= 2 then first, last = args[1], args[2] end
-  if type(last) ~= "number" or step == 0 then raise("arange: numbers and a step other than 0 were expected") end
+  if type(first) ~= "number" or type(last) ~= "number" or type(step) ~= "number" or step == 0 then
+    raise("arange: numbers and a step other than 0 were expected")
+  end
   local n = math.max(0, math.ceil((last - first) / step))
   local index = apply("iota", { a = { n }, b = { 0 }, dtype = dtype })
   if step ~= 1 then index = index * step end
@@ -512,13 +488,15 @@ end
 
 --- pg.linspace(first, last, n [, dtype = "f32"]): n numbers evenly spaced from first to last, both included.
 function F.linspace(first, last, n, opts)
-  local index = apply("iota", { a = { n }, b = { 0 }, dtype = dtype_of(opts, "f32") })
+  check_count("linspace", n)
+  local index = apply("iota", { a = { n }, b = { 0 }, dtype = dtype_of("linspace", opts, "f32") })
   return index * ((last - first) / math.max(n - 1, 1)) + first
 end
 
 --- pg.eye(n [, dtype = "f32"]): The unit matrix, [n, n].
 function F.eye(n, opts)
-  return apply("eye", { a = { n }, dtype = dtype_of(opts, "f32") })
+  check_count("eye", n)
+  return apply("eye", { a = { n }, dtype = dtype_of("eye", opts, "f32") })
 end
 
 -- ---- as functions ----
@@ -526,13 +504,14 @@ end
 core.metatable.__tostring = text.tostring
 core.metatable.__name = "tensor"
 
+function core.metatable.__mod() raise("tensors have no %: the remainder is x - y * (x / y):floor()") end
+
+function core.metatable.__idiv() raise("tensors have no //: write (x / y):floor()") end
+
 for name, method in next, methods do
   if not internal[name] and not F[name] then F[name] = method end
 end
 --- pg.is_tensor(x): Whether x is a tensor, eager or traced.
 F.is_tensor = is_tensor
 
-return {
-  functions = F, axis_of = axis_of, dtype_of = dtype_of, shape_of = shape_of, check_tensor = check_tensor,
-  raise = raise,
-}
+return { functions = F }

@@ -6,6 +6,7 @@
 -- (fingerprint.lua).
 local core = require "perigee.core"
 local fingerprint = require "perigee.fingerprint"
+local names = require "perigee.names"
 local tree = require "perigee.tree"
 local text = require "perigee.tensor_text"
 
@@ -19,13 +20,9 @@ end
 local function check_function(what, f)
   local meta = getmetatable(f)
   if type(f) ~= "function" and not (type(meta) == "table" and meta.__call) then
-    raise("%s: a function was expected, got %s", what, type(f))
+    raise("%s: a function was expected, got %s", what, names.describe(f))
   end
   return f
-end
-
-local function describe(x)
-  return is_tensor(x) and text.type(x) or x == nil and "nothing" or "a " .. type(x)
 end
 
 -- ---- jit ----
@@ -110,6 +107,7 @@ end
 -- Arguments and results are tensors, numbers and tables of them. executor: "auto", "interpret" or "generate" (C through
 -- the system's compiler; same bits).
 function M.jit(f, opts)
+  if opts ~= nil then names.check("pg.jit", opts, { "executor" }) end
   return compiled(check_function("jit", f), f, opts)
 end
 
@@ -117,6 +115,7 @@ end
 
 -- The argument numbers to differentiate by.
 local function wrt_of(what, opts)
+  if opts ~= nil then names.check("pg." .. what, opts, { "wrt" }) end
   local wrt = opts and opts.wrt or { 1 }
   if type(wrt) == "number" then wrt = { wrt } end
   for _, i in ipairs(wrt) do
@@ -160,7 +159,8 @@ end
 
 local function check_loss(what, loss)
   if not is_tensor(loss) then
-    raise("%s: the function must return a tensor computed from its arguments; it returned %s", what, describe(loss))
+    raise("%s: the function must return a tensor computed from its arguments; it returned %s", what,
+      names.describe(loss))
   end
   if loss.ndim ~= 0 then
     raise("%s: the loss must be a single number, of shape []; got %s: reduce it with :sum() or :mean()", what,
@@ -221,7 +221,9 @@ local function check_results(what, results)
   for _, x in ipairs(leaves) do
     if not is_tensor(x) then raise("%s: the function must return tensors; it returned a number", what) end
   end
-  if #leaves == 0 then raise("%s: the function must return tensors; it returned %s", what, describe(results[1])) end
+  if #leaves == 0 then
+    raise("%s: the function must return tensors; it returned %s", what, names.describe(results[1]))
+  end
   return leaves
 end
 
@@ -328,7 +330,9 @@ function M.hessian(f, opts)
   end, f, opts)
   return fingerprint.wrap(core.entry(function(...)
     local x = select(wrt[1], ...)
-    if not is_tensor(x) then raise("hessian: argument %d must be a tensor or a vector, got %s", wrt[1], describe(x)) end
+    if not is_tensor(x) then
+      raise("hessian: argument %d must be a tensor or a vector, got %s", wrt[1], names.describe(x))
+    end
     if x.size > MOST_ROWS then raise("hessian: %d numbers are too many (at most %d); use pg.hvp", x.size, MOST_ROWS) end
     local rows, n = {}, x.size
     for i = 1, n do rows[i] = column(direction(x, i), ...):reshape { 1, n } end

@@ -24,8 +24,9 @@ return {
 
   -- tensors and functions
   T = "t", mT = "t", permute = "transpose", swapaxes = "transpose", numel = "size", view_as = "reshape",
-  detach = "stop_gradient", numpy = "totable", tolist = "totable", astype = "to", type = "to", float = "to",
-  double = "to", long = "to", int = "to", cuda = "to", cpu = "to", clamp = "clip", expand = "broadcast_to",
+  detach = "stop_gradient", numpy = "totable", tolist = "totable", astype = "to", type = "to", float = { "to", "f32" },
+  double = { "to", "f64" }, long = { "to", "i64" }, int = { "to", "i32" }, cuda = "to", cpu = "to", clamp = "clip",
+  expand = "broadcast_to",
   mm = "matmul", bmm = "matmul", cat = "concat", concatenate = "concat", hstack = "concat", vstack = "concat",
   index_select = "take", index_add = "scatter_add", masked_fill = "where", array = "tensor", from_numpy = "tensor",
   Tensor = "tensor", FloatTensor = "tensor", rand = "uniform", normal = "randn", manual_seed = "key",
@@ -34,6 +35,9 @@ return {
   binary_cross_entropy = "binary_cross_entropy_with_logits", BCEWithLogitsLoss = "binary_cross_entropy_with_logits",
   bce = "binary_cross_entropy_with_logits", no_grad = "stop_gradient", autograd = "grad", backward = "grad",
   compile = "jit", cond = "where", fori_loop = "scan",
+
+  -- dtypes
+  float32 = "f32", float64 = "f64", int32 = "i32", int64 = "i64", uint8 = "u8", boolean = "bool", integer = "i64",
 
   -- layers and models
   Dense = "linear", dense = "linear", fc = "linear", Conv = "conv2d", parameters = { "init", "layout" },

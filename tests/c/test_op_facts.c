@@ -458,8 +458,8 @@ static void messages_name_what_was_met(void) {
   expect_error(call2("mul", x, d),
                "mul: f32 [64, 10] and f64 [10] have different dtypes; convert one with :to(\"f64\")");
   expect_error(call2("mul", i, d), "mul: i64 [10] and f64 [10] have different dtypes; convert one with :to(\"f64\")");
-  expect_error(call2("add", m, m), "add: works on numeric tensors, got bool [10]");
-  expect_error(call1("exp", i), "exp: works on floating-point tensors, got i64 [10]");
+  expect_error(call2("add", m, m), "add: works on numeric tensors, got bool [10]; convert it with :to(\"f32\")");
+  expect_error(call1("exp", i), "exp: works on floating-point tensors, got i64 [10]; convert it with :to(\"f32\")");
   expect_error(call2("add", v, w),
                "add: vectors of different layouts (f32 vector of 8 in 2 tensors and f32 vector of 13 in 2 tensors)");
   expect_error(call2("add", v, x),
@@ -471,7 +471,7 @@ static void messages_name_what_was_met(void) {
                "reshape: f32 [64, 10] has 640 elements, [7] has 7");
   expect_error(call("concat", 2, (pg_value[]){x, y}, (pg_attrs){.n = 1}),
                "concat: f32 [64, 10] and f32 [64, 11] do not join along axis 1");
-  expect_error(call2("cross_entropy", x, m), "cross_entropy: labels are whole numbers, not bool [10]");
+  expect_error(call2("cross_entropy", x, m), "cross_entropy: labels are whole numbers (i32, i64, u8), not bool [10]");
   expect_error(call2("take", x, d), "gather: indices are whole numbers, not f64 [10]");
   expect_error(call("normal", 1, &x, (pg_attrs){.n = 1, .a = {3}}), "normal: expected a key, got f32 [64, 10]");
   expect_error(call2("add", key, n), "add: works on numeric tensors, got key []");

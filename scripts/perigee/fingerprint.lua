@@ -2,7 +2,8 @@
 -- compiled function must notice when they are no longer the ones it saw (DESIGN 6.4).
 --
 -- Watched are: upvalues; fields of tables among them and globals whose names occur in the code; and the same of
--- captured functions. Watching what the code names keeps unrelated globals from costing a new trace.
+-- captured functions; of an object (a model) those that its metatable's __watch(object) lists. Watching what the code
+-- names keeps unrelated globals from costing a new trace.
 local core = require "perigee.core"
 
 local getinfo, getupvalue, dump = debug.getinfo, debug.getupvalue, string.dump
@@ -27,10 +28,20 @@ end
 
 local visit_function
 
+-- An object's functions are visited as if each were captured by itself.
+local function visit_object(state, x, meta)
+  if state.seen[x] or not (type(meta) == "table" and meta.__watch) then return end
+  state.seen[x] = true
+  for _, f in ipairs(meta.__watch(x)) do visit_function(state, f, DEPTH) end
+end
+
 local function visit_value(state, x, depth)
+  local meta = getmetatable(x)
   if type(x) == "function" then
     visit_function(state, x, depth)
-  elseif type(x) == "table" and getmetatable(x) == nil and depth > 0 and not state.seen[x] then
+  elseif type(x) == "table" and meta ~= nil then
+    visit_object(state, x, meta)
+  elseif type(x) == "table" and depth > 0 and not state.seen[x] then
     state.seen[x] = true
     state.visits = state.visits + 1
     if state.visits > MOST_VISITS then return end
@@ -79,10 +90,10 @@ local function visit_table(state, t, depth)
   end
 end
 
--- What f captures now.
+-- What f, a function or an object that can be called, captures now.
 function M.take(f)
   local state = { seen = {}, visits = 0, code = {}, upvalues = {}, tables = {}, fields = {} }
-  visit_function(state, f, DEPTH)
+  visit_value(state, f, DEPTH)
   local i = 1
   while state.tables[i] do
     visit_table(state, state.tables[i][1], state.tables[i][2])

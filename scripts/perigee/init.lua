@@ -23,6 +23,7 @@ add(require "perigee.keys")
 add(require "perigee.loss")
 add(require "perigee.transform")
 add(require "perigee.loops")
+add(require("perigee.layer_functions").functions)
 add { per_tensor = require("perigee.per_tensor").per_tensor }
 for name, method in next, core.methods do core.methods[name] = core.entry(method) end
 

@@ -105,6 +105,7 @@ local function fingerprints(opt, evaluator)
   local functions = {
     evaluator.loss, opt.rule.definition.update, opt.family.definition.sample, opt.family.definition.statistics,
   }
+  functions[#functions + 1] = evaluator.model
   functions[#functions + 1] = opt.family.definition.update
   functions[#functions + 1] = opt.correction and opt.correction.definition.correct
   for _, place in ipairs { "per_evaluation", "combined" } do

@@ -9,12 +9,13 @@ local function pad(text, width, right)
   return right and fill .. text or text .. fill
 end
 
---- pg.table.format(heads, rows) → string: Rows (lists of strings or numbers) under a list of heads, in columns. A
--- column whose cells are all numbers, or strings that begin like one, is aligned to the right.
-function text_table.format(heads, rows)
+--- pg.table.format(heads, rows[, left]) → string: Rows (lists of strings or numbers) under a list of heads, in columns.
+-- A column whose cells are all numbers, or strings that begin like one, is aligned to the right, unless left[its
+-- number] is true.
+function text_table.format(heads, rows, left)
   local widths, right = {}, {}
   for c, head in ipairs(heads) do
-    widths[c], right[c] = width_of(head), #rows > 0
+    widths[c], right[c] = width_of(head), #rows > 0 and not (left and left[c])
     for _, row in ipairs(rows) do
       local cell = tostring(row[c] == nil and "" or row[c])
       widths[c] = math.max(widths[c], width_of(cell))

@@ -41,5 +41,10 @@ return {
 
   -- layers and models
   Dense = "linear", dense = "linear", fc = "linear", Conv = "conv2d", parameters = { "init", "layout" },
-  state_dict = "init", forward = "__call", lin = "linear",
+  state_dict = "init", forward = "__call", lin = "linear", layer = "module", Module = "module", bn = "batch_norm",
+  dropout2d = "dropout", AdaptiveAvgPool2d = "global_avg_pool", adaptive_avg_pool2d = "global_avg_pool",
+  swish = "silu", padding = "pad", strides = "stride", use_bias = "bias",
+  kaiming_normal = "he", kaiming_uniform = "he", kaiming_normal_ = "he", kaiming_uniform_ = "he", kaiming = "he",
+  xavier = "glorot", xavier_normal = "glorot", xavier_uniform = "glorot", xavier_normal_ = "glorot",
+  xavier_uniform_ = "glorot", trunc_normal = "truncated_normal", trunc_normal_ = "truncated_normal",
 }

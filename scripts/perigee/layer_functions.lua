@@ -1,0 +1,135 @@
+-- layer_functions.lua: what layers compute, as functions of pg: convolution, pooling, normalization, embedding. Shapes
+-- are PyTorch's: images [batch, channels, height, width]. No mathematics here but the sentences that norms consist of;
+-- per-channel work goes through the engine's channel_* functions, because inside a plan images lie batch-innermost.
+
+local core = require "perigee.core"
+local nn_options = require "perigee.nn_options"
+local tensor = require "perigee.tensor"
+local text = require "perigee.tensor_text"
+
+local apply, raise = core.apply, tensor.raise
+local F = {}
+local M = { functions = F }
+
+-- ---- convolution and pooling ----
+
+local CONVOLUTION = { "bias", "stride", "pad", "dilation", "groups" }
+
+--- pg.conv2d(x, w, { bias =, stride = 1, pad = 0, dilation = 1, groups = 1 }) → [batch, out, height, width]: the
+-- cross-correlation of x [batch, in, height, width] with w [out, in / groups, kh, kw], plus a bias [out]. Options but
+-- bias and groups are numbers or pairs { height, width }.
+function F.conv2d(x, w, options)
+  tensor.check_tensor("conv2d", x)
+  tensor.check_tensor("conv2d", w)
+  options = nn_options.check("pg.conv2d", options, CONVOLUTION)
+  return M.convolve(x, w, options.bias, nn_options.geometry("pg.conv2d", options))
+end
+
+-- With the engine's geometry (nn_options.lua).
+function M.convolve(x, w, bias, geometry)
+  if bias then return apply("conv2d", { a = geometry }, x, w, bias) end
+  return apply("conv2d", { a = geometry }, x, w)
+end
+
+-- size, { h, w } or { size =, stride =, pad = } → the engine's window, and the options.
+local function read_pooling(owner, options, known)
+  if type(options) ~= "table" or options[1] then options = { size = options } end
+  nn_options.check(owner, options, known)
+  return nn_options.window(owner, options.size, options), options
+end
+
+--- pg.max_pool2d(x, { size =, stride = size, pad = 0 }): The largest of each window of x [batch, channels, height,
+-- width]. Each option is a number or a pair { height, width }; a size alone may stand for the table.
+function F.max_pool2d(x, options)
+  tensor.check_tensor("max_pool2d", x)
+  return apply("max_pool2d", { a = (read_pooling("pg.max_pool2d", options, { "size", "stride", "pad" })) }, x)
+end
+
+--- pg.avg_pool2d(x, { size =, stride = size, pad = 0, count_include_pad = true }): The mean of each window of x [batch,
+-- channels, height, width]; options as for pg.max_pool2d. With count_include_pad = false, padding is not counted.
+function F.avg_pool2d(x, options)
+  tensor.check_tensor("avg_pool2d", x)
+  local window, o = read_pooling("pg.avg_pool2d", options, { "size", "stride", "pad", "count_include_pad" })
+  return apply("avg_pool2d", { a = window, flags = o.count_include_pad == false and 1 or 0 }, x)
+end
+
+-- ---- normalization ----
+
+local EPS = 1e-5
+
+local function zeros(n, dtype)
+  return apply("full", { a = { n }, dtype = dtype }, 0)
+end
+
+--- pg.batch_norm(x, { weight =, bias =, mean =, var =, eps = 1e-5 }) → y, mean, var: Each channel (axis 2) of x [batch,
+-- channels, …] less its mean, over sqrt(var + eps), times weight plus bias [channels]. mean and var (of a population)
+-- are the batch's unless given; they come back as they were used.
+function F.batch_norm(x, options)
+  tensor.check_tensor("batch_norm", x)
+  options = nn_options.check("pg.batch_norm", options, { "weight", "bias", "mean", "var", "eps" })
+  if x.ndim < 2 then raise("batch_norm: [batch, channels, …] was expected, got %s", text.type(x)) end
+  local mean = options.mean or apply("channel_mean", nil, x)
+  local var = options.var or apply("channel_var", nil, x)
+  local scale = (var + (options.eps or EPS)):rsqrt()
+  if options.weight then scale = scale * options.weight end
+  local shift = options.bias or zeros(x.shape[2], x.dtype)
+  return apply("channel_normalize", nil, x, mean, scale, shift), mean, var
+end
+
+-- x less its mean over these axes (from 1), divided by its standard deviation.
+local function standardize(x, axes, eps)
+  local centered = x - x:mean(axes, { keepdims = true })
+  return centered * ((centered * centered):mean(axes, { keepdims = true }) + eps):rsqrt()
+end
+
+--- pg.layer_norm(x, shape, { weight =, bias =, eps = 1e-5 }): x standardized over its last axes, which have this shape
+-- (a number for one axis), times weight plus bias, both of that shape.
+function F.layer_norm(x, shape, options)
+  tensor.check_tensor("layer_norm", x)
+  options = nn_options.check("pg.layer_norm", options, { "weight", "bias", "eps" })
+  if type(shape) == "number" then shape = { shape } end
+  local whole, axes = x.shape, {}
+  for i = 1, #shape do
+    axes[i] = #whole - #shape + i
+    if whole[axes[i]] ~= shape[i] then
+      raise("layer_norm: the last axes of %s are not [%s]", text.type(x), table.concat(shape, ", "))
+    end
+  end
+  local y = standardize(x, axes, options.eps or EPS)
+  if options.weight then y = y * options.weight end
+  return options.bias and y + options.bias or y
+end
+
+--- pg.group_norm(x, groups, { weight =, bias =, eps = 1e-5 }): x [batch, channels, …] standardized for each example
+-- over each group of neighbouring channels, times weight plus bias [channels].
+function F.group_norm(x, groups, options)
+  tensor.check_tensor("group_norm", x)
+  options = nn_options.check("pg.group_norm", options, { "weight", "bias", "eps" })
+  local shape = x.shape
+  if #shape < 2 or math.type(groups) ~= "integer" or groups < 1 or shape[2] % groups ~= 0 then
+    raise("group_norm: the channels of %s cannot be divided into %s groups", text.type(x), tostring(groups))
+  end
+  local grouped = x:reshape { shape[1], groups, x.size // (shape[1] * groups) }
+  local y = standardize(grouped, { 3 }, options.eps or EPS):reshape(shape)
+  if not (options.weight or options.bias) then return y end
+  local none = zeros(shape[2], x.dtype)
+  return apply("channel_normalize", nil, y, none, options.weight or none + 1, options.bias or none)
+end
+
+-- ---- embedding ----
+
+local INTEGERS = { i64 = true, i32 = true, u8 = true }
+
+--- pg.embedding(indices, weight) → [..., dim]: The rows of weight [n, dim] at whole numbers [...] that count from 0.
+function F.embedding(indices, weight)
+  tensor.check_tensor("embedding", indices)
+  tensor.check_tensor("embedding", weight)
+  if not INTEGERS[indices.dtype] then
+    raise("embedding: indices are whole numbers (i64, i32, u8), got %s", text.type(indices))
+  elseif weight.ndim ~= 2 then
+    raise("embedding: the weight is [n, dim], got %s", text.type(weight))
+  end
+  return apply("gather", { a = { 0 } }, weight, indices)
+end
+
+return M

@@ -1,0 +1,280 @@
+-- nn_module.lua: what models are made of. A module is a description: parameters, buffers and children, each with a
+-- name, and a forward function in plain Lua. It holds no numbers, so one module may stand at several places, each with
+-- parameters of its own. Any module is a model: seen as the root of a tree, it has a layout (names joined by dots:
+-- "block1.conv.weight"), initial values, and is called as model(theta, x, ctx). How a call goes is in nn_call.lua.
+
+local call = require "perigee.nn_call"
+local core = require "perigee.core"
+local init = require "perigee.nn_init"
+local names = require "perigee.names"
+local options = require "perigee.options"
+
+local module = {}
+
+local Module = {}
+Module.__name = "perigee.module"
+
+function module.is(x)
+  return getmetatable(x) == Module
+end
+
+-- ---- declaring ----
+
+-- "block2" before "block10": numbers inside names count as numbers.
+local function natural_key(name)
+  return (name:gsub("%d+", function(digits) return ("0"):rep(20 - #digits) .. digits end))
+end
+
+-- { name = value, … } in natural order, behind the list part in its own: { { name, value }, … }, { value, … } → a list
+-- of { name, place, value, paired }. place is what keys are folded with: a list's number, or the name.
+local function entries_of(owner, what, given)
+  if type(given) ~= "table" or getmetatable(given) then
+    core.raise(("%s: %s is a table, not %s"):format(owner, what, names.describe(given)))
+  end
+  local entries, named = {}, {}
+  for key, value in next, given do
+    if type(key) == "string" then
+      named[#named + 1] = { name = key, place = key, value = value }
+    elseif math.type(key) ~= "integer" or key < 1 or key > #given then
+      core.raise(("%s: %s has an entry at %s, and none before it"):format(owner, what, tostring(key)))
+    end
+  end
+  for i, value in ipairs(given) do
+    if type(value) == "table" and not getmetatable(value) and type(value[1]) == "string" then
+      local rest = table.move(value, 2, #value, 1, {})
+      for key, field in next, value do if type(key) == "string" then rest[key] = field end end
+      entries[i] = { name = value[1], place = value[1], value = rest, paired = true }
+    else
+      entries[i] = { name = tostring(i), place = i, value = value }
+    end
+  end
+  table.sort(named, function(a, b) return natural_key(a.name) < natural_key(b.name) end)
+  return table.move(named, 1, #named, #entries + 1, entries)
+end
+
+local DECLARATION = { "init", "fan_in", "fan_out" }
+
+-- { shape…, init =, fan_in =, fan_out = } or { { shape… }, init = … } → the same with a field shape.
+local function read_declaration(owner, entry)
+  local given = entry.value
+  local label = ("%s: '%s'"):format(owner, entry.name)
+  if type(given) ~= "table" or math.type(entry.place) == "integer" then
+    core.raise(("%s: a parameter or buffer is declared as NAME = { shape… }"):format(owner))
+  end
+  local declared, fields = { name = entry.name, shape = {} }, {}
+  for i, extent in ipairs(type(given[1]) == "table" and given[1] or given) do
+    if math.type(extent) ~= "integer" or extent < 1 then
+      core.raise(("%s: extents of a shape are positive whole numbers, not %s"):format(label, tostring(extent)))
+    end
+    declared.shape[i] = extent
+  end
+  for key, value in next, given do
+    if type(key) == "string" then fields[key], declared[key] = value, value end
+  end
+  names.check(label, fields, DECLARATION)
+  return declared
+end
+
+local function read_child(owner, entry)
+  local found, why = module.from(entry.paired and entry.value[1] or entry.value)
+  if not found then core.raise(("%s: '%s' is %s"):format(owner, entry.name, why)) end
+  return { name = entry.name, place = entry.place, module = found }
+end
+
+local READERS = { parameters = read_declaration, buffers = read_declaration, children = read_child }
+
+-- One list of a module's spec, checked; `taken` maps the names in use to what uses them.
+local function read_entries(owner, what, given, taken)
+  local list = {}
+  for i, entry in ipairs(entries_of(owner, what, given or {})) do
+    if not entry.name:match("^[%w_]+$") then
+      core.raise(("%s: '%s' is no name: letters, digits and _ are"):format(owner, entry.name))
+    elseif taken[entry.name] then
+      core.raise(("%s: the name '%s' is taken twice (%s and %s)"):format(owner, entry.name, taken[entry.name], what))
+    end
+    taken[entry.name] = what
+    list[i] = READERS[what](owner, entry)
+  end
+  return list
+end
+
+local constructors = {} -- functions that make modules → their names
+
+-- Remember that f makes modules, to recognize it where a module is meant: pg.nn.relu for pg.nn.relu().
+function module.remember(f, name)
+  constructors[f] = name
+end
+
+-- What may stand where a module is expected: a module, a function of x, or a list for a sequential one. → the module,
+-- or nil and what x is instead.
+function module.from(x)
+  if module.is(x) then return x end
+  if type(x) == "table" and getmetatable(x) == nil then return module.sequential(x) end
+  if type(x) ~= "function" then return nil, names.describe(x) .. ", not a module" end
+  if constructors[x] then
+    return nil, ("the function %s, not a module; call it: %s(…)"):format(constructors[x], constructors[x])
+  end
+  return module.new("function", { kind = "function", forward = function(_, input) return x(input) end, watched = x })
+end
+
+-- ---- the tree ----
+
+-- Append declarations to `all` under their full names: name → place in the layout.
+local function number_declarations(list, prefix, all)
+  local index = {}
+  for _, declared in ipairs(list) do
+    all[#all + 1] = { name = prefix .. declared.name, declared = declared }
+    index[declared.name] = #all
+  end
+  return index
+end
+
+-- The node of a module at a path, and those below it: { module, path, place, parameters, buffers (name → number in the
+-- layout), children (name → node) }.
+local function grow(spec, path, place, tree)
+  local prefix = path == "" and "" or path .. "."
+  local node = { module = spec, path = path, place = place, children = {} }
+  node.parameters = number_declarations(spec.parameters, prefix, tree.parameters)
+  node.buffers = number_declarations(spec.buffers, prefix, tree.buffers)
+  tree.watched[#tree.watched + 1] = spec.watched
+  for _, child in ipairs(spec.children) do
+    node.children[child.name] = grow(child.module, prefix .. child.name, child.place, tree)
+  end
+  return node
+end
+
+local function layout_of(list)
+  local entries = {}
+  for i, entry in ipairs(list) do entries[i] = { entry.name, entry.declared.shape } end
+  return core.layout(entries)
+end
+
+-- The tree below a module as the root.
+local function tree_of(self)
+  local tree = { parameters = {}, buffers = {}, watched = {} }
+  tree.root = grow(self, "", nil, tree)
+  tree.layout = layout_of(tree.parameters)
+  tree.buffer_layout = #tree.buffers > 0 and layout_of(tree.buffers) or nil
+  return tree
+end
+
+-- ---- making modules ----
+
+-- A module. spec: kind (its name in messages and summaries), parameters, buffers, children, forward(self, x, ctx);
+-- watched: the user's function that it computes with; takes_tensor: the input must be one; keeps_memory: the result is
+-- the input's memory, seen otherwise. owner: for messages.
+function module.new(owner, spec)
+  local taken = {}
+  local self = setmetatable({
+    kind = spec.kind, forward = spec.forward, watched = spec.watched, takes_tensor = spec.takes_tensor,
+    keeps_memory = spec.keeps_memory,
+    parameters = read_entries(owner, "parameters", spec.parameters, taken),
+    buffers = read_entries(owner, "buffers", spec.buffers, taken),
+    children = read_entries(owner, "children", spec.children, taken),
+  }, Module)
+  self.tree = tree_of(self)
+  self.layout, self.buffer_layout = self.tree.layout, self.tree.buffer_layout
+  return self
+end
+
+-- Modules one after the other.
+function module.sequential(list)
+  for name in next, list do
+    if type(name) == "string" then
+      core.raise(('pg.nn.sequential: its parts are in order; write { "%s", … } for %s = …'):format(name, name))
+    end
+  end
+  local made
+  made = module.new("pg.nn.sequential", {
+    kind = "sequential", children = list,
+    forward = function(self, x, ctx)
+      for _, child in ipairs(made.children) do x = self[child.name](x, ctx) end
+      return x
+    end,
+  })
+  return made
+end
+
+-- ---- methods of models ----
+
+--- model.layout: Names and shapes of the parameters: of the vector that model:init makes.
+--- model.buffer_layout: Names and shapes of the buffers; nil if the model has none.
+
+local Model = {}
+module.methods, Module.__index = Model, Model
+
+-- For each tensor the initializer of the longest of the given names that it ends in.
+local function choose_initializers(entries, given)
+  local chosen, unused = {}, {}
+  for _, name in ipairs(names.sorted(given)) do unused[name] = true end
+  for i, entry in ipairs(entries) do
+    local best
+    for name in next, given do
+      local ends = entry.name == name or entry.name:sub(-#name - 1) == "." .. name
+      if ends and (not best or #name > #best) then best = name end
+    end
+    if best then
+      unused[best] = nil
+      -- A bare "weight" means matrices and kernels where only those can be drawn; norms keep their own.
+      local skipped = init.needs_matrix(given[best]) and #entry.declared.shape < 2 and best ~= entry.name
+      if not skipped then chosen[i] = given[best] end
+    end
+  end
+  return chosen, names.sorted(unused)[1]
+end
+
+--- model:init(key[, dtype][, { NAME = initializer }]) → theta: Parameters, a vector drawn from key: each tensor from
+-- key:fold(its name), so that a draw depends on nothing but the key and the name. dtype: "f32" by default. The table
+-- replaces the layers' own initializers: for one tensor ("1.conv.weight") or for all whose names end so ("weight").
+-- Initializers that need a matrix (he, glorot, orthogonal) leave tensors of one axis alone where they were not named
+-- in full.
+function Model:init(key, dtype, initializers)
+  if type(dtype) == "table" then dtype, initializers = nil, dtype end
+  if not core.is_tensor(key) or key.dtype ~= "key" then
+    core.raise("model:init needs a key first, as pg.key(1), got " .. names.describe(key))
+  end
+  dtype = dtype or "f32"
+  local entries, layout = self.tree.parameters, self.layout
+  local chosen, unused = choose_initializers(entries, initializers or {})
+  if unused then
+    local known = {}
+    for i, entry in ipairs(entries) do known[i] = entry.name end
+    core.raise(("model:init: no tensor's name is or ends in '%s'%s"):format(unused, options.hint(unused, known)))
+  end
+  local theta = core.vector(layout, dtype)
+  for i, entry in ipairs(entries) do
+    theta:segment_set(i, init.draw(entry.name, chosen[i], key:fold(entry.name), dtype, entry.declared))
+  end
+  return theta
+end
+
+--- model:init_buffers([dtype]) → vector: The buffers (the running statistics of batch norm) as a run begins; nil if
+-- the model has none.
+function Model:init_buffers(dtype)
+  local layout = self.buffer_layout
+  if not layout then return nil end
+  local buffers = core.vector(layout, dtype or "f32")
+  for i, entry in ipairs(self.tree.buffers) do
+    local declared = entry.declared
+    buffers:segment_set(i, core.apply("full", { a = declared.shape, dtype = dtype or "f32" }, declared.init or 0))
+  end
+  return buffers
+end
+
+--- model(theta, x[, ctx]) → output: The forward function at parameters theta, a vector of model.layout. ctx: { train =,
+-- key =, buffers =, update_buffers = }, as a loss gets it. If modules changed buffers, ctx.new_buffers holds them
+-- afterwards.
+Module.__call = core.entry(function(self, theta, x, ctx)
+  return call.run(self.tree, theta, x, ctx)
+end)
+
+-- The functions of users in it, whose captured values a trace of the model bakes in (fingerprint.lua).
+function Module.__watch(self)
+  return self.tree.watched
+end
+
+function Module.__tostring(self)
+  return self:summary()
+end
+
+return module

@@ -1,0 +1,117 @@
+-- nn_norm.lua: layers that normalize: batch norm with its running statistics in buffers, layer norm, group norm. Weight
+-- 1 and bias 0 to begin with, and names as in PyTorch.
+
+local call = require "perigee.nn_call"
+local core = require "perigee.core"
+local functions = require("perigee.layer_functions").functions
+local module = require "perigee.nn_module"
+local nn_options = require "perigee.nn_options"
+local text = require "perigee.tensor_text"
+
+local check_size = nn_options.check_size
+local nn = {}
+
+local function raise(format, ...)
+  return core.raise(format:format(...))
+end
+
+-- Weight and bias of a norm, of one shape.
+local function declare_affine(shape, affine)
+  if not affine then return nil end
+  return { { "weight", shape, init = 1 }, { "bias", shape, init = 0 } }
+end
+
+local function check_channel_axis(x, channels)
+  local shape = x.shape
+  if #shape < 2 then raise("input %s has %d axes, [batch, channels, …] expected", text.type(x), #shape) end
+  if shape[2] ~= channels then
+    raise("input %s has %d channels, %d expected", text.type(x), shape[2], channels)
+  end
+end
+
+-- ---- batch norm ----
+
+-- Running statistics moved towards those of a batch of n numbers per channel; the variance is unbiased there.
+local function update_running(self, mean, var, momentum, n)
+  self.running_mean = (1 - momentum) * self.running_mean + momentum * mean
+  self.running_var = (1 - momentum) * self.running_var + momentum * n / (n - 1) * var
+end
+
+--- pg.nn.batch_norm(channels, { affine = true, momentum = 0.1, eps = 1e-5 }): Batch norm of x [batch, channels] or
+-- [batch, channels, height, width] (Ioffe and Szegedy 2015; torch.nn.BatchNorm1d and 2d). Parameters weight and bias
+-- where affine; buffers running_mean and running_var. While training (ctx.train) it normalizes by the statistics of the
+-- batch and, where ctx.buffers are given and ctx.update_buffers is not false, moves the running ones: new = (1 -
+-- momentum) old + momentum batch. Otherwise it normalizes by the running statistics in ctx.buffers.
+function nn.batch_norm(channels, options)
+  local owner = "pg.nn.batch_norm"
+  check_size(owner, "channels", channels)
+  local o = nn_options.read(owner, options, { affine = true, momentum = 0.1, eps = 1e-5 })
+  return module.new(owner, {
+    takes_tensor = true,
+    kind = ("batch_norm(%d)"):format(channels),
+    parameters = declare_affine({ channels }, o.affine),
+    buffers = { { "running_mean", { channels }, init = 0 }, { "running_var", { channels }, init = 1 } },
+    forward = function(self, x, ctx)
+      check_channel_axis(x, channels)
+      local given = { weight = o.affine and self.weight or nil, bias = o.affine and self.bias or nil, eps = o.eps }
+      if not ctx.train then
+        given.mean, given.var = self.running_mean, self.running_var
+        return (functions.batch_norm(x, given))
+      end
+      local n = x.size // channels
+      if n < 2 then raise("input %s has one number per channel; training needs two for a variance", text.type(x)) end
+      local y, mean, var = functions.batch_norm(x, given)
+      if call.keeps_buffers(self) then update_running(self, mean, var, o.momentum, n) end
+      return y
+    end,
+  })
+end
+
+-- ---- layer and group norm ----
+
+--- pg.nn.layer_norm(shape, { affine = true, eps = 1e-5 }): Standardized for each example over the last axes, of this
+-- shape (a number for one axis); then times weight plus bias, of that shape.
+function nn.layer_norm(shape, options)
+  local owner = "pg.nn.layer_norm"
+  if type(shape) ~= "table" then shape = { shape } end
+  for _, extent in ipairs(shape) do check_size(owner, "an extent of the shape", extent) end
+  local o = nn_options.read(owner, options, { affine = true, eps = 1e-5 })
+  return module.new(owner, {
+    takes_tensor = true,
+    kind = ("layer_norm(%s)"):format(table.concat(shape, ", ")),
+    parameters = declare_affine(shape, o.affine),
+    forward = function(self, x)
+      local last = { table.unpack(x.shape, math.max(1, x.ndim - #shape + 1)) }
+      if table.concat(last, ",") ~= table.concat(shape, ",") then
+        raise("input %s ends in [%s], [%s] expected", text.type(x), table.concat(last, ", "),
+          table.concat(shape, ", "))
+      end
+      return functions.layer_norm(x, shape, { weight = o.affine and self.weight or nil,
+        bias = o.affine and self.bias or nil, eps = o.eps })
+    end,
+  })
+end
+
+--- pg.nn.group_norm(groups, channels, { affine = true, eps = 1e-5 }): x [batch, channels, …] standardized for each
+-- example over each of `groups` groups of channels; then times weight plus bias [channels].
+function nn.group_norm(groups, channels, options)
+  local owner = "pg.nn.group_norm"
+  check_size(owner, "groups", groups)
+  check_size(owner, "channels", channels)
+  if channels % groups ~= 0 then
+    raise("%s: %d channels cannot be divided into %d groups", owner, channels, groups)
+  end
+  local o = nn_options.read(owner, options, { affine = true, eps = 1e-5 })
+  return module.new(owner, {
+    takes_tensor = true,
+    kind = ("group_norm(%d, %d)"):format(groups, channels),
+    parameters = declare_affine({ channels }, o.affine),
+    forward = function(self, x)
+      check_channel_axis(x, channels)
+      return functions.group_norm(x, groups, { weight = o.affine and self.weight or nil,
+        bias = o.affine and self.bias or nil, eps = o.eps })
+    end,
+  })
+end
+
+return nn

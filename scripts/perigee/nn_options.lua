@@ -1,0 +1,72 @@
+-- nn_options.lua: options and sizes that layers and their functions take: checked, with defaults, and turned into the
+-- engine's numbers.
+
+local core = require "perigee.core"
+local names = require "perigee.names"
+
+local nn_options = {}
+
+local function raise(format, ...)
+  return core.raise(format:format(...))
+end
+
+-- Raise unless n is a whole number of at least 1.
+function nn_options.check_size(owner, what, n)
+  if math.type(n) ~= "integer" or n < 1 then
+    raise("%s: %s must be a positive whole number, not %s", owner, what, tostring(n))
+  end
+end
+
+-- Options with these names, as they are; {} for nil.
+function nn_options.check(owner, given, known)
+  names.check(owner, given or {}, known)
+  return given or {}
+end
+
+-- Options over their defaults, whose types they have.
+function nn_options.read(owner, given, defaults)
+  given = nn_options.check(owner, given, names.sorted(defaults))
+  local o = {}
+  for key, default in next, defaults do
+    o[key] = default
+    if given[key] ~= nil then o[key] = given[key] end
+    if type(o[key]) ~= type(default) then raise("%s: %s is a %s, not a %s", owner, key, type(default), type(o[key])) end
+  end
+  return o
+end
+
+-- An option that is a whole number or a pair { height, width } of them, at least `least` → the two.
+function nn_options.pair(owner, name, value, least)
+  local h, w = value, value
+  if type(value) == "table" then h, w = value[1], value[2] end
+  for _, n in ipairs { h or 0.5, w or 0.5 } do
+    if math.type(n) ~= "integer" or n < least then
+      raise("%s: %s is a whole number of at least %d or a pair { height, width } of them, not %s", owner, name, least,
+        type(value) == "table" and ("{ %s, %s }"):format(h, w) or tostring(value))
+    end
+  end
+  return h, w
+end
+
+-- Options of a convolution → { stride h, w, pad h, w, dilation h, w, groups }.
+function nn_options.geometry(owner, o)
+  local a = {}
+  a[1], a[2] = nn_options.pair(owner, "stride", o.stride or 1, 1)
+  a[3], a[4] = nn_options.pair(owner, "pad", o.pad or 0, 0)
+  a[5], a[6] = nn_options.pair(owner, "dilation", o.dilation or 1, 1)
+  a[7] = o.groups or 1
+  nn_options.check_size(owner, "groups", a[7])
+  return a
+end
+
+-- Options of pooling → { height, width, stride h, w, pad h, w }.
+function nn_options.window(owner, size, o)
+  local a = {}
+  a[1], a[2] = nn_options.pair(owner, "size", size, 1)
+  a[3], a[4] = nn_options.pair(owner, "stride", o.stride or { a[1], a[2] }, 1)
+  a[5], a[6] = nn_options.pair(owner, "pad", o.pad or 0, 0)
+  if 2 * a[5] > a[1] or 2 * a[6] > a[2] then raise("%s: pad is at most half of size", owner) end
+  return a
+end
+
+return nn_options

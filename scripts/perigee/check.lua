@@ -79,7 +79,7 @@ end
 
 -- The correction with some hyperparameters and options replaced.
 local function correction_with(c, changes)
-  local given = { every = c.every, start = c.start, mega = c.mega, noise = c.noise }
+  local given = { every = c.every, start = c.start, mega = c.mega, noise = c.noise, batch_norm = c.batch_norm }
   for _, key in ipairs(names.sorted(c.hyper.given)) do given[key] = c.hyper.given[key] end
   for _, key in ipairs(names.sorted(changes)) do given[key] = changes[key] end
   return correction.define(c.definition)(given)
@@ -103,11 +103,11 @@ local function same_tensors(a, b)
   return #a == #b
 end
 
--- Posterior and rule state: what a correction that does nothing must leave as it would be.
+-- Posterior, buffers and rule state: what a correction that does nothing must leave as it would be.
 local function moving_parts(st)
   local out = {}
   for _, entry in ipairs(st:tensors()) do
-    if not entry[1]:match("^correction") then out[#out + 1] = entry end
+    if not entry[1]:match("^correction") and not entry[1]:match("^snapshot") then out[#out + 1] = entry end
   end
   return out
 end

@@ -15,16 +15,20 @@ local Correction = part.class "correction"
 
 local DEFINITION = { "name", "hyper", "static", "due", "refresh", "correct", "active" }
 -- Options that every correction has.
-local COMMON = { "every", "start", "mega", "noise" }
+local COMMON = { "every", "start", "mega", "noise", "batch_norm" }
 
-local function check_common(owner, given)
-  local mega, noise = given.mega or "full", given.noise or "shared"
+local function check_common(owner, given, has_refresh)
+  local mega, noise, batch_norm = given.mega or "full", given.noise or "shared", given.batch_norm or "batch"
   if mega ~= "full" and (math.type(mega) ~= "integer" or mega < 1) then
     core.raise(owner .. ": mega is \"full\" or a number of batches")
   elseif noise ~= "shared" and noise ~= "fresh" then
     core.raise(owner .. ": noise is \"shared\" or \"fresh\"")
+  elseif batch_norm ~= "batch" and batch_norm ~= "running" then
+    core.raise(owner .. ": batch_norm is \"batch\" or \"running\"")
+  elseif batch_norm == "running" and not has_refresh then
+    core.raise(owner .. ": batch_norm = \"running\" keeps the statistics of the last refresh, and this one has none")
   end
-  return mega, noise
+  return mega, noise, batch_norm
 end
 
 --- pg.correction.define { name =, correct =, refresh =, due = "every", active =, hyper = {}, static = {} } →
@@ -40,7 +44,8 @@ end
 --   hyper, static: as in pg.rule.define.
 -- The result is the correction; call it with hyperparameters and the common options for others. Common options: every =
 -- pg.epochs(1), start = 0, mega = "full" (or a number of batches), noise = "shared" (the points of a step see the same
--- noise; "fresh": each its own).
+-- noise; "fresh": each its own), batch_norm = "batch" (evaluations away from q and passes normalize by the statistics of
+-- their batch; "running": by the running ones of the last refresh).
 function correction.define(definition)
   names.check("pg.correction.define", definition, DEFINITION)
   if type(definition.name) ~= "string" or type(definition.correct) ~= "function" then
@@ -50,10 +55,11 @@ function correction.define(definition)
     given = given or {}
     local owner = "correction " .. definition.name
     local h = hyper.resolve(owner, definition.hyper or {}, given, definition.static, COMMON)
-    local mega, noise = check_common(owner, given)
+    local mega, noise, batch_norm = check_common(owner, given, definition.refresh ~= nil)
     return setmetatable({
       name = definition.name, definition = definition, hyper = h,
       every = given.every or schedule.epochs(1), start = given.start or 0, mega = mega, noise = noise,
+      batch_norm = batch_norm,
       given = given, make = make,
     }, Correction)
   end

@@ -6,6 +6,7 @@
 -- number, id). Plain steps use the epoch; corrected steps and their pass the snapshot segment, so that all gradients
 -- of a segment see the same randomness per example. Passes draw noise from fold(key, OUTER, segment, batch).
 
+local buffers = require "perigee.buffers"
 local core = require "perigee.core"
 local hyper = require "perigee.hyper"
 local posterior = require "perigee.posterior"
@@ -30,7 +31,7 @@ end
 
 -- An evaluation in builder b of optimizer opt. args: { evaluator, batch (traced), key (traced), noise_key (traced),
 -- stream ("epoch" or "segment"), stream_index (traced scalar), theta (an eager vector that gives dtype and layout),
--- decay, t }.
+-- decay, t, st (the state, whose buffers are read) }.
 function evaluation.new(b, opt, args)
   local streams = evaluation.streams
   local key = evaluation.fold(args.key, streams.example, streams[args.stream], args.stream_index)
@@ -44,6 +45,9 @@ function evaluation.new(b, opt, args)
     opt = opt, evaluator = args.evaluator, batch = args.batch, example_key = key, noise_key = args.noise_key, count = 0,
     stage_ctx = { t = args.t, weight_decay = args.decay },
   }, Evaluation)
+  buffers.check(args.evaluator.model, args.st.buffers, "opt:init(theta, key, model:init_buffers())")
+  self.buffers = args.st.buffers and b:slot(args.st.buffers)
+  self.frozen_buffers = args.st.frozen_buffers and b:slot(args.st.frozen_buffers)
   self.family_o = opt.family.hyper:traced(scalar, args.like)
   self.family_o.weight_decay = args.decay
   self.stages = {}
@@ -53,13 +57,29 @@ function evaluation.new(b, opt, args)
   return self
 end
 
-function Evaluation:gradient(theta, k)
+-- What the loss gets as ctx. live: whether at the current point, so that new buffers are adopted.
+function Evaluation:loss_context(key, live)
+  local ctx = { train = true, key = key }
+  if live then
+    ctx.buffers, ctx.update_buffers = self.buffers, self.buffers and true
+  elseif self.buffers then
+    ctx.buffers, ctx.update_buffers = self.frozen_buffers or self.buffers, false
+    ctx.batch_statistics = not self.frozen_buffers
+  end
+  return ctx
+end
+
+function Evaluation:gradient(theta, k, live)
   local key = self.example_key
   if self.opt.family.samples > 1 then
     key = core.apply("key_fold", nil, key, k)
   end
   local at = core.mark(theta)
-  local loss, aux = self.evaluator:trace_loss(at, self.batch, { train = true, key = key })
+  local ctx = self:loss_context(key, live)
+  local loss, aux = self.evaluator:trace_loss(at, self.batch, ctx)
+  if live and self.buffers then
+    self.new_buffers = buffers.take(ctx)
+  end
   local g = core.vjp({ loss }, { false }, { at })[1]
   for _, entry in ipairs(self.stages) do
     g = entry.stage:apply(g, entry.o, self.stage_ctx)
@@ -67,13 +87,14 @@ function Evaluation:gradient(theta, k)
   return loss, g, aux
 end
 
--- Statistics at q, a traced view. noise_key: default that of the step. live: the loss and aux seen here are the step's
--- (without it only if there are none yet).
+-- Statistics at q, a traced view. noise_key: default that of the step. live: q is the current point; the loss and aux
+-- seen here are the step's (without it only if there are none yet), and the first sample's new buffers.
 function Evaluation:at(q, noise_key, live)
   local stats, loss, aux = self.opt.family:evaluate(q, noise_key or self.noise_key, self.family_o, function(theta, k)
-    return self:gradient(theta, k)
+    return self:gradient(theta, k, live and k == 1)
   end)
   self.count = self.count + self.opt.family.samples
+  self.was_live = self.was_live or live
   if live or not self.loss then
     self.loss, self.aux = loss, aux
   end

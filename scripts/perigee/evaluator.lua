@@ -2,7 +2,8 @@
 --
 -- loss(model, theta, batch, ctx) → loss, aux…: traced; a pure function. loss is 0-d, the mean over the batch.
 -- ctx.train is a static boolean; ctx.key holds one key per example, fold(key, stream, epoch or snapshot segment,
--- example id), where the batch has ids, else a single one. aux may be tensors or tables of tensors.
+-- example id), where the batch has ids, else a single one. aux may be tensors or tables of tensors. ctx.buffers: the
+-- running statistics of a model that keeps any (buffers.lua); a loss that hands on its ctx need not know of them.
 --
 -- Batches: see batch.lua.
 --
@@ -11,10 +12,13 @@
 --   source:total(size, count): examples in a pass of `count` batches of `size`; count nil: all the data
 --   source:batches(size, options): an iterator of j (1-based), batch over a partition of the data into batches of
 --     `size`, the short last one included. options: first, the j to begin with (default 1); count, nil for all the
---     data, else that many batches chosen afresh for each segment; segment; key
+--     data, else that many batches chosen afresh for each segment; segment; key; epoch: given if the model keeps
+--     buffers. Batch norm makes a gradient depend on its whole batch, so a pass should then, if it is over all the data,
+--     go through the batches that the steps of that epoch have
 -- The same options must give the same batches, whatever ran before: that is what lets an interrupted pass continue.
 
 local builder = require "perigee.builder"
+local buffers = require "perigee.buffers"
 local core = require "perigee.core"
 local batch = require "perigee.batch"
 local names = require "perigee.names"
@@ -123,13 +127,17 @@ function Evaluator:trace_loss(theta, traced, ctx)
   return loss, table.pack(table.unpack(results, 2, results.n))
 end
 
---- evaluator:evaluate(theta, given [, { train = false, key = }]) → loss, aux: The loss at theta on a batch, without a
--- gradient: a number, and a list of what else the loss returns, whose tensors are overwritten by the next call. key:
--- default the evaluator's.
+--- evaluator:evaluate(theta, given [, { train = false, key =, buffers = }]) → loss, aux: The loss at theta on a batch,
+-- without a gradient: a number, and a list of what else the loss returns, whose tensors are overwritten by the next call.
+-- key: default the evaluator's. buffers: the running statistics that batch norm needs unless training; they are read,
+-- never changed.
 function Evaluator:evaluate(theta, given, options)
   options = options or {}
-  local train = options.train or false
-  local signature = ("%s|%s|%s"):format(batch.signature(given), theta.dtype, train)
+  local train, running = options.train or false, options.buffers
+  if running or not train then
+    buffers.check(self.model, running, "evaluator:evaluate(theta, batch, { buffers = st.buffers })")
+  end
+  local signature = ("%s|%s|%s|%s"):format(batch.signature(given), theta.dtype, train, running and running.dtype)
   local entry = self.programs[signature]
   if not entry then
     entry = {}
@@ -141,7 +149,9 @@ function Evaluator:evaluate(theta, given, options)
       if traced.id then
         key = core.apply("key_fold", nil, key, traced.id)
       end
-      local loss, aux = self:trace_loss(traced_theta, traced, { train = train, key = key })
+      local loss, aux = self:trace_loss(traced_theta, traced, {
+        train = train, key = key, buffers = running and b:input("buffers", running), update_buffers = false,
+      })
       b:output(loss)
       entry.aux = evaluator.register_aux(b, aux)
     end)
@@ -150,6 +160,9 @@ function Evaluator:evaluate(theta, given, options)
   local program = entry.program
   program:bind("theta", theta)
   program:bind("key", options.key or self.key)
+  if running then
+    program:bind("buffers", running)
+  end
   entry.binding:bind(program, given)
   program:run()
   return program:number(1), entry.aux(program)

@@ -15,7 +15,7 @@ local SGD = { "lr", "momentum", "dampening", "nesterov" }
 local ADAM = { "lr", "beta1", "beta2", "eps", "amsgrad" }
 local IVON = { "lr", "beta1", "clip_radius", "debias", "rescale_lr" }
 local DIAGONAL = { "ess", "h0", "beta2", "hess_approx", "noise", "samples" }
-local SVRG = { "every", "start", "mega", "alpha", "alpha_h", "prox", "noise" }
+local SVRG = { "every", "start", "mega", "alpha", "alpha_h", "prox", "noise", "batch_norm" }
 
 local function pick(given, keys)
   local out = {}

@@ -4,6 +4,7 @@
 
 local core = require "perigee.core"
 local batches = require "perigee.batch"
+local buffers = require "perigee.buffers"
 local correction = require "perigee.correction"
 local family = require "perigee.family"
 local memory = require "perigee.memory"
@@ -95,9 +96,11 @@ function Optimizer:configure(units)
   end
 end
 
---- optimizer:init(theta [, key]) → state: The state for parameters theta, which are copied. key: default key of the
--- steps. state.theta is the mean, state.q the posterior, state.step the number of steps made, state.cost the meter.
-function Optimizer:init(theta, key)
+--- optimizer:init(theta [, key [, buffers]]) → state: The state for parameters theta, which are copied. key: default
+-- key of the steps. buffers: of a model that keeps running statistics, as model:init_buffers() gives; copied too.
+-- state.theta is the mean, state.q the posterior, state.buffers the running statistics, state.step the number of steps
+-- made, state.cost the meter.
+function Optimizer:init(theta, key, given_buffers)
   local q = self.family:init(vectors.clone(theta, self.dtype), self.units)
   for _, field in ipairs(self.rule.definition.needs) do
     if q[field] == nil then
@@ -106,7 +109,9 @@ function Optimizer:init(theta, key)
     end
   end
   local c = self.correction
+  local kept = given_buffers and buffers.copy(given_buffers, q.mean.dtype, "opt:init")
   local st = state.new {
+    buffers = kept, frozen_buffers = kept and c and c.batch_norm == "running" and vectors.clone(kept) or nil,
     q = q, rule_slots = self.rule:allocate(q.mean), rule_names = self.rule.slot_names, key = key,
     memory = c and memory.new("correction " .. c.name),
   }
@@ -265,6 +270,7 @@ function Optimizer:step(st, evaluator, batch, key, hooks)
   local scalars = st.scalars
   scalars.step, scalars.t = step, step + 1
   local corrected = c ~= nil and c:is_active(c.hyper.values, step, self.units)
+  scalars.epoch = hooks.epoch or (self.units.steps_per_epoch and step // self.units.steps_per_epoch) or step
   info.refreshed, info.suspended, info.corrected = false, false, corrected
   if corrected and is_due(self, st, key) then
     if not passes.refresh { opt = self, st = st, evaluator = evaluator, key = key, hooks = hooks } then
@@ -275,7 +281,6 @@ function Optimizer:step(st, evaluator, batch, key, hooks)
     info.refreshed = true
   end
   scalars.segment = st.segment
-  scalars.epoch = hooks.epoch or (self.units.steps_per_epoch and step // self.units.steps_per_epoch) or step
   local entry = self:program(st, evaluator, corrected and "corrected" or "plain", batch)
   local program = entry.program
   entry.binding:bind(program, batch)

@@ -30,7 +30,7 @@ function passes.build_batch(opt, st, evaluator, batch)
     local eval = evaluation.new(b, opt, {
       evaluator = evaluator, batch = traced, key = key, like = fields.mean,
       decay = evaluation.decay(b, opt, fields.mean), t = b:scalar(st.scalars, "t"),
-      stream = "segment", stream_index = segment,
+      stream = "segment", stream_index = segment, st = st,
       noise_key = evaluation.fold(key, evaluation.streams.outer, segment, b:scalar(st.scalars, "batch")),
     })
     local stats = eval:at(eval:view("q", fields))
@@ -88,7 +88,7 @@ local function run(call, q)
   local scalars, on_pass = st.scalars, call.hooks.on_pass
   scalars.segment = call.segment
   local options = {
-    first = pass.cursor + 1, count = count, segment = call.segment,
+    first = pass.cursor + 1, count = count, segment = call.segment, epoch = st.buffers and scalars.epoch,
     key = count and evaluation.fold(call.key, evaluation.streams.mega),
   }
   for j, batch in source:batches(size, options) do
@@ -146,6 +146,9 @@ function passes.refresh(call)
   local s, written
   st.pass = st.pass or { which = 1, cursor = 0 }
   call.segment = st.segment + 1
+  if st.frozen_buffers then
+    st.frozen_buffers:copy_from(st.buffers)
+  end
   s, written, call.hazard = st.memory:host_view()
   local ctx = setmetatable({ call = call, q = st.q, step = st.step, segment = call.segment, passes = 0 }, Context)
   local ok, message = pcall(opt.correction.definition.refresh, s, ctx)

@@ -65,19 +65,25 @@ function sampler.sizes(n, size)
   return last == 0 and { size } or { size, last }
 end
 
---- sampler:at(step) → batch, epoch: The batch of a step and its epoch, both counted from 0. It depends on the key and
--- the step alone. The tensors are filled again by the next call.
-function Sampler:at(step)
-  local epoch, k = step // self.per_epoch, step % self.per_epoch
+-- The order of an epoch (0-based), in memory that the next call for another epoch fills again.
+local function order_of(self, epoch)
   if epoch ~= self.numbers.epoch then
     self.numbers.epoch = epoch
     self.program:run()
     self.order = self.order or self.program:result(1) -- the same memory each time
   end
+  return self.order
+end
+
+--- sampler:at(step) → batch, epoch: The batch of a step and its epoch, both counted from 0. It depends on the key and
+-- the step alone. The tensors are filled again by the next call.
+function Sampler:at(step)
+  local epoch, k = step // self.per_epoch, step % self.per_epoch
+  local order = order_of(self, epoch)
   local first = k * self.batch_size
   local count = math.min(self.batch_size, self.n - first)
   local batch = staging(self, self.steps, count)
-  self.split:fill(batch, self.order, first, count)
+  self.split:fill(batch, order, first, count)
   return batch, epoch
 end
 
@@ -89,13 +95,15 @@ function Sampler:total(size, count)
   return count and math.min(self.n, size * count) or self.n
 end
 
---- sampler:batches(size [, { first = 1, count =, segment =, key = }]) → iterator: j, batch of a full pass: all examples
--- in file order, or `count` batches' worth drawn afresh for each segment from the key.
+--- sampler:batches(size [, { first = 1, count =, segment =, key =, epoch = }]) → iterator: j, batch of a full pass: all
+-- examples in file order, or in that of an epoch, or `count` batches' worth drawn afresh for each segment from the key.
 function Sampler:batches(size, options)
   options = options or {}
   local total, order = self:total(size, options.count), self.natural
   if options.count then
     order = core.apply("permutation", { a = { self.n } }, options.key:fold(options.segment or 0))
+  elseif options.epoch then
+    order = order_of(self, options.epoch)
   end
   local j = (options.first or 1) - 1
   return function()

@@ -1,5 +1,5 @@
--- state.lua: everything an optimizer remembers between steps: q, the slots of rule and correction, counters, the cost
--- meter, and how far an unfinished pass is. st:tensors() and st:numbers() are the whole of it: loading them elsewhere
+-- state.lua: everything an optimizer remembers between steps: q, the model's buffers, the slots of rule and correction,
+-- counters, the cost meter, and how far an unfinished pass is. st:tensors() and st:numbers() are the whole of it: loading them elsewhere
 -- continues bit for bit.
 
 local core = require "perigee.core"
@@ -13,11 +13,12 @@ local State = {}
 State.__index = State
 State.__name = "perigee.state"
 
--- parts: { q, rule_slots (name → tensor), rule_names, memory (or nil), key }.
+-- parts: { q, rule_slots (name → tensor), rule_names, memory (or nil), key, buffers (or nil), frozen_buffers (their
+-- values at the last refresh, where the correction keeps them) }.
 function state.new(parts)
   return setmetatable({
     q = parts.q, theta = parts.q.mean, rule = parts.rule_slots, rule_names = parts.rule_names,
-    memory = parts.memory, key = parts.key,
+    memory = parts.memory, key = parts.key, buffers = parts.buffers, frozen_buffers = parts.frozen_buffers,
     step = 0, segment = 0, period = -1, pass_size = 0, pass = nil, results = {}, accumulators = nil, cost = cost.new(),
     programs = setmetatable({}, { __mode = "k" }),
     scalars = { step = 0, t = 1, epoch = 0, segment = 0, batch = 0, weight = 0 },
@@ -64,6 +65,12 @@ function State:tensors()
   for _, name in ipairs(self.rule_names) do
     add(list, "rule." .. name, self.rule[name])
   end
+  if self.buffers then
+    add(list, "buffers", self.buffers)
+  end
+  if self.frozen_buffers then
+    add(list, "snapshot.buffers", self.frozen_buffers)
+  end
   if self.memory then
     local slots = {}
     self.memory:tensors("correction.", slots)
@@ -108,6 +115,10 @@ function State:load(tensors, numbers)
     else
       by_name[k] = v
     end
+  end
+  if by_name.buffers and not self.buffers then
+    core.raise("the saved state has buffers (running statistics), and this one was made without: "
+      .. "opt:init(theta, key, model:init_buffers())")
   end
   self.step, self.segment, self.period = numbers.step, numbers.segment, numbers.period
   self.pass_size = numbers.pass_size

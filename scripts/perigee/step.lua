@@ -31,7 +31,7 @@ local function open(b, opt, st, evaluator, mode, batch, entry)
   local stream = mode == "plain" and "epoch" or "segment"
   self.eval = evaluation.new(b, opt, {
     evaluator = evaluator, batch = traced, key = key, like = self.p, decay = self.decay, t = self.t,
-    stream = stream, stream_index = b:scalar(st.scalars, stream),
+    stream = stream, stream_index = b:scalar(st.scalars, stream), st = st,
     noise_key = evaluation.fold(key, streams.noise, number),
   })
   return self
@@ -77,6 +77,18 @@ local function trace_correction(self)
     core.raise(("correct of correction %s must return statistics, not a %s"):format(c.name, type(stats)))
   end
   return stats, info, register
+end
+
+-- Write the new buffers over the old ones. A step that looks nowhere at the current point would never move them.
+local function trace_buffers(self)
+  local b, st, eval = self.b, self.st, self.eval
+  if st.buffers and not eval.was_live then
+    core.raise(("correction %s evaluates at other points than ctx.q only, so no evaluation moves the model's running "
+      .. "statistics; evaluate at ctx.q too: ctx:evaluate(ctx.q)"):format(self.opt.correction.name))
+  end
+  if eval.new_buffers then
+    b:output(eval.new_buffers, st.buffers)
+  end
 end
 
 -- Move the precision, then the mean; register both as outputs.
@@ -158,6 +170,7 @@ function step.build(opt, st, evaluator, mode, batch)
       stats.g = s:apply(stats.g, traced_hyper(self, s.hyper), eval.stage_ctx)
     end
     trace_update(self, stats, info)
+    trace_buffers(self)
     entry.loss, entry.aux = b:output(eval.loss), evaluators.register_aux(b, eval.aux)
     if register then
       register()

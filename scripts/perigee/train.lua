@@ -1,6 +1,7 @@
 -- train.lua: pg.train, the usual training loop, written on pg.run: batches in keyed order, one optimizer step each,
 -- logging, evaluation of a held-out split at the posterior mean, progress. Holds no mathematics.
 
+local buffers = require "perigee.buffers"
 local checkpoint = require "perigee.checkpoint"
 local core = require "perigee.core"
 local evaluator = require "perigee.evaluator"
@@ -16,7 +17,7 @@ local train = {}
 
 local KNOWN = { "name", "model", "data", "loss", "optimizer", "epochs", "steps", "budget", "batch", "pass_batch",
   "seed", "metrics", "hooks", "eval_every", "eval_batch", "log_every", "hash_every", "checkpoint_every", "keep", "from",
-  "out", "theta", "dtype", "device", "micro" }
+  "out", "theta", "buffers", "dtype", "device", "micro" }
 
 local EVAL_BATCH = 1000
 local PASS_BATCH = 1024
@@ -68,25 +69,31 @@ local function initial_parameters(spec, key)
   return spec.model:init(key:fold("init"), spec.dtype)
 end
 
--- Take over the posterior of another run; counters and the rule's slots begin anew.
+-- Take over the posterior and the buffers of another run; counters and the rule's slots begin anew.
 local function adopt(st, from)
   local tensors, path = load_from(from)
-  for _, field in ipairs(st.q.fields) do
-    local saved = tensors["q." .. field]
-    if saved then
-      local now = st.q[field]
-      if now.dtype ~= saved.dtype or #now:bytes() ~= #saved:bytes() then
-        error(("from: q.%s of %s does not fit this model"):format(field, path), 0)
-      end
-      now:from_bytes(saved:bytes())
+  local function take(name, now)
+    local saved = tensors[name]
+    if not saved then return end
+    if now.dtype ~= saved.dtype or #now:bytes() ~= #saved:bytes() then
+      error(("from: %s of %s does not fit this model"):format(name, path), 0)
     end
+    now:from_bytes(saved:bytes())
+  end
+  for _, field in ipairs(st.q.fields) do take("q." .. field, st.q[field]) end
+  if st.buffers then
+    if not tensors.buffers then
+      error(("from: %s holds no buffers (running statistics), and this model keeps some"):format(path), 0)
+    end
+    take("buffers", st.buffers)
   end
 end
 
 -- ---- evaluation -----------------------------------------------------------------------------------------------------
 
--- A function () → { loss =, metric = … }: means over `split` at theta, without side effects.
-local function make_evaluation(spec, split, theta, key, cost)
+-- A function () → { loss =, metric = … }: means over `split` at the mean of the state's posterior, batch norm by the
+-- running statistics; without side effects.
+local function make_evaluation(spec, split, st, key)
   local list = names.sorted(spec.metrics or {})
   local function loss_and_metrics(model, at, batch, ctx)
     local loss = spec.loss(model, at, batch, ctx)
@@ -95,19 +102,19 @@ local function make_evaluation(spec, split, theta, key, cost)
     for i, name in ipairs(list) do values[i] = spec.metrics[name](out, batch):mean() end
     return loss, table.unpack(values)
   end
-  local source = sampler.shuffled(split, spec.eval_batch or EVAL_BATCH, key, { dtype = theta.dtype })
+  local source = sampler.shuffled(split, spec.eval_batch or EVAL_BATCH, key, { dtype = st.theta.dtype })
   local eval = evaluator { loss = loss_and_metrics, model = spec.model, key = key:fold("evaluation") }
   return function()
     local sums, total = { loss = 0.0 }, 0
     for _, name in ipairs(list) do sums[name] = 0.0 end
     for _, batch in source:batches(source.batch_size) do
       local n = eval:count(batch)
-      local loss, aux = eval:evaluate(theta, batch, { train = false })
+      local loss, aux = eval:evaluate(st.theta, batch, { train = false, buffers = st.buffers })
       sums.loss = sums.loss + n * loss
       for i, name in ipairs(list) do sums[name] = sums[name] + n * aux[i]:item() end
       total = total + n
     end
-    cost:add("forward", total)
+    st.cost:add("forward", total)
     for _, name in ipairs(names.sorted(sums)) do sums[name] = sums[name] / total end
     return sums
   end
@@ -158,6 +165,14 @@ end
 
 -- ---- the loop -------------------------------------------------------------------------------------------------------
 
+-- Examples in a batch of a full pass. Fresh noise per batch: a sampling family wants as many as the steps have. Batch
+-- norm: the mean of the pass must be over the very batches of the steps.
+local function size_of_passes(spec, n)
+  local large = spec.optimizer.family.name == "point" and not buffers.has(spec.model)
+  local size = spec.pass_batch or (large and math.max(spec.batch, PASS_BATCH) or spec.batch)
+  return math.tointeger(math.min(size, n))
+end
+
 -- Everything a run is made of: optimizer state, evaluator, source, evaluation, step counts.
 local function build(spec)
   local key = core.key(spec.seed or 1)
@@ -165,11 +180,10 @@ local function build(spec)
   local theta = initial_parameters(spec, key)
   local source = sampler.shuffled(train_split, spec.batch, key, { dtype = theta.dtype })
   local opt = spec.optimizer
-  -- fresh noise per batch of a pass: a sampling family wants as many as the steps have
-  local pass_batch = spec.pass_batch or (opt.family.name == "point" and math.max(spec.batch, PASS_BATCH) or spec.batch)
-  pass_batch = math.tointeger(math.min(pass_batch, source.n))
+  local pass_batch = size_of_passes(spec, source.n)
   opt:configure { steps_per_epoch = source.per_epoch, total_steps = 1 }
-  local st = opt:init(theta, key:fold("optimizer"))
+  local kept = spec.buffers or buffers.initial(spec.model, theta.dtype)
+  local st = opt:init(theta, key:fold("optimizer"), kept)
   if spec.from then adopt(st, spec.from) end
   local eval = evaluator { loss = spec.loss, model = spec.model, source = source, key = st.key, batch = pass_batch,
     steps_per_epoch = source.per_epoch }
@@ -184,7 +198,7 @@ local function build(spec)
     for _, size in ipairs(sampler.sizes(source.n, pass_batch)) do opt:program(st, eval, "pass", source.passes[size]) end
   end
   return { key = key, opt = opt, st = st, eval = eval, source = source, steps = steps, split = train_split,
-    evaluate = test_split and make_evaluation(spec, test_split, st.theta, key, st.cost) }
+    evaluate = test_split and make_evaluation(spec, test_split, st, key) }
 end
 
 local function show(parts, line, ctx, shown, what, fraction_of_pass)
@@ -218,18 +232,19 @@ end
 --- pg.train { name = "run", data =, model =, loss =, optimizer =, batch =, epochs =, … } → result: Train a model: keyed
 -- shuffles, one optimizer step for each batch, logging, checkpoints, evaluation of the held-out split, a progress line.
 --   data: a data set (train and test) or a split. model: of pg.nn, or any function with an init(key, dtype) of
---     parameters. theta: parameters to begin at, in place of the model's.
+--     parameters. theta, buffers: parameters and running statistics to begin at, in place of the model's.
 --   loss(model, theta, batch, ctx) → loss, aux…: traced; the mean over the batch, shape []. batch has the fields of the
 --     data; ctx.train and ctx.key (one key for each example) are for dropout and the like.
 --   optimizer: of pg.optimizer or pg.optim.
 --   batch: examples in a step. epochs, steps or budget = { gradients = n }: how long; one of them.
---   seed = 1: of everything random. dtype = "f32". from = "runs/x@5000": begin at another run's posterior.
+--   seed = 1: of everything random. dtype = "f32". from = "runs/x@5000": begin at another run's posterior and running
+--     statistics.
 --   metrics = { accuracy = pg.metric.accuracy }: what evaluations report besides the loss.
 --   hooks = { on_step(ctx, info), on_epoch(ctx, epoch) }: plain Lua.
 --   eval_every = 1 (epochs; 0: never), eval_batch = 1000, log_every (steps; default 50 lines an epoch), hash_every
 --     (steps; default an epoch), checkpoint_every = 60 (seconds, or { steps = n }), keep = 2 (checkpoints), pass_batch
---     (examples in a batch of full passes), out (directory; false: nothing on disk).
---   result: { theta, q, metrics, cost, history, seconds, directory, steps, state } and result:curve.
+--     (examples in a batch of full passes; with batch norm that of the steps), out (directory; false: nothing on disk).
+--   result: { theta, q, buffers, metrics, cost, history, seconds, directory, steps, state } and result:curve.
 function train.train(spec)
   check(spec, 2)
   local parts = build(spec)
@@ -293,7 +308,7 @@ function train.train(spec)
     identity = parts.split.hash and parts.split:hash() or "",
     config = describe(spec, source, steps, parts.split),
     at_start = function(context)
-      context.theta, context.q, context.optimizer = st.theta, st.q, st
+      context.theta, context.q, context.buffers, context.optimizer = st.theta, st.q, st.buffers, st
       parts.first = context.completed
     end,
     at_end = function(_, context)
@@ -304,8 +319,8 @@ function train.train(spec)
     inspect = function() return train.inspection(spec, name) end,
   }
   line.clear()
-  return setmetatable({ name = name, theta = st.theta, q = st.q, state = st, metrics = state.metrics, cost = st.cost,
-    history = result.history, seconds = result.seconds, directory = result.directory, steps = result.steps }, Result)
+  return setmetatable({ name = name, theta = st.theta, q = st.q, buffers = st.buffers, state = st,
+    metrics = state.metrics, cost = st.cost, history = result.history, seconds = result.seconds, directory = result.directory, steps = result.steps }, Result)
 end
 
 -- What `perigee check` looks at: the same run under variants of its optimizer, a few steps by hand.

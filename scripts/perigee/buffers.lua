@@ -1,12 +1,9 @@
 -- buffers.lua: what a model keeps besides its parameters and changes as it trains: the running statistics of batch
--- norm, one flat vector. Owns what an evaluation is given of them, which new values are adopted, and the errors when
--- they are missing or do not fit.
+-- norm, one flat vector. Owns the errors when they are missing or do not fit, and where they come from and go to.
 --
--- An evaluation reads them from ctx.buffers, and the model leaves new ones in ctx.new_buffers. Each evaluation of a step
--- is given those from before the step, so it stays a pure function of point, batch and key. At the end of the step the
--- new ones of one evaluation are adopted: that at the current point q, of its first sample. Evaluations elsewhere, full
--- passes and probes get ctx.update_buffers = false; they use the statistics of their batch, or, where a correction says
--- batch_norm = "running" (then ctx.batch_statistics is false), the running ones as they stood at the last refresh.
+-- An evaluation reads them from ctx.buffers, and the model leaves new ones in ctx.new_buffers. Each evaluation of a
+-- step is given those from before the step, so it stays a pure function of point, batch and key (evaluation.lua). At
+-- the end of the step the new ones of one evaluation are adopted: that at the current point q, of its first sample.
 
 local core = require "perigee.core"
 local vectors = require "perigee.vectors"

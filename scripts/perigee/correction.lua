@@ -44,8 +44,8 @@ end
 --   hyper, static: as in pg.rule.define.
 -- The result is the correction; call it with hyperparameters and the common options for others. Common options: every =
 -- pg.epochs(1), start = 0, mega = "full" (or a number of batches), noise = "shared" (the points of a step see the same
--- noise; "fresh": each its own), batch_norm = "batch" (evaluations away from q and passes normalize by the statistics of
--- their batch; "running": by the running ones of the last refresh).
+-- noise; "fresh": each its own), batch_norm = "batch" (evaluations away from q and passes normalize by the statistics
+-- of their batch; "running": by the running ones of the last refresh).
 function correction.define(definition)
   names.check("pg.correction.define", definition, DEFINITION)
   if type(definition.name) ~= "string" or type(definition.correct) ~= "function" then

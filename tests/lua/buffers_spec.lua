@@ -1,6 +1,6 @@
--- Facts about buffers (the running statistics of batch norm) under paired evaluation, dropout and batch norm on: T2, T3,
--- T4 of the methods' specification (variance reduction, section 8), over the point and the diagonal (IVON) family; that
--- only evaluations at the current point move them; and how they are saved, loaded and asked for.
+-- Facts about buffers (the running statistics of batch norm) under paired evaluation, dropout and batch norm on: T2,
+-- T3, T4 of the methods' specification (variance reduction, section 8), over the point and the diagonal (IVON) family;
+-- that only evaluations at the current point move them; and how they are saved, loaded and asked for.
 package.path = "tests/lua/?.lua;" .. package.path
 local support = require "support"
 local normed = require "normed"
@@ -319,7 +319,8 @@ describe("buffers", function()
       ctx.new_buffers = theta
       return theta:sum()
     end }
-    refused("ctx.new_buffers must be a vector like ctx.buffers (f64, 32 numbers)", run, wrong, opt, start(wrong, opt), 1)
+    refused("ctx.new_buffers must be a vector like ctx.buffers (f64, 32 numbers)", run, wrong, opt, start(wrong, opt),
+      1)
     refused('batch_norm is "batch" or "running"', correction.svrg, { batch_norm = "frozen" })
     local no_refresh = correction.define { name = "mine", correct = function(_, ctx) return ctx:evaluate(ctx.q) end }
     refused("this one has none", no_refresh, { batch_norm = "running" })
@@ -341,9 +342,8 @@ describe("an evaluation", function()
     end
     local whole = p.evaluator:evaluate(st.theta, p.batch(0, 37), { buffers = st.buffers })
     assert(math.abs(all - whole) < 1e-14)
-    local prediction = p.model(st.theta, p.part(0).x, { buffers = st.buffers })
-    local d = (prediction - p.part(0).y)
-    assert(math.abs((d * d):mean():item() - p.evaluator:evaluate(st.theta, p.part(0), { buffers = st.buffers })) < 1e-15)
+    local d = p.model(st.theta, p.part(0).x, { buffers = st.buffers }) - p.part(0).y
+    assert.are.equal((d * d):mean():item(), (p.evaluator:evaluate(st.theta, p.part(0), { buffers = st.buffers })))
     -- in training mode it is a probe: by the statistics of the batch, with and without buffers
     local probe = p.evaluator:evaluate(st.theta, p.part(0), { train = true, buffers = st.buffers })
     assert.are.equal(probe, (p.evaluator:evaluate(st.theta, p.part(0), { train = true })))

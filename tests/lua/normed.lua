@@ -10,7 +10,8 @@ local INPUTS, HIDDEN, MOMENTUM, EPS, RATE = 6, 8, 0.1, 1e-5, 0.3
 
 local layout = core.layout {
   { "1.weight", { INPUTS, HIDDEN } }, { "2.weight", { HIDDEN } }, { "2.bias", { HIDDEN } },
-  { "5.weight", { HIDDEN, HIDDEN } }, { "6.weight", { HIDDEN } }, { "6.bias", { HIDDEN } }, { "8.weight", { HIDDEN, 1 } },
+  { "5.weight", { HIDDEN, HIDDEN } }, { "6.weight", { HIDDEN } }, { "6.bias", { HIDDEN } },
+  { "8.weight", { HIDDEN, 1 } },
 }
 local buffer_layout = core.layout {
   { "2.mean", { HIDDEN } }, { "2.var", { HIDDEN } }, { "6.mean", { HIDDEN } }, { "6.var", { HIDDEN } },

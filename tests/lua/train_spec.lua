@@ -1,5 +1,7 @@
--- Facts about pg.train: order of the data, honest counts, evaluation without side effects, resuming.
+-- Facts about pg.train: order of the data, honest counts, evaluation without side effects, running statistics, resuming.
+package.path = "tests/lua/?.lua;" .. package.path
 local pg = require "perigee"
+local normed = require "normed"
 local run = require "perigee.run"
 local sampler = require "perigee.sampler"
 
@@ -182,6 +184,53 @@ describe("pg.train", function()
     refused({ device = "cuda:0" }, "cpu")
   end)
 
+  -- Batch norm: 70 examples of 6 numbers, the short last batch of 6 included.
+  local x6 = pg.randn(key:fold("x6"), { N, 6 })
+  local y6 = x6:sum(2):sin():reshape(N, 1)
+  local normed_data = { train = pg.data.from { x = x6, y = y6 }, test = pg.data.from { x = x6, y = y6 } }
+  local function train_normed(changes)
+    local spec = { model = normed.model, data = normed_data, metrics = "none", loss = function(net, theta, batch, ctx)
+      return ((net(theta, batch.x, ctx) - batch.y) ^ 2):mean()
+    end }
+    for k, v in pairs(changes or {}) do spec[k] = v end
+    return train(spec)
+  end
+
+  it("begins with the model's buffers, returns them moved, and evaluates by them", function()
+    local still = train_normed { optimizer = pg.optim.sgd { lr = 0 }, epochs = 60 }
+    local z = x6:matmul(still.theta["1.weight"])
+    -- the running mean of the first norm is an average over batches, so the mean over the data within its noise
+    local off = (still.buffers["2.mean"] - z:mean(1)):abs():max():item()
+    assert.is_true(off < 0.3 * z:std():item(), ("off by %g"):format(off))
+    local d = normed.model(still.theta, x6, { buffers = still.buffers }) - y6
+    assert.is_true(math.abs((d * d):mean():item() - still.metrics.loss) < 1e-6)
+    assert.is_nil(train().buffers)
+  end)
+
+  it("ends with the same buffers however often it evaluated", function()
+    local svrg = pg.optim.svrg { lr = 0.05, every = pg.epochs(1) }
+    local often, never = train_normed { eval_every = 0.2, optimizer = svrg }, train_normed { eval_every = 0,
+      optimizer = svrg }
+    assert.equal(often.buffers:bytes(), never.buffers:bytes())
+  end)
+
+  it("takes theta and buffers to begin at", function()
+    local first = train_normed()
+    local second = train_normed { theta = first.theta, buffers = first.buffers, steps = 0, epochs = "none" }
+    assert.equal(first.buffers:bytes(), second.buffers:bytes())
+    assert.equal(first.metrics.loss, second.metrics.loss)
+  end)
+
+  it("runs full passes through the steps' batches where batch norm makes a gradient belong to its batch", function()
+    local svrg = pg.optim.svrg { lr = 0.05, every = pg.epochs(1) }
+    local seen = {}
+    train_normed { optimizer = svrg, epochs = 1, hooks = { on_step = function(ctx)
+      seen[#seen + 1] = ctx.optimizer.pass_size
+    end } }
+    assert.equal(16, seen[1])
+    assert.equal(N, train { optimizer = svrg, epochs = 1 }.state.pass_size)
+  end)
+
   describe("with a directory", function()
     local root
     before_each(function()
@@ -215,6 +264,42 @@ describe("pg.train", function()
         assert.same(whole.history, resumed.history)
         assert.equal(whole.cost:gradients(), resumed.cost:gradients())
       end
+    end)
+
+    it("resumes running statistics after a crash in any step", function()
+      local function at(name, stop_at)
+        return train_normed { out = root .. "/" .. name, checkpoint_every = { steps = 2 },
+          optimizer = pg.optim.ivon_poco { lr = 0.1, ess = N, h0 = 0.5, every = 4, batch_norm = "running" },
+          hooks = { on_step = function(ctx) if ctx.step == stop_at then error("crash") end end } }
+      end
+      local whole = at("whole")
+      for _, stop_at in ipairs { 1, 4, 9 } do
+        run.end_invocation()
+        run.begin_invocation { source = "--", root = root }
+        local name = "crash" .. stop_at
+        assert.is_false(pcall(at, name, stop_at))
+        local found = assert(run.read_settings(root .. "/" .. name))
+        run.end_invocation()
+        run.begin_invocation { source = found.source, root = root, resume = found.resume }
+        local resumed = at(name)
+        assert.equal(whole.theta:bytes(), resumed.theta:bytes())
+        assert.equal(whole.buffers:bytes(), resumed.buffers:bytes())
+        assert.same(whole.history, resumed.history)
+      end
+    end)
+
+    it("begins at another run's running statistics with from, and says when that run has none", function()
+      local still = pg.optim.sgd { lr = 0 }
+      local first = train_normed { out = root .. "/first" }
+      local second = train_normed { out = root .. "/second", from = root .. "/first", steps = 0, epochs = "none",
+        optimizer = still }
+      assert.equal(first.buffers:bytes(), second.buffers:bytes())
+      local without = setmetatable({ layout = normed.model.layout }, { __call = getmetatable(normed.model).__call,
+        __index = { init = normed.model.init } })
+      train_normed { out = root .. "/third", model = without, eval_every = 0, optimizer = still }
+      local ok, message = pcall(train_normed, { out = root .. "/fourth", from = root .. "/third" })
+      assert.is_false(ok)
+      assert.matches("holds no buffers (running statistics), and this model keeps some", message, 1, true)
     end)
 
     it("begins at another run's parameters with from", function()

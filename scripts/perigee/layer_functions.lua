@@ -4,10 +4,10 @@
 
 local core = require "perigee.core"
 local nn_options = require "perigee.nn_options"
-local tensor = require "perigee.tensor"
+local check = require "perigee.tensor_args"
 local text = require "perigee.tensor_text"
 
-local apply, raise = core.apply, tensor.raise
+local apply, raise = core.apply, check.raise
 local F = {}
 local M = { functions = F }
 
@@ -19,8 +19,8 @@ local CONVOLUTION = { "bias", "stride", "pad", "dilation", "groups" }
 -- cross-correlation of x [batch, in, height, width] with w [out, in / groups, kh, kw], plus a bias [out]. Options but
 -- bias and groups are numbers or pairs { height, width }.
 function F.conv2d(x, w, options)
-  tensor.check_tensor("conv2d", x)
-  tensor.check_tensor("conv2d", w)
+  check.check_tensor("conv2d", x)
+  check.check_tensor("conv2d", w)
   options = nn_options.check("pg.conv2d", options, CONVOLUTION)
   return M.convolve(x, w, options.bias, nn_options.geometry("pg.conv2d", options))
 end
@@ -41,14 +41,14 @@ end
 --- pg.max_pool2d(x, { size =, stride = size, pad = 0 }): The largest of each window of x [batch, channels, height,
 -- width]. Each option is a number or a pair { height, width }; a size alone may stand for the table.
 function F.max_pool2d(x, options)
-  tensor.check_tensor("max_pool2d", x)
+  check.check_tensor("max_pool2d", x)
   return apply("max_pool2d", { a = (read_pooling("pg.max_pool2d", options, { "size", "stride", "pad" })) }, x)
 end
 
 --- pg.avg_pool2d(x, { size =, stride = size, pad = 0, count_include_pad = true }): The mean of each window of x [batch,
 -- channels, height, width]; options as for pg.max_pool2d. With count_include_pad = false, padding is not counted.
 function F.avg_pool2d(x, options)
-  tensor.check_tensor("avg_pool2d", x)
+  check.check_tensor("avg_pool2d", x)
   local window, o = read_pooling("pg.avg_pool2d", options, { "size", "stride", "pad", "count_include_pad" })
   return apply("avg_pool2d", { a = window, flags = o.count_include_pad == false and 1 or 0 }, x)
 end
@@ -65,7 +65,7 @@ end
 -- channels, …] less its mean, over sqrt(var + eps), times weight plus bias [channels]. mean and var (of a population)
 -- are the batch's unless given; they come back as they were used.
 function F.batch_norm(x, options)
-  tensor.check_tensor("batch_norm", x)
+  check.check_tensor("batch_norm", x)
   options = nn_options.check("pg.batch_norm", options, { "weight", "bias", "mean", "var", "eps" })
   if x.ndim < 2 then raise("batch_norm: [batch, channels, …] was expected, got %s", text.type(x)) end
   local mean = options.mean or apply("channel_mean", nil, x)
@@ -85,7 +85,7 @@ end
 --- pg.layer_norm(x, shape, { weight =, bias =, eps = 1e-5 }): x standardized over its last axes, which have this shape
 -- (a number for one axis), times weight plus bias, both of that shape.
 function F.layer_norm(x, shape, options)
-  tensor.check_tensor("layer_norm", x)
+  check.check_tensor("layer_norm", x)
   options = nn_options.check("pg.layer_norm", options, { "weight", "bias", "eps" })
   if type(shape) == "number" then shape = { shape } end
   local whole, axes = x.shape, {}
@@ -103,7 +103,7 @@ end
 --- pg.group_norm(x, groups, { weight =, bias =, eps = 1e-5 }): x [batch, channels, …] standardized for each example
 -- over each group of neighbouring channels, times weight plus bias [channels].
 function F.group_norm(x, groups, options)
-  tensor.check_tensor("group_norm", x)
+  check.check_tensor("group_norm", x)
   options = nn_options.check("pg.group_norm", options, { "weight", "bias", "eps" })
   local shape = x.shape
   if #shape < 2 or math.type(groups) ~= "integer" or groups < 1 or shape[2] % groups ~= 0 then
@@ -122,13 +122,14 @@ local INTEGERS = { i64 = true, i32 = true, u8 = true }
 
 --- pg.embedding(indices, weight) → [..., dim]: The rows of weight [n, dim] at whole numbers [...] that count from 0.
 function F.embedding(indices, weight)
-  tensor.check_tensor("embedding", indices)
-  tensor.check_tensor("embedding", weight)
+  check.check_tensor("embedding", indices)
+  check.check_tensor("embedding", weight)
   if not INTEGERS[indices.dtype] then
     raise("embedding: indices are whole numbers (i64, i32, u8), got %s", text.type(indices))
   elseif weight.ndim ~= 2 then
     raise("embedding: the weight is [n, dim], got %s", text.type(weight))
   end
+  check.check_range("embedding: index", indices, weight.shape[1], "of the rows")
   return apply("gather", { a = { 0 } }, weight, indices)
 end
 

@@ -1,10 +1,15 @@
-// interrupt.c: the flag and the hook behind Ctrl-C; see interrupt.h.
+// interrupt.c: the flag, the hook and the farewell behind Ctrl-C; see interrupt.h.
 #include "bindings/interrupt.h"
 
 #include <signal.h>
 #include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
 
 #include <lauxlib.h>
+
+enum { DEEPEST = 16, STATUS_INTERRUPTED = 130 };
 
 // A signal handler can be given nothing, so this is the process's own. The state is the one that runs the prompt or
 // recipe.
@@ -13,32 +18,73 @@ static volatile sig_atomic_t polled;  // someone asks core.interrupted() now and
 static volatile sig_atomic_t pending; // a signal that nobody has asked about yet
 static volatile sig_atomic_t count;   // signals since the last answer
 
+// What is said while somebody asks. Two of them: one is read by the handler while the other is filled.
+typedef struct announcement {
+  char first[128];   // written at the first signal; empty: nothing
+  char second[1024]; // said at the second, before the first was answered
+  bool leaves;       // the second ends the process at once; else it raises
+} announcement;
+
+static announcement announcements[2];
+static volatile sig_atomic_t announced;
+
+// Those who took the signal before, from the outermost on: the prompt of a run that is interrupted takes it too.
+static struct {
+  lua_State *state;
+  sig_atomic_t polled;
+} outer[DEEPEST];
+static int depth;
+
+static void write_text(const char *text) {
+  // Nothing can be done about a terminal that is gone.
+  if (write(STDERR_FILENO, text, strlen(text)) < 0) return;
+}
+
 static void raise_interrupted(lua_State *L, lua_Debug *ar) {
   (void)ar;
   lua_sethook(L, NULL, 0, 0);
-  count = 0;
-  luaL_error(L, "interrupted");
+  count = pending = 0;
+  const char *text = announcements[announced].second;
+  luaL_error(L, "%s", polled && *text ? text : "interrupted");
 }
 
 static void handle_signal(int number) {
+  const announcement *now = &announcements[announced];
   count = count + 1;
   pending = 1;
-  if (polled && count == 1) return;
+  if (polled && count == 1) {
+    write_text(now->first);
+    return;
+  }
+  if (polled && now->leaves) {
+    write_text("\nperigee: ");
+    write_text(now->second);
+    write_text("\n");
+    _exit(STATUS_INTERRUPTED);
+  }
   if (count > (polled ? 2 : 1)) signal(number, SIG_DFL);
   // As in lua.c: setting a hook is safe here and takes effect at the next instruction.
   lua_sethook(taken_by, raise_interrupted, LUA_MASKCALL | LUA_MASKRET | LUA_MASKLINE | LUA_MASKCOUNT, 1);
 }
 
 void pgl_take_interrupt(lua_State *L) {
+  if (depth < DEEPEST) {
+    outer[depth].state = taken_by;
+    outer[depth].polled = polled;
+  }
+  depth++;
   taken_by = L;
   polled = pending = count = 0;
   signal(SIGINT, handle_signal);
 }
 
 void pgl_release_interrupt(void) {
-  signal(SIGINT, SIG_DFL);
   if (taken_by) lua_sethook(taken_by, NULL, 0, 0);
-  taken_by = NULL;
+  depth--;
+  taken_by = depth < DEEPEST ? outer[depth].state : NULL;
+  polled = depth < DEEPEST ? outer[depth].polled : 0;
+  pending = count = 0;
+  signal(SIGINT, taken_by ? handle_signal : SIG_DFL);
 }
 
 // core.interrupted() → whether Ctrl-C was pressed since the last call; from the first call on, one Ctrl-C does not
@@ -51,7 +97,21 @@ static int core_interrupted(lua_State *L) {
   return 1;
 }
 
+// core.announce_interrupt(first, second, leaves): what is written at the first Ctrl-C while somebody asks ("" for
+// nothing), and what a second one says that comes before the first was answered: it then ends the process with status
+// 130 (leaves), or raises. Without arguments: nothing more is said, and the second raises "interrupted".
+static int core_announce_interrupt(lua_State *L) {
+  announcement *next = &announcements[!announced];
+  snprintf(next->first, sizeof next->first, "%s", luaL_optstring(L, 1, ""));
+  snprintf(next->second, sizeof next->second, "%s", luaL_optstring(L, 2, ""));
+  next->leaves = lua_toboolean(L, 3);
+  announced = !announced;
+  return 0;
+}
+
 void pgl_open_interrupt(lua_State *L) {
   lua_pushcfunction(L, core_interrupted);
   lua_setfield(L, -2, "interrupted");
+  lua_pushcfunction(L, core_announce_interrupt);
+  lua_setfield(L, -2, "announce_interrupt");
 }

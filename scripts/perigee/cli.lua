@@ -105,7 +105,8 @@ local function run_source(how)
   local root = how.root or how.flags.runs or "runs"
   options.begin(how.words)
   run.begin_invocation { recipe = how.path, source = how.source, words = how.words, root = root,
-    trust = how.flags.trust, resume = how.resume, limit = how.limit, inspect = how.inspect }
+    trust = how.flags.trust, resume = how.resume, limit = how.limit, inspect = how.inspect,
+    leaves = true }
   local env = sandbox.enter(pg, how.path, { trust = how.flags.trust, write = { root, how.write },
     memory = how.flags.memory, read = pg.data and pg.data.directories and pg.data.directories() or {} })
   local chunk, message = load(how.source, "@" .. how.chunkname, "t", env)

@@ -39,6 +39,18 @@ function journal.read(path)
   return records
 end
 
+-- One logged quantity of records against another as a series for pg.plot. split: "test" for what evaluations logged;
+-- nil for what the steps logged.
+function journal.series(records, y, x, name, split)
+  local series = { name = name, x = {}, y = {} }
+  for _, record in ipairs(records) do
+    if record[y] and record[x] and record.split == split then
+      series.x[#series.x + 1], series.y[#series.y + 1] = record[x], record[y]
+    end
+  end
+  return series
+end
+
 -- Open `path` to write on from byte `offset`; what stands behind it is cut off. Returns the journal, whose records are
 -- those that stay, or nil and a message when the file is shorter than that.
 function journal.open(path, offset)

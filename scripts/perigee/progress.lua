@@ -31,7 +31,8 @@ function progress.new(name, opts)
   local done_before
 
   -- state: epoch, epochs, fraction (of the whole run), done (units so far), unit ("ex", "steps"), what ("full pass" or
-  -- nil), shown = {{"loss", 0.31}, …}. Cheap to call at every step: it looks at the clock and returns.
+  -- nil), shown = {{"loss", 0.31}, …}, idle (seconds not to count, or nil). Cheap to call at every step: it looks at
+  -- the clock and returns.
   function self.update(state)
     local now = files.clock()
     if now - shown_at < 0.1 then return end
@@ -44,7 +45,7 @@ function progress.new(name, opts)
     for _, pair in ipairs(state.shown or {}) do
       if pair[2] then parts[#parts + 1] = ("%s %.3g"):format(pair[1], pair[2]) end
     end
-    local elapsed = now - started
+    local elapsed = now - started - (state.idle or 0)
     if elapsed > 0.5 and state.done > done_before then
       parts[#parts + 1] = rate((state.done - done_before) / elapsed) .. " " .. state.unit .. "/s"
       local first = state.first_fraction or 0

@@ -6,8 +6,10 @@
 -- RUN/recipe.lua       the recipe's source           RUN/metrics.jsonl   one record a log call, no clock in it
 -- RUN/settings.json    options, seed, versions …     RUN/timing.jsonl    seconds
 -- RUN/invocation.json  in the first run's directory: name → directory of every run of the invocation
--- RUN/checkpoints/step-N.safetensors
+-- RUN/checkpoints/step-N.safetensors                  RUN/changes.jsonl   what a person changed while it went on
 
+local breakin = require "perigee.breakin"
+local changes = require "perigee.changes"
 local checkpoint = require "perigee.checkpoint"
 local core = require "perigee.core"
 local data = core.data
@@ -20,14 +22,15 @@ local sandbox = require "perigee.sandbox"
 local run = {}
 
 -- The present invocation. recipe: path; source: text; words: key=value as given; root: where runs go; trust; resume:
--- the invocation.json of the one to continue; limit: stop each run after so many steps (for `check`).
+-- the invocation.json of the one to continue; limit: stop each run after so many steps (for `check`); leaves: whether a
+-- second Ctrl-C ends the process.
 local invocation
 
 -- Begin an execution of a recipe. The command line calls it; a script under plain lua5.4 gets one on its first run.
 function run.begin_invocation(given)
   invocation = {
     recipe = given.recipe, source = given.source, words = given.words or {}, root = given.root or "runs",
-    trust = given.trust, resume = given.resume, limit = given.limit, inspect = given.inspect,
+    trust = given.trust, resume = given.resume, limit = given.limit, inspect = given.inspect, leaves = given.leaves,
     counts = {}, runs = {}, first = given.resume and given.resume.first, done = {},
   }
   return invocation
@@ -171,16 +174,22 @@ end
 --- ctx:stop(): End the run after this step.
 function Context:stop() self.stopped = true end
 
---- ctx:save_if_due(): Inside a long step, as a full pass: save what there is, if a checkpoint is due. The state must
--- say by itself how far the step got, since the step runs again from there.
-function Context:save_if_due()
+--- ctx:pause(done, total) → boolean: Inside a long step, as a full pass, with `done` of `total` pieces behind it: save
+-- what there is, if a checkpoint is due, and answer Ctrl-C. The state must say by itself how far the step got, since
+-- the step runs again from there. false: the run ends here, and `step` must return.
+function Context:pause(done, total)
   if self.due() then self.save(self.step, false) end
+  if core.interrupted() then
+    self.break_in(("a full pass (%d of %d batches done)"):format(done, total))
+    self.suspended = self.interrupted
+  end
+  return not self.suspended
 end
 
 local function check_spec(spec, level)
   if type(spec) ~= "table" then error("pg.run takes a table: name, seed, steps, state, step", level + 1) end
   local known = { "name", "seed", "steps", "state", "step", "out", "checkpoint_every", "keep", "hash_every", "config",
-    "identity", "cost", "at_start", "at_end", "at_interrupt", "inspect" }
+    "identity", "cost", "at_start", "at_end", "at_interrupt", "inspect", "adjust", "names", "clear" }
   names.check("pg.run", spec, known, level)
   local function need(key, kind)
     if type(spec[key]) ~= kind then
@@ -288,29 +297,76 @@ local function append_timing(directory, step, seconds)
   timing:write(journal.encode { step = step, seconds = seconds } .. "\n")
 end
 
+local function checkpoint_path(directory, step)
+  return ("%s/checkpoints/step-%d.safetensors"):format(directory, step)
+end
+
 -- Save the state after `step` steps, whole or not at all, and let older checkpoints go.
 local function save(place, spec, state, step, is_final, seconds)
-  checkpoint.save(("%s/checkpoints/step-%d.safetensors"):format(place.directory, step), { state = state }, {
+  checkpoint.save(checkpoint_path(place.directory, step), { state = state }, {
     step = ("%d"):format(step), offset = ("%d"):format(place.journal:sync()), identity = place.identity,
     name = spec.name, numerics = ("%d"):format(core.numerics_version), finished = tostring(is_final),
+    changes = ("%d"):format(place.changes.applied),
   })
   checkpoint.prune(place.directory .. "/checkpoints", spec.keep or 2)
   append_timing(place.directory, step, seconds)
 end
 
+-- What Ctrl-C does in a run: with a person at a terminal the prompt opens; without one, or when they say quit, the run
+-- ends here and is saved. inside: what long step it is in the middle of, or nil. Runs that are started at the prompt
+-- are no part of this invocation.
+local function make_break_in(spec, state, ctx, place)
+  local inv, variables = invocation, {}
+  local function announce()
+    local path = place.directory and ctx.saved > 0 and checkpoint_path(place.directory, ctx.saved) or nil
+    breakin.announce(place.directory, path, inv.leaves)
+  end
+  local function ask(inside)
+    local opened = data.clock()
+    if spec.clear then spec.clear() end
+    core.interrupted(false)
+    invocation = nil
+    local goes_on = breakin.open {
+      name = spec.name, directory = place.directory, done = ctx.completed, steps = spec.steps, seconds = ctx.seconds(),
+      records = place.journal.records, changes = place.changes, adjust = place.adjust, state = state,
+      names = spec.names and spec.names(ctx) or {}, inside = inside, variables = variables,
+      save = function()
+        ctx.save(ctx.completed, false)
+        return checkpoint_path(place.directory, ctx.completed)
+      end,
+    }
+    invocation = inv
+    ctx.idle = ctx.idle + data.clock() - opened
+    announce()
+    core.interrupted()
+    return goes_on
+  end
+  return function(inside)
+    if not inv.limit and breakin.is_possible() and ask(inside) then return end
+    ctx.stopped, ctx.interrupted = true, true
+  end, announce
+end
+
 -- The loop itself, from ctx.completed to `last`.
-local function take_steps(spec, state, ctx, last)
+local function take_steps(spec, state, ctx, last, by_hand)
   local hash_every, interrupted = ctx.hash_every, core.interrupted
   while ctx.completed < last and not ctx.stopped do
     ctx.step = ctx.completed
+    if ctx.step >= by_hand.due then by_hand:apply(ctx.step, function(record) ctx.journal:append(record) end) end
     spec.step(state, ctx)
+    if ctx.suspended then return end
     ctx.completed = ctx.completed + 1
     if hash_every > 0 and ctx.completed % hash_every == 0 then
       ctx.journal:append { step = ctx.step, state = checkpoint.hash(state) }
     end
     if ctx.completed < last and ctx.due() then ctx.save(ctx.completed, false) end
-    if interrupted() then ctx.stopped, ctx.interrupted = true, true end
+    if interrupted() then ctx.break_in() end
   end
+end
+
+local function report_changes(spec, lines)
+  if #lines > 0 and spec.clear then spec.clear() end
+  for _, line in ipairs(lines) do io.stderr:write(("perigee: %s: %s\n"):format(spec.name, line)) end
 end
 
 local Interruption = { __tostring = function(raised)
@@ -320,14 +376,17 @@ end }
 --- pg.run { name =, steps =, state = {}, step =, seed = 1, … } → result: A loop of one's own with the run directory,
 -- logging, checkpoints and resume of pg.train, which is written on it.
 --   step(state, ctx): called for every step from where the run stands; plain Lua. ctx: step (from 0), key (of the run
---     and the step), log, batch, stop, save_if_due.
+--     and the step), log, batch, stop, pause.
 --   state: a table of tensors, vectors, keys, numbers, strings, booleans and tables of them: what a checkpoint holds.
 --     What `step` keeps elsewhere is lost in a kill.
 --   out (directory; false: leave nothing on disk), checkpoint_every = 60 (seconds, or { steps = n }), keep = 2
 --     (checkpoints), hash_every = 100 (steps between hashes of the state in the metrics; 0: none), config (settings to
 --     record), cost (a meter whose count every record carries).
 --   at_start(ctx), at_end(state, ctx), at_interrupt(ctx): hooks; the last one after Ctrl-C, when the state is saved.
---   result: { state, directory, steps, history, seconds }.
+--   adjust = { state = state }: what may be changed at the prompt that Ctrl-C opens: the plain values of a state tree,
+--     the hyperparameters of an optimizer ({ optimizer =, optimizer_state = }), or both.
+--   names(ctx): a table of further values to show there. clear(): wipe what is shown on the terminal, before a message.
+--   result: { state, directory, steps, history, seconds, changes (lines on what was changed by hand) }.
 function run.run(spec)
   check_spec(spec, 2)
   local inv = current_invocation()
@@ -338,29 +397,39 @@ function run.run(spec)
   checkpoint.flatten(state) -- says now, not at the first checkpoint, what cannot be saved
   local place = open_place(inv, spec)
   local saved, started = place.saved, data.clock()
-  local function seconds() return place.before + data.clock() - started end
+  place.adjust = spec.adjust or { state = state }
+  local by_hand <close> = changes.open(place.directory and place.directory .. "/changes.jsonl", place.adjust)
+  place.changes = by_hand
 
   local ctx = setmetatable({ journal = place.journal, directory = place.directory, run_key = core.key(spec.seed),
-    cost = spec.cost, samplers = {}, completed = 0, saved = 0 }, { __index = context_index })
+    cost = spec.cost, samplers = {}, completed = 0, saved = 0, idle = 0.0 }, { __index = context_index })
+  function ctx.seconds() return place.before + data.clock() - started - ctx.idle end
   if saved then
     checkpoint.restore(state, saved.tree.state or {})
     ctx.completed = math.tointeger(tonumber(saved.info.step))
     ctx.saved = ctx.completed
+    by_hand:restore(tonumber(saved.info.changes) or 0)
   end
+  local announce
+  ctx.break_in, announce = make_break_in(spec, state, ctx, place)
   ctx.hash_every = inv.limit and 1 or spec.hash_every or (place.directory and 100 or 0)
   function ctx.save(step, is_final)
-    if place.directory then save(place, spec, state, step, is_final, seconds()) end
+    if place.directory then save(place, spec, state, step, is_final, ctx.seconds()) end
     ctx.saved = step
+    announce()
   end
   ctx.due = place.directory and make_due(spec.checkpoint_every, ctx) or function() return false end
   if spec.at_start then spec.at_start(ctx) end
   if inv.inspect and spec.inspect then inv.inspect(spec.inspect()) end
 
+  report_changes(spec, by_hand:summary())
+  announce()
+
   local total
   if saved and saved.info.finished == "true" then
     total = place.before
   else
-    take_steps(spec, state, ctx, math.min(spec.steps, inv.limit or spec.steps))
+    take_steps(spec, state, ctx, math.min(spec.steps, inv.limit or spec.steps), by_hand)
     local finished = (ctx.completed == spec.steps or ctx.stopped) and not ctx.interrupted
     -- A run that was cut short goes on, if it goes on, from before its evaluation; the recipe still gets one.
     if not finished then ctx.save(ctx.completed, false) end
@@ -369,7 +438,8 @@ function run.run(spec)
       spec.at_end(state, ctx)
     end
     if finished then ctx.save(ctx.completed, true) end
-    total = seconds()
+    total = ctx.seconds()
+    if finished then report_changes(spec, by_hand:summary()) end
   end
   place.journal:close()
   if place.directory then
@@ -379,7 +449,7 @@ function run.run(spec)
   if ctx.interrupted and spec.at_interrupt then spec.at_interrupt(ctx) end
   if ctx.interrupted then error(setmetatable({ interrupted = place.directory }, Interruption), 0) end
   return { state = state, directory = place.directory, steps = ctx.completed, history = place.journal.records,
-    seconds = total }
+    seconds = total, changes = by_hand:summary() }
 end
 
 return run

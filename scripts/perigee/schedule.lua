@@ -118,8 +118,10 @@ local function describe(name, spec)
   return ("%s { %s }"):format(name, table.concat(parts, ", "))
 end
 
-local function make(name, spec, at)
-  return setmetatable({ at = at, text = describe(name, spec) }, Schedule)
+-- argument: what the constructor was called with, from which written.lua writes the call.
+local function make(name, argument, at)
+  local text = describe(name, type(argument) == "table" and argument or { argument })
+  return setmetatable({ at = at, text = text, name = name, argument = argument }, Schedule)
 end
 
 local function need(name, spec, field)
@@ -131,7 +133,7 @@ end
 
 --- pg.schedule.constant(x) → schedule: x at every step.
 function schedule.constant(x)
-  return make("constant", { x }, function()
+  return make("constant", x, function()
     return x
   end)
 end
@@ -200,13 +202,15 @@ function schedule.piecewise(pieces)
       core.raise("pg.schedule.piecewise: every piece but the last needs the step at which it ends")
     end
   end
-  return make("piecewise", { #pieces .. " pieces" }, function(step, units)
+  local result = make("piecewise", pieces, function(step, units)
     for i, piece in ipairs(pieces) do
       if i == #pieces or step < schedule.resolve_steps(piece[2], units) then
         return schedule.value(piece[1], step, units)
       end
     end
   end)
+  result.text = ("piecewise { %d pieces }"):format(#pieces)
+  return result
 end
 
 --- pg.schedule.warmup { over =, after = } → schedule: `after` (a number or schedule) scaled by (step + 1) / over during
@@ -229,6 +233,35 @@ function schedule.hold(spec)
     local length = schedule.resolve_steps(every, units)
     return schedule.value(of, step - step % length, units)
   end)
+end
+
+-- What the text of a formula may use besides `step`.
+local FORMULA = { math = {} }
+for _, name in ipairs { "abs", "ceil", "cos", "exp", "floor", "huge", "log", "max", "min", "pi", "sin", "sqrt" } do
+  FORMULA[name], FORMULA.math[name] = math[name], math[name]
+end
+
+--- pg.schedule.formula(text) → schedule: A schedule that can be written down: an expression of `step` (0-based), as
+-- "0.1 / (1 + step / 100)", or the text of a function of the step, as "function(step) … end". It may use numbers, abs,
+-- ceil, cos, exp, floor, log, max, min, sin, sqrt, pi and huge.
+function schedule.formula(text)
+  if type(text) ~= "string" then
+    core.raise("pg.schedule.formula takes an expression of step as a string, as \"0.1 / (1 + step)\", not "
+      .. names.describe(text))
+  end
+  local body = text:match("^%s*function%s*%(") and text or ("function(step) return %s\nend"):format(text)
+  local env = setmetatable({}, { __index = function(_, name)
+    local value = FORMULA[name]
+    if value ~= nil then return value end
+    local known = names.sorted(FORMULA)
+    known[#known + 1] = "step"
+    core.raise(names.unknown("name", name, "a formula", known))
+  end })
+  local chunk, message = load("return " .. body, "=formula", "t", env)
+  if not chunk then
+    core.raise(("pg.schedule.formula %q: %s"):format(text, (message:gsub("^formula:%d+: ", ""))))
+  end
+  return make("formula", text, chunk())
 end
 
 return schedule

@@ -5,8 +5,10 @@ local buffers = require "perigee.buffers"
 local checkpoint = require "perigee.checkpoint"
 local core = require "perigee.core"
 local evaluator = require "perigee.evaluator"
+local journal = require "perigee.journal"
 local names = require "perigee.names"
 local optimizer = require "perigee.optimizer"
+local merge = require("perigee.part").merge
 local progress = require "perigee.progress"
 local run = require "perigee.run"
 local sampler = require "perigee.sampler"
@@ -208,9 +210,22 @@ local function show(parts, line, ctx, shown, what, fraction_of_pass)
   line.update {
     epoch = math.min(ctx.step // source.per_epoch + 1, math.ceil(steps / source.per_epoch)),
     epochs = math.ceil(steps / source.per_epoch), fraction = done / steps, first_fraction = parts.first / steps,
-    done = done * source.batch_size, unit = "ex", shown = shown,
+    done = done * source.batch_size, unit = "ex", shown = shown, idle = ctx.idle,
     what = what and ("%s %d%%"):format(what, math.floor(100 * fraction_of_pass)),
   }
+end
+
+-- What the prompt of an interrupted run shows besides the state. Evaluating there is not booked.
+local function names_at_prompt(spec, parts, state, epoch)
+  local cost = parts.st.cost
+  local function evaluate()
+    local forward = cost.forward
+    local found = parts.evaluate()
+    cost.forward = forward
+    return found
+  end
+  return { theta = parts.st.theta, q = parts.st.q, buffers = parts.st.buffers, model = spec.model, loss = spec.loss, data = spec.data,
+    epoch = epoch, metrics = merge(state.metrics, {}), evaluate = parts.evaluate and evaluate }
 end
 
 local Result = {}
@@ -220,13 +235,7 @@ Result.__name = "perigee.result"
 --- result:curve(y, x [, name [, split]]) → series: One logged quantity against another, for pg.plot:
 -- result:curve("loss", "gradients"). split: "test" for what evaluations logged; else what the steps logged.
 function Result:curve(y, x, name, split)
-  local series = { name = name or self.name, x = {}, y = {} }
-  for _, record in ipairs(self.history) do
-    if record[y] and record[x] and record.split == split then
-      series.x[#series.x + 1], series.y[#series.y + 1] = record[x], record[y]
-    end
-  end
-  return series
+  return journal.series(self.history, y, x, name or self.name, split)
 end
 
 --- pg.train { name = "run", data =, model =, loss =, optimizer =, batch =, epochs =, … } → result: Train a model: keyed
@@ -244,7 +253,8 @@ end
 --   eval_every = 1 (epochs; 0: never), eval_batch = 1000, log_every (steps; default 50 lines an epoch), hash_every
 --     (steps; default an epoch), checkpoint_every = 60 (seconds, or { steps = n }), keep = 2 (checkpoints), pass_batch
 --     (examples in a batch of full passes; with batch norm that of the steps), out (directory; false: nothing on disk).
---   result: { theta, q, buffers, metrics, cost, history, seconds, directory, steps, state } and result:curve.
+--   result: { theta, q, buffers, metrics, cost, history, seconds, directory, steps, state, changes } and result:curve.
+--     changes: lines on what was changed by hand at the prompt that Ctrl-C opens.
 function train.train(spec)
   check(spec, 2)
   local parts = build(spec)
@@ -262,7 +272,7 @@ function train.train(spec)
   local ctx -- of the present step, for the hook inside passes
   local pass_hooks = { on_pass = function(_, done, total)
     show(parts, line, ctx, shown, "full pass", done / total)
-    ctx:save_if_due()
+    return ctx:pause(done, total)
   end }
 
   local function evaluate(epoch)
@@ -281,6 +291,7 @@ function train.train(spec)
     local batch, epoch = source:at(k)
     pass_hooks.epoch = epoch
     local _, info = opt:step(st, parts.eval, batch, st.key, pass_hooks)
+    if info.suspended then return end
     since.loss, since.count = since.loss + info.loss, since.count + 1
     ctx.info, ctx.epoch = info, epoch
     if (k + 1) % log_every == 0 or k + 1 == steps then
@@ -315,12 +326,14 @@ function train.train(spec)
       ctx = context
       if (spec.eval_every or 1) > 0 then evaluate(ctx.step / per_epoch) end
     end,
-    at_interrupt = function() line.clear() end,
+    clear = line.clear, adjust = { optimizer = opt, optimizer_state = st },
+    names = function(context) return names_at_prompt(spec, parts, state, context.completed / per_epoch) end,
     inspect = function() return train.inspection(spec, name) end,
   }
   line.clear()
   return setmetatable({ name = name, theta = st.theta, q = st.q, buffers = st.buffers, state = st,
-    metrics = state.metrics, cost = st.cost, history = result.history, seconds = result.seconds, directory = result.directory, steps = result.steps }, Result)
+    metrics = state.metrics, cost = st.cost, history = result.history, seconds = result.seconds,
+    directory = result.directory, steps = result.steps, changes = result.changes }, Result)
 end
 
 -- What `perigee check` looks at: the same run under variants of its optimizer, a few steps by hand.

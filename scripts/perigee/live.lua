@@ -1,0 +1,125 @@
+-- live.lua: a run that stands still as values to look at: its state as copies, so that looking cannot disturb it, and
+-- its optimizer as a table whose fields read as the hyperparameters and take assignments, each of which becomes a
+-- recorded change (changes.lua).
+
+local controls = require "perigee.controls"
+local core = require "perigee.core"
+local names = require "perigee.names"
+local posterior = require "perigee.posterior"
+local text_table = require "perigee.table"
+local written = require "perigee.written"
+
+local live = {}
+
+local function saves_itself(value)
+  local meta = getmetatable(value)
+  return type(meta) == "table" and type(value.tensors) == "function" and type(value.numbers) == "function"
+end
+
+-- A value of the run as somebody who looks may have it: tensors and plain tables copied, and state that saves itself by
+-- its parts { tensors, numbers }.
+function live.copy(value)
+  if core.is_tensor(value) then return value:copy() end
+  if type(value) ~= "table" then return value end
+  local out = {}
+  if posterior.is(value) then
+    for _, field in ipairs(value.fields) do out[field] = value[field]:copy() end
+    return posterior.new(value.fields, out)
+  elseif saves_itself(value) then
+    for _, entry in ipairs(value:tensors()) do out[entry[1]] = entry[2]:copy() end
+    return { tensors = out, numbers = value:numbers() }
+  elseif getmetatable(value) ~= nil then
+    return value
+  end
+  for key, inner in next, value do out[key] = live.copy(inner) end
+  return out
+end
+
+-- A table that shows `values` and answers assignments with the error refuse(key). text: what print shows.
+function live.sealed(values, refuse, text)
+  return setmetatable({}, {
+    __index = values, __newindex = function(_, key) error(refuse(key), 2) end,
+    __pairs = function() return next, values, nil end, __tostring = function() return text end,
+    __name = "perigee.live",
+  })
+end
+
+-- ---- what may be changed --------------------------------------------------------------------------------------------
+
+local View = {}
+View.__index = View
+
+-- A view on what may be changed of a run, for changes that hold from `step` on. of: as in controls.new.
+function live.view(changes, of, step)
+  return setmetatable({ changes = changes, of = of, known = controls.new(of), step = step }, View)
+end
+
+local function starts_with(text, prefix) return text:sub(1, #prefix) == prefix end
+
+function View:has_below(prefix)
+  for _, control in ipairs(self.known.list) do
+    if starts_with(control.name, prefix) then return true end
+  end
+  return false
+end
+
+-- What stands below a prefix: key → value or table, for pairs and completion.
+function View:values_below(prefix)
+  local values = {}
+  for _, control in ipairs(self.known.list) do
+    local key = starts_with(control.name, prefix) and control.name:sub(#prefix + 1):match("^[^.]+")
+    if key and values[key] == nil then
+      local leaf = self.known.by_name[prefix .. key]
+      values[key] = leaf and self.changes:current(leaf, self.step) or self:proxy(prefix .. key .. ".")
+    end
+  end
+  return values
+end
+
+-- Change something, and say so; a mistake is an error where it was typed.
+function View:change(name, value)
+  local from, to = self.changes:add(name, value, self.step)
+  if not from then error(to, 3) end
+  if from == to then
+    io.write(("%s stays %s\n"):format(name, to))
+  else
+    io.write(("%s: %s → %s from step %d on; recorded\n"):format(name, from, to, self.step))
+  end
+end
+
+-- The table of what is named prefix .. key. tree: where these are part of the run's state, the table they stand in.
+function View:proxy(prefix, tree)
+  return setmetatable({}, {
+    __index = function(_, key)
+      local name, inner = prefix .. tostring(key), tree and tree[key]
+      local control = self.known.by_name[name]
+      if control and not core.is_tensor(inner) then return (self.changes:current(control, self.step)) end
+      if self:has_below(name .. ".") then return self:proxy(name .. ".", inner or nil) end
+      if tree then return live.copy(inner) end
+      error(select(2, self.known:find(name)), 2)
+    end,
+    __newindex = function(_, key, value) self:change(prefix .. tostring(key), value) end,
+    __pairs = function() return next, tree and live.copy(tree) or self:values_below(prefix), nil end,
+    __tostring = function() return self:listing(prefix) end,
+    __name = "perigee.live",
+  })
+end
+
+function View:row(control)
+  local value, change = self.changes:current(control, self.step)
+  local given = type(value) == "number" and "" or written.encode(value) or names.describe(value)
+  local note = change and ("by hand from step %d, was %s"):format(change.step, change.from) or ""
+  if control.fixed then note = "fixed" end
+  return { control.name, controls.at_step(control, value, self.step), given, note }
+end
+
+-- What may be changed below a prefix, as a table for people: name, value at the step, schedule, where it came from.
+function View:listing(prefix)
+  local rows = {}
+  for _, control in ipairs(self.known.list) do
+    if starts_with(control.name, prefix) then rows[#rows + 1] = self:row(control) end
+  end
+  return (text_table.format({ "name", ("at step %d"):format(self.step), "given as", "" }, rows):gsub("\n$", ""))
+end
+
+return live

@@ -94,7 +94,8 @@ end
 local function readers_of(of, view)
   local readers = {
     step = function() return of.done end, run = function() return run_value(of) end,
-    state = function() return view:proxy("state.", of.state) end, log = function() return live.copy(of.records) end,
+    state = function() return view:state_proxy("state.", of.state) end,
+    log = function() return live.copy(of.records) end,
     plot = function() return function(y, x) draw(of.records, of.name, y, x) end end,
     pg = function() return require "perigee" end,
   }
@@ -108,8 +109,8 @@ end
 
 -- ---- the prompt -----------------------------------------------------------------------------------------------------
 
-local ORDER = { "theta", "q", "buffers", "opt", "state", "step", "epoch", "metrics", "log", "run", "model", "data", "loss",
-  "evaluate", "plot" }
+local ORDER = { "theta", "q", "buffers", "opt", "state", "step", "epoch", "metrics", "log", "run", "model", "data",
+  "loss", "evaluate", "plot" }
 
 local function banner(of, readers, step)
   local there = {}

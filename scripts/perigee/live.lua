@@ -87,21 +87,37 @@ function View:change(name, value)
   end
 end
 
--- The table of what is named prefix .. key. tree: where these are part of the run's state, the table they stand in.
-function View:proxy(prefix, tree)
+-- The hyperparameters whose names begin with `prefix`, as a table that takes assignments; print lists them.
+function View:proxy(prefix)
   return setmetatable({}, {
     __index = function(_, key)
-      local name, inner = prefix .. tostring(key), tree and tree[key]
+      local name = prefix .. tostring(key)
       local control = self.known.by_name[name]
-      if control and not core.is_tensor(inner) then return (self.changes:current(control, self.step)) end
-      if self:has_below(name .. ".") then return self:proxy(name .. ".", inner or nil) end
-      if tree then return live.copy(inner) end
+      if control then return (self.changes:current(control, self.step)) end
+      if self:has_below(name .. ".") then return self:proxy(name .. ".") end
       error(select(2, self.known:find(name)), 2)
     end,
     __newindex = function(_, key, value) self:change(prefix .. tostring(key), value) end,
-    __pairs = function() return next, tree and live.copy(tree) or self:values_below(prefix), nil end,
+    __pairs = function() return next, self:values_below(prefix), nil end,
     __tostring = function() return self:listing(prefix) end,
     __name = "perigee.live",
+  })
+end
+
+-- A table of the run's state, whose values are named prefix .. key: reads as a copy would; assignments to its plain
+-- values become changes, others are refused.
+function View:state_proxy(prefix, tree)
+  return setmetatable({}, {
+    __index = function(_, key)
+      local name, value = prefix .. tostring(key), tree[key]
+      local control = self.known.by_name[name]
+      if control and not control.fixed then return (self.changes:current(control, self.step)) end
+      if type(value) == "table" and getmetatable(value) == nil then return self:state_proxy(name .. ".", value) end
+      return live.copy(value)
+    end,
+    __newindex = function(_, key, value) self:change(prefix .. tostring(key), value) end,
+    __pairs = function() return next, live.copy(tree), nil end,
+    __len = function() return #tree end,
   })
 end
 

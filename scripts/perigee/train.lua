@@ -224,8 +224,8 @@ local function names_at_prompt(spec, parts, state, epoch)
     cost.forward = forward
     return found
   end
-  return { theta = parts.st.theta, q = parts.st.q, buffers = parts.st.buffers, model = spec.model, loss = spec.loss, data = spec.data,
-    epoch = epoch, metrics = merge(state.metrics, {}), evaluate = parts.evaluate and evaluate }
+  return { theta = parts.st.theta, q = parts.st.q, buffers = parts.st.buffers, model = spec.model, loss = spec.loss,
+    data = spec.data, epoch = epoch, metrics = merge(state.metrics, {}), evaluate = parts.evaluate and evaluate }
 end
 
 local Result = {}

@@ -74,7 +74,8 @@ describe("steps 2 to 100, counted by a preloaded malloc", function()
   it("take no tensor memory in a refresh, and a few dozen small objects of Lua's", function()
     local refreshes = 0
     for _, l in ipairs(lines) do
-      if l.step > 8 then assert.equal(0, l.bytes, ("%s, step %d"):format(l.method, l.step)) end
+      -- less than 0: the collector came to what building the run left behind
+      if l.step > 8 then assert.is_true(l.bytes <= 0, ("%d bytes, %s, step %d"):format(l.bytes, l.method, l.step)) end
       if l.step > 8 and l.refreshed then
         refreshes = refreshes + 1
         assert.is_true(l.calls < 100, ("%d calls in a refresh of %s"):format(l.calls, l.method))

@@ -2,34 +2,15 @@
 --   lua5.4 tools/reference.lua module    a Lua chunk of entries, embedded at build time as perigee.reference_data
 --   lua5.4 tools/reference.lua manual    docs/reference.md
 --
--- A doc comment is the comment right above a definition. Its first line may be a signature, as a user would type it:
+-- A doc comment begins with three dashes (in C, three slashes) and a signature as a user would type it:
 --
---   --- pg.uniform(key, shape, { low = 0, high = 1 }), tensor:other() → tensor: what it does, in sentences.
---   -- Lines that follow go on; those indented by two blanks are items of a list, an empty one ends a paragraph.
+--   --- pg.uniform(key, shape, { low = 0, high = 1 }), tensor:other() → tensor: What it does, in sentences.
+--   -- Lines that follow go on; those indented by two blanks are items of a list, by four are code; an empty one ends a
+--   -- paragraph.
 --
 -- Each name in a signature is an entry; `[, x]` is an argument that may be left out; the text begins behind the first
--- colon and blank outside brackets. A line that ends in a comma, an arrow or inside brackets goes on in the next one.
--- Such a comment may also stand alone, and in C it begins with three slashes. A plain comment above a function of a
--- public table (PUBLIC below) is its entry too, with the signature of the code.
-
--- Files whose tables are public: table in the file → what a user types before the name. Modules that pg loads lazily
--- under their own name (see init.lua) need a row only if they differ from { NAME = "pg.NAME." }.
-local PUBLIC = {
-  tensor = { F = "pg.", methods = "tensor:" }, keys = { M = "pg.", methods = "tensor:" }, loss = { M = "pg." },
-  transform = { M = "pg." }, loops = { M = "pg." }, per_tensor = { methods = "tensor:" },
-  data = { data = "pg.data.", methods = "split:" }, table = { text_table = "pg.table." },
-  rule_class = { rule = "pg.rule." },
-}
-for _, name in ipairs {
-  "family", "correction", "rule", "stage", "schedule", "optim", "optimizer", "evaluator", "minimize", "sampler",
-  "metric", "plot",
-} do PUBLIC[name] = { [name] = "pg." .. name .. "." } end
-
--- nn.lua and what it is divided into.
-local function public_tables(module)
-  if module == "nn" or module:match("^nn_") then return { nn = "pg.nn.", M = "pg.nn.", Model = "model:" } end
-  return PUBLIC[module] or {}
-end
+-- colon and blank outside brackets. A line that ends in a comma, an arrow or inside brackets goes on in the next one. A
+-- doc comment above a function must have as many arguments as the function; it may also stand alone.
 
 local function fail(at, format, ...)
   io.stderr:write(("%s:%d: %s\n"):format(at.file, at.line, format:format(...)))
@@ -144,24 +125,9 @@ local function read_lines(path)
   return lines
 end
 
--- The definition on a line of Lua: the table, the name, the parameters (nil for an assignment), "." or ":".
-local function definition_on(line)
-  local owner, mark, name, parameters = line:match("^function ([%w_]+)([%.:])([%w_]+)%((.-)%)")
-  if owner then return owner, name, parameters, mark end
-  owner, name = line:match("^([%w_]+)%.([%w_]+) = ")
-  return owner, name, nil, "."
-end
-
--- "x, axes, opts" of a method of tensors is called without x.
-local function call_form(prefix, name, parameters, mark)
-  if not parameters then return prefix .. name end
-  if prefix:sub(-1) == ":" and mark == "." then parameters = parameters:gsub("^[%w_]+,?%s*", "") end
-  return ("%s%s(%s)"):format(prefix, name, parameters)
-end
-
 -- A signature must take as many arguments as the function below it.
 local function check_parameters(entry, line)
-  local _, name, parameters, mark = definition_on(line or "")
+  local mark, name, parameters = (line or ""):match("^function [%w_]+([%.:])([%w_]+)%((.-)%)")
   if not parameters or parameters:find("...", 1, true) then return end
   local in_code = parameters == "" and 0 or #split_commas(parameters)
   for _, form in ipairs(split_commas((entry.signature:gsub("%s*→.*$", "")))) do
@@ -176,7 +142,7 @@ local function check_parameters(entry, line)
 end
 
 -- The entries of a comment with signatures. lines: see read_comment. → the last entry
-local function add_signed_entries(file, lines, add)
+local function add_entries(file, lines, add)
   local entry, rest
   local function finish()
     if not entry then return end
@@ -219,28 +185,15 @@ local function read_comment(lines, first, language)
   return comment, has_signature, i
 end
 
--- The entry of a plain comment above `definition`, if it is in one of these tables.
-local function add_plain_entry(path, comment, definition, tables, add)
-  local owner, name, parameters, separator = definition_on(definition or "")
-  if #comment == 0 or not (owner and tables[owner]) or name:find("^__") then return end
-  local text = {}
-  for i, line in ipairs(comment) do text[i] = line.text end
-  add { file = path, line = comment[1].number, blocks = blocks_of(text),
-    signature = call_form(tables[owner], name, parameters, separator) }
-end
-
 -- All entries of one file.
 local function read_file(path, add)
-  local module, suffix = path:match("([^/]+)%.(%l+)$")
-  local tables = suffix == "lua" and public_tables(module) or {}
+  local suffix = path:match("%.(%l+)$")
   local lines, i = read_lines(path), 1
   while lines[i] do
     local comment, has_signature, behind = read_comment(lines, i, LANGUAGES[suffix])
     if has_signature then
-      local last = add_signed_entries(path, comment, add)
+      local last = add_entries(path, comment, add)
       if suffix == "lua" then check_parameters(last, lines[behind]) end
-    else
-      add_plain_entry(path, comment, lines[behind], tables, add)
     end
     i = math.max(behind, i + 1)
   end
@@ -305,7 +258,7 @@ local SECTIONS = {
   { "Corrections", "^pg%.correction" }, { "Corrections: methods", "^correction:" },
   { "Rules", "^pg%.rule" }, { "Rules: methods", "^rule:" },
   { "Stages", "^pg%.stage" }, { "Ready-made optimizers", "^pg%.optim%." },
-  { "Schedules and durations", "^pg%.schedule" }, { "Schedules and durations: short names", nil, "schedule" },
+  { "Schedules and durations", "^pg%.schedule", "schedule" },
   { "Training", "^pg%.train$" }, { "Training: the result", "^result[:.]" },
   { "Runs", "^pg%.run$" }, { "Runs: the context", "^ctx[:.]" },
   { "Options of a recipe", "^pg%.options" },
@@ -337,7 +290,7 @@ local function print_blocks(blocks)
   for i, block in ipairs(blocks) do
     local after_item = blocks[i - 1] and blocks[i - 1].kind == "item"
     if block.kind == "code" then
-      print("\n```lua\n" .. block.text .. "\n```")
+      print("\n```text\n" .. block.text .. "\n```")
     elseif block.kind == "item" then
       print((after_item and "" or "\n") .. "- " .. escape(block.text))
     else

@@ -130,11 +130,13 @@ demo:
 	@tools/timed.sh build $(SUBMAKE) -s -j$(JOBS) all
 	@tools/timed.sh training $(BUILD)/perigee recipes/fashion_mlp.lua
 
-$(BUILD)/bench/rmw: tests/bench/rmw.c
+# Yardsticks; the one of arithmetic is meant to contract.
+$(BUILD)/bench/%: tests/bench/%.c
 	@mkdir -p $(@D)
 	$(CC) $(ALL_CFLAGS) -o $@ $<
+$(BUILD)/bench/fma: NUMERICS += -ffp-contract=fast
 
-bench: all $(BUILD)/bench/rmw
+bench: all $(BUILD)/bench/rmw $(BUILD)/bench/fma
 	@PERIGEE_BENCH=$(BUILD)/bench $(BUILD)/perigee bench $(NAME)
 
 C_FILES = $(shell find engine bindings tests -name '*.[ch]' | LC_ALL=C sort)

@@ -3,6 +3,7 @@
 
 local core = require "perigee.core"
 local builder = require "perigee.builder"
+local paired = require "perigee.bench_paired"
 local pg = require "perigee"
 local posterior = require "perigee.posterior"
 local statistics = require "perigee.statistics"
@@ -16,17 +17,12 @@ local function trainer(spec)
 end
 
 -- Logistic regression, d = 100, batch 32: one SGD step.
-function case.logreg()
-  local x = pg.randn(pg.key(4), { 32, 100 })
-  return trainer {
-    model = pg.nn.sequential { pg.nn.linear(100, 1) },
-    loss = function(model, theta, batch)
-      return pg.binary_cross_entropy_with_logits(model(theta, batch.x), batch.y)
-    end,
-    optimizer = pg.optim.sgd { lr = 0.1 },
-    batch = { x = x, y = x:sum(-1):gt(0):to("f32"):reshape { 32, 1 } },
-  }
-end
+function case.logreg() return (paired.step(paired.problems.logreg(), "sgd")) end
+
+-- LeNet-5, batch 64: one SGD step, in either form.
+function case.lenet() return (paired.step(paired.lenet("relu"), "sgd")) end
+
+function case.lenet_tanh() return (paired.step(paired.lenet("tanh"), "sgd")) end
 
 -- Multilayer perceptron 784-512-512-10, batch 128: one AdamW step.
 function case.mlp()
@@ -140,9 +136,9 @@ function case.ivon16m()
   end
 end
 
--- A product of two 1024 x 1024 matrices.
-function case.gemm()
-  local a, b = pg.randn(pg.key(6), { 1024, 1024 }), pg.randn(pg.key(7), { 1024, 1024 })
+-- A product of two n x n matrices.
+function case.gemm(n)
+  local a, b = pg.randn(pg.key(6), { n, n }), pg.randn(pg.key(7), { n, n })
   local multiply = pg.jit(function(x, y) return x:matmul(y) end)
   return function() multiply(a, b) end
 end

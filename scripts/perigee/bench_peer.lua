@@ -7,7 +7,10 @@ local peer = {}
 local Peer = {}
 Peer.__index = Peer
 
-local function quote(text) return "'" .. text:gsub("'", "'\\''") .. "'" end
+-- Text as one word of the shell.
+function peer.quote(text) return "'" .. text:gsub("'", "'\\''") .. "'" end
+
+local quote = peer.quote
 
 -- Start `command` (shell words; a trusted string). Returns the peer, or nil where it does not come up.
 function peer.start(command)

@@ -134,6 +134,11 @@ function Program:result(k)
   return self.program:result(k)
 end
 
+-- Floating-point operations of a run, as the plan counts them.
+function Program:flops()
+  return self.program:info().flops
+end
+
 -- The generated source, or "" where it is interpreted.
 function Program:source()
   return self.program:source()

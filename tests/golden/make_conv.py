@@ -185,7 +185,7 @@ def batch_norms():
             inputs = [draw(shape), draw((shape[1],)), draw((shape[1],))]
             before = {"running_mean": mean, "running_var": variance}
             after = {key: value.clone() for key, value in before.items()}
-            name = f"{len(shape)}-d, {mode} statistics"
+            name = f"{'x'.join(map(str, shape))}, {mode} statistics"
             if mode == "update":
                 F.batch_norm(inputs[0], after["running_mean"], after["running_var"], training=True, momentum=0.1)
             if mode == "running":

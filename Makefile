@@ -24,9 +24,11 @@ LIBS = $(BLAS_DIR)/libopenblas.so.0 -Wl,-rpath,$(BLAS_DIR) -lz -llzma -ljansson 
 
 ENGINE_SRC := $(wildcard engine/*/*.c)
 ENGINE_OBJ := $(ENGINE_SRC:%.c=$(BUILD)/%.o)
-MODULE_SRC := $(filter-out bindings/main.c,$(wildcard bindings/*.c))
+# The line editor (libedit) belongs to the program alone.
+MAIN_SRC := bindings/main.c bindings/editor.c
+MODULE_SRC := $(filter-out $(MAIN_SRC),$(wildcard bindings/*.c))
 MODULE_OBJ := $(MODULE_SRC:%.c=$(BUILD)/%.o) $(BUILD)/bindings/scripts.o
-MAIN_OBJ := $(BUILD)/bindings/main.o
+MAIN_OBJ := $(MAIN_SRC:%.c=$(BUILD)/%.o)
 SCRIPTS := $(wildcard scripts/perigee/*.lua)
 
 all: $(BUILD)/perigee $(BUILD)/perigee.so

@@ -109,9 +109,26 @@ static int core_announce_interrupt(lua_State *L) {
   return 0;
 }
 
+// core.guard(f, handler, …): xpcall during which Ctrl-C raises "interrupted" and says nothing to a run that goes on
+// outside.
+static int core_guard(lua_State *L) {
+  luaL_checktype(L, 1, LUA_TFUNCTION);
+  luaL_checktype(L, 2, LUA_TFUNCTION);
+  int n = lua_gettop(L) - 2;
+  lua_pushvalue(L, 1);
+  lua_insert(L, 3);
+  pgl_take_interrupt(L);
+  int status = lua_pcall(L, n, LUA_MULTRET, 2);
+  pgl_release_interrupt();
+  lua_pushboolean(L, status == LUA_OK);
+  lua_replace(L, 2);
+  return lua_gettop(L) - 1;
+}
+
 void pgl_open_interrupt(lua_State *L) {
-  lua_pushcfunction(L, core_interrupted);
-  lua_setfield(L, -2, "interrupted");
-  lua_pushcfunction(L, core_announce_interrupt);
-  lua_setfield(L, -2, "announce_interrupt");
+  static const luaL_Reg functions[] = {{"interrupted", core_interrupted},
+                                       {"announce_interrupt", core_announce_interrupt},
+                                       {"guard", core_guard},
+                                       {NULL, NULL}};
+  luaL_setfuncs(L, functions, 0);
 }

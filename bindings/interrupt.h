@@ -9,7 +9,7 @@
 // Take SIGINT for the state L until pgl_release_interrupt, which gives it back to whoever had it before.
 void pgl_take_interrupt(lua_State *L);
 void pgl_release_interrupt(void);
-// Adds core.interrupted and core.announce_interrupt to the table on top of the stack.
+// Adds core.interrupted, core.announce_interrupt and core.guard to the table on top of the stack.
 void pgl_open_interrupt(lua_State *L);
 
 #endif

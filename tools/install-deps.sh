@@ -18,7 +18,7 @@ build libopenblas-openmp-dev library:openblas        OpenBLAS built with OpenMP 
 build libjansson-dev         header:jansson.h        jansson, JSON in C
 build zlib1g-dev             header:zlib.h           zlib
 build liblzma-dev            header:lzma.h           liblzma (xz)
-build libedit-dev            header:editline/readline.h  libedit
+build libedit-dev            header:histedit.h        libedit
 test  librandom123-dev       header:Random123/philox.h   Random123, whose vectors check our random numbers
 test  lua-busted             command:busted          busted, for Lua 5.4
 test  dataset-fashion-mnist  file:/usr/share/datasets/fashion-mnist  Fashion-MNIST (four .gz files; a directory of PERIGEE_DATA)

@@ -2,6 +2,7 @@
 -- shape of error messages: one line with the recipe's file and line; --trace adds where in the library it came from.
 
 local core = require "perigee.core"
+local failure = require "perigee.failure"
 local files = core.data
 local names = require "perigee.names"
 local options = require "perigee.options"
@@ -40,40 +41,15 @@ local function read_recipe(path)
   misused("%s: no such recipe%s", path, near and ('; did you mean "%s"?'):format(near) or "")
 end
 
--- A handler that makes "recipe.lua:12: message" of what recipe code raised. The library's own chunks are named
--- "=[perigee]…", a recipe's "@path".
-local function locate(trace)
-  return function(raised)
-    if type(raised) == "table" then return raised end
-    local message = tostring(raised)
-    local where = ""
-    for level = 2, 250 do
-      local info = debug.getinfo(level, "Sl")
-      if not info then break end
-      if info.currentline > 0 and info.source:sub(1, 1) == "@" then
-        where = ("%s:%d: "):format(info.short_src, info.currentline)
-        break
-      end
-    end
-    local inner = message:match("^%[perigee%][%w_]+%.lua:%d+: (.*)$")
-    if inner then
-      message = where .. inner
-    elseif not message:match("^[^\n:]+:%d+: ") then
-      message = where .. message
-    end
-    return { message = message, traceback = trace and debug.traceback(message, 2) }
-  end
-end
-
-local function report(failure)
-  if failure.usage then
-    say(failure.usage)
+local function report(raised)
+  if raised.usage then
+    say(raised.usage)
     return 2
-  elseif failure.interrupted then
-    say(tostring(failure))
+  elseif raised.interrupted then
+    say(tostring(raised))
     return 1
   end
-  say(failure.traceback or failure.message or "failed")
+  say(raised.traceback or raised.message or "failed")
   return 1
 end
 
@@ -94,7 +70,7 @@ local function call_recipe(chunk, flags)
     chunk()
     local unused = options.unused()
     if unused then misused("%s", unused) end
-  end, locate(flags.trace))
+  end, failure.handler(flags.trace))
 end
 
 -- Run a recipe's text. how: { path, chunkname, source, words, flags, resume, limit, root, inspect }.

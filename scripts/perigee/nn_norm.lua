@@ -37,11 +37,18 @@ local function update_running(self, mean, var, momentum, n)
   self.running_var = (1 - momentum) * self.running_var + momentum * n / (n - 1) * var
 end
 
+-- Whether ctx asks for the statistics of the batch, rather than the running ones.
+local function is_by_batch(ctx)
+  if ctx.batch_statistics ~= nil then return ctx.batch_statistics end
+  return ctx.train
+end
+
 --- pg.nn.batch_norm(channels, { affine = true, momentum = 0.1, eps = 1e-5 }): Batch norm of x [batch, channels] or
 -- [batch, channels, height, width] (Ioffe and Szegedy 2015; torch.nn.BatchNorm1d and 2d). Parameters weight and bias
 -- where affine; buffers running_mean and running_var. While training (ctx.train) it normalizes by the statistics of the
 -- batch and, where ctx.buffers are given and ctx.update_buffers is not false, moves the running ones: new = (1 -
--- momentum) old + momentum batch. Otherwise it normalizes by the running statistics in ctx.buffers.
+-- momentum) old + momentum batch. Otherwise it normalizes by the running statistics in ctx.buffers; also while training
+-- where ctx.batch_statistics is false, as it is at a snapshot whose correction asks for that.
 function nn.batch_norm(channels, options)
   local owner = "pg.nn.batch_norm"
   check_size(owner, "channels", channels)
@@ -54,7 +61,7 @@ function nn.batch_norm(channels, options)
     forward = function(self, x, ctx)
       check_channel_axis(x, channels)
       local given = { weight = o.affine and self.weight or nil, bias = o.affine and self.bias or nil, eps = o.eps }
-      if not ctx.train then
+      if not is_by_batch(ctx) then
         given.mean, given.var = self.running_mean, self.running_var
         return (functions.batch_norm(x, given))
       end

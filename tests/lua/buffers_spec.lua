@@ -48,25 +48,49 @@ local cells = {
   { name = "diagonal", fields = { "g", "h" },
     family = function() return family.diagonal { ess = 37, h0 = 0.5, beta2 = 0.9 } end,
     rule = function() return rule.ivon { lr = 0.1 } end },
-  { name = "diagonal with 3 samples", fields = { "g", "h" },
+  { name = "diagonal with 3 samples", simple = true, fields = { "g", "h" },
     family = function() return family.diagonal { ess = 37, h0 = 0.5, beta2 = 0.9, samples = 3 } end,
     rule = function() return rule.ivon { lr = 0.1 } end },
 }
 
-for _, cell in ipairs(cells) do
+-- The convolutional network runs compiled, all else interpreted: so both are under test, and little is compiled.
+local networks = { { "batch norm and dropout", false }, { "a convolutional network with both", true } }
+
+local function choose_executor(is_convolutional)
+  setup(function() core.set_executor(is_convolutional and "auto" or "interpret") end)
+  teardown(function() core.set_executor("auto") end)
+end
+
+-- Pairs of a network and an entry of a list; only the first network is paired with entries that say simple = true.
+local function pairs_with_networks(list)
+  local found = {}
+  for i, network in ipairs(networks) do
+    for _, entry in ipairs(list) do
+      if i == 1 or not entry.simple then found[#found + 1] = { network, entry } end
+    end
+  end
+  return found
+end
+
+for _, product in ipairs(pairs_with_networks(cells)) do
+  local network, cell = product[1], product[2]
+  local function problem(dtype) return normed.problem { dtype = dtype, convolutional = network[2] } end
+
   local function optimizer(c, r)
     return pg.optimizer { family = cell.family(), correction = c, rule = r or cell.rule(), weight_decay = 0.01 }
   end
 
-  describe("batch norm and dropout under SVRG over the " .. cell.name .. " family", function()
+  describe(network[1] .. " under SVRG over the " .. cell.name .. " family", function()
+    choose_executor(network[2])
+
     it("T2: at the snapshot the difference of the two evaluations is 0, bit for bit", function()
       local difference = correction.define {
         name = "difference",
         refresh = function(s, ctx) s.at = ctx.q:clone() end,
         correct = function(s, ctx) return ctx:evaluate(ctx.q) - ctx:evaluate(s.at) end,
       }
-      for _, dtype in ipairs { "f32", "f64" } do
-        local p = normed.problem { dtype = dtype }
+      for _, dtype in ipairs(network[2] and { "f32" } or { "f32", "f64" }) do
+        local p = problem(dtype)
         local opt = optimizer(difference { every = 100 }, watch(cell.fields))
         local st = start(p, opt)
         local h = st.q.h and st.q.h:copy()
@@ -83,7 +107,7 @@ for _, cell in ipairs(cells) do
     end)
 
     it("T2: right after a refresh the statistics are those of the pass, bit for bit", function()
-      local p = normed.problem()
+      local p = problem()
       local opt = optimizer(correction.svrg { every = 1 }, watch(cell.fields))
       local st = start(p, opt)
       for _ = 1, 5 do
@@ -95,7 +119,7 @@ for _, cell in ipairs(cells) do
     end)
 
     it("T4: alpha = 0, and steps before start, are the plain method bit for bit, buffers included", function()
-      local p = normed.problem()
+      local p = problem()
       local plain_opt = optimizer()
       local plain = run(p, plain_opt, start(p, plain_opt), 9)
       for _, o in ipairs { { alpha = 0, every = 3 }, { start = 9, every = 3 } } do
@@ -109,11 +133,11 @@ for _, cell in ipairs(cells) do
     end)
 
     it("a refresh leaves the buffers as they are, however far its pass got", function()
-      local p = normed.problem()
+      local p = problem()
       local opt = optimizer(correction.svrg { every = 4 })
       local st = run(p, opt, start(p, opt), 4)
       local before = st.buffers:bytes()
-      for batch = 1, 4 do
+      for batch = 1, p.parts do
         local _, info = opt:step(st, p.evaluator, p.part(4), nil, { on_pass = function() return false end })
         assert.is_true(info.suspended)
         assert.are.equal(batch, st.pass.cursor)
@@ -128,7 +152,7 @@ for _, cell in ipairs(cells) do
     for _, mode in ipairs { "batch", "running" } do
       it(("a corrected run moves them as one forward pass a step does (snapshots by %s statistics)"):format(mode),
         function()
-          local p = normed.problem()
+          local p = problem()
           local opt = optimizer(correction.svrg { every = 3, start = 2, batch_norm = mode })
           local st, by_hand = start(p, opt), p.buffers0()
           for k = 0, 8 do
@@ -136,7 +160,7 @@ for _, cell in ipairs(cells) do
             local _, info = opt:step(st, p.evaluator, batch)
             local streams = evaluation.streams
             local key = evaluation.fold(core.key(3), streams.example, streams[info.corrected and "segment" or "epoch"],
-              info.corrected and st.segment or k // 4, batch.id)
+              info.corrected and st.segment or k // p.parts, batch.id)
             if opt.family.samples > 1 then key = key:fold(pg.tensor({ 1 }, "i64"):reshape {}) end
             local ctx = { train = true, key = key, buffers = by_hand }
             p.model(info.aux[1], batch.x, ctx)
@@ -158,10 +182,10 @@ local function full_and_mean(p, make_family, fields, moved, options)
   local opt, st = at(p.theta0() + moved)
   local full = run(p, opt, st, 1).memory.values.mean
   opt, st = at(p.theta0())
-  run(p, opt, st, 4)
+  run(p, opt, st, p.parts)
   st.theta:copy_from(p.theta0() + moved)
   local total = {}
-  for k = 0, 3 do
+  for k = 0, p.parts - 1 do
     local batch = p.part(k)
     opt:step(st, p.evaluator, batch)
     for _, field in ipairs(fields) do
@@ -173,6 +197,8 @@ local function full_and_mean(p, make_family, fields, moved, options)
 end
 
 describe("T3: over the pass's partition the corrected statistics average to the full ones", function()
+  choose_executor(false)
+
   local families = {
     point = { { "g" }, function() return family.point {} end },
     -- the noise of a pass is other than that of the steps; without it h's statistic is g^2
@@ -180,10 +206,11 @@ describe("T3: over the pass's partition the corrected statistics average to the 
       return family.diagonal { ess = 37, h0 = 0.5, beta2 = 1, noise = false, hess_approx = "gradsq" }
     end },
   }
-  for _, name in ipairs { "point", "diagonal" } do
-    it("over the " .. name .. " family", function()
+  for _, product in ipairs(pairs_with_networks { { name = "point" }, { name = "diagonal" } }) do
+    local network, name = product[1], product[2].name
+    it(("with %s over the %s family"):format(network[1], name), function()
       local fields, make_family = table.unpack(families[name])
-      local p = normed.problem()
+      local p = normed.problem { convolutional = network[2] }
       local full, mean = full_and_mean(p, make_family, fields, 0.1, { every = 100 })
       for _, field in ipairs(fields) do
         local d = support.difference(mean[field]:totable(), full[field]:totable())
@@ -221,6 +248,8 @@ describe("T3: over the pass's partition the corrected statistics average to the 
 end)
 
 describe("buffers", function()
+  choose_executor(false)
+
   it("are those of the evaluation at q, whichever point correct looks at first", function()
     local function order(correct)
       local p = normed.problem()
@@ -328,6 +357,8 @@ describe("buffers", function()
 end)
 
 describe("an evaluation", function()
+  choose_executor(false)
+
   it("uses the running statistics, whatever the batch, and leaves them", function()
     local p = normed.problem { loss = function(model, theta, batch, ctx)
       local d = model(theta, batch.x, ctx) - batch.y
@@ -351,7 +382,22 @@ describe("an evaluation", function()
   end)
 end)
 
+describe("batch norm of pg.nn", function()
+  it("goes by the running statistics where ctx.batch_statistics is false, also while training, and leaves them",
+    function()
+      local model = pg.nn.sequential { pg.nn.batch_norm(3) }
+      local theta, x = model:init(pg.key(1)), pg.randn(pg.key(2), { 5, 3 })
+      local ctx = { train = true, buffers = model:init_buffers(), update_buffers = false, batch_statistics = false }
+      assert.are.equal(model(theta, x, { buffers = ctx.buffers }):bytes(), model(theta, x, ctx):bytes())
+      assert.is_nil(ctx.new_buffers)
+      ctx.batch_statistics = true
+      assert.are.equal(model(theta, x, { train = true }):bytes(), model(theta, x, ctx):bytes())
+    end)
+end)
+
 describe("a state with buffers", function()
+  choose_executor(false)
+
   for _, mode in ipairs { "batch", "running" } do
     local function make()
       return pg.optim.ivon_poco { lr = 0.1, ess = 37, h0 = 0.5, beta2 = 0.99, every = 3, batch_norm = mode }

@@ -1,8 +1,8 @@
--- normed.lua: a small network with dropout and two batch norms, written out by hand as a model of one's own, and a
--- regression problem for it. One norm stands before the dropout and one behind it, so that buffers tell both which
--- batches and which masks a network has seen.
+-- normed.lua: two small networks with dropout and two batch norms, and a regression problem for each: a perceptron
+-- written out by hand as a model of one's own, and a convolutional one of pg.nn. One norm stands before the dropout and
+-- one behind it, so that buffers tell both which batches and which masks a network has seen.
 local support = require "support"
-local core, evaluator = support.core, require "perigee.evaluator"
+local pg, core, evaluator = support.pg, support.core, require "perigee.evaluator"
 
 local normed = {}
 
@@ -75,39 +75,50 @@ end
 
 normed.model = setmetatable({ layout = layout, buffer_layout = buffer_layout }, Model)
 
--- A regression on n made-up examples: { model, source, evaluator, theta0(), buffers0(), batch(from, to) }. options: n
--- (default 37, so that batches of 10 leave a short one), dtype (default f64), loss.
+-- Of images [n, 1, 6, 6].
+normed.convolutional = pg.nn.sequential {
+  pg.nn.conv2d(1, 4, 3, { pad = 1, bias = false }), pg.nn.batch_norm(4), pg.nn.relu(), pg.nn.max_pool2d(2),
+  pg.nn.dropout(RATE), pg.nn.conv2d(4, 6, 3), pg.nn.batch_norm(6), pg.nn.tanh(), pg.nn.flatten(), pg.nn.linear(6, 1),
+}
+
+-- A regression on n made-up examples: { model, source, evaluator, theta0(), buffers0(), batch(from, to), part(k), parts
+-- (how many) }. options: n (default 37, so that batches of 10 leave a short one; 30 if convolutional, which compiles
+-- fewer programs), dtype (default f64), loss, convolutional.
 function normed.problem(options)
   options = options or {}
-  local n, dtype, draw, x, y = options.n or 37, options.dtype or "f64", support.stream(2), {}, {}
+  local n, dtype = options.n or options.convolutional and 30 or 37, options.dtype or "f64"
+  local draw, x, y = support.stream(2), {}, {}
+  local model = options.convolutional and normed.convolutional or normed.model
+  local shape = options.convolutional and { n, 1, 6, 6 } or { n, INPUTS }
+  local size = options.convolutional and 36 or INPUTS
   for i = 1, n do
     local sum = 0
-    for _ = 1, INPUTS do
+    for _ = 1, size do
       x[#x + 1] = draw()
       sum = sum + x[#x]
     end
     y[i] = math.sin(sum)
   end
-  local source = evaluator.memory { x = core.tensor(dtype, { n, INPUTS }, x), y = core.tensor(dtype, { n, 1 }, y) }
-  local self = { model = normed.model, source = source, n = n }
+  local source = evaluator.memory { x = core.tensor(dtype, shape, x), y = core.tensor(dtype, { n, 1 }, y) }
+  local self = { model = model, source = source, n = n, parts = (n + 9) // 10 }
   -- aux: where the loss was evaluated and the buffers that came out, to look at
   self.evaluator = evaluator {
-    model = normed.model, source = source, key = core.key(4), batch = 10,
-    loss = options.loss or function(model, theta, batch, ctx)
-      local d = model(theta, batch.x, ctx) - batch.y
+    model = model, source = source, key = core.key(4), batch = 10,
+    loss = options.loss or function(net, theta, batch, ctx)
+      local d = net(theta, batch.x, ctx) - batch.y
       return (d * d):mean(), theta + 0, ctx.new_buffers
     end,
   }
-  function self.theta0() return normed.model:init(nil, dtype) end
-  function self.buffers0() return normed.model:init_buffers(dtype) end
+  function self.theta0() return model:init(core.key(12), dtype) end
+  function self.buffers0() return model:init_buffers(dtype) end
   function self.batch(from, to)
     local rows = {}
     for i = from, to - 1 do rows[#rows + 1] = i % n end
     return source:take(core.tensor("i64", { #rows }, rows))
   end
-  -- Batch k (0-based) of the partition that passes use: 10, 10, 10, 7.
+  -- Batch k (0-based) of the partition that passes use: 10, 10, 10 and the rest.
   function self.part(k)
-    k = k % ((n + 9) // 10)
+    k = k % self.parts
     return self.batch(10 * k, math.min(n, 10 * k + 10))
   end
   return self

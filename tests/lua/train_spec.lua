@@ -1,4 +1,5 @@
--- Facts about pg.train: order of the data, honest counts, evaluation without side effects, running statistics, resuming.
+-- Facts about pg.train: order of the data, honest counts, evaluation without side effects, running statistics of batch
+-- norm, resuming.
 package.path = "tests/lua/?.lua;" .. package.path
 local pg = require "perigee"
 local normed = require "normed"

@@ -117,15 +117,14 @@ function Bound.__index(self, name)
   elseif node.buffers[name] then
     return read_buffer(frame, node.buffers[name], name)
   end
-  return core.raise(names.unknown("name", name, "self in " .. describe(node), known_names(node)))
+  return core.raise(names.unknown("name", name, "self", known_names(node)))
 end
 
 function Bound.__newindex(self, name, value)
   local node, frame = rawget(self, NODE), rawget(self, FRAME)
   local i = node.buffers[name]
   if not i then
-    core.raise(("self.%s of %s cannot be set: only buffers are, and forward keeps nothing else"):format(tostring(name),
-      describe(node)))
+    core.raise(("self.%s cannot be set: forward keeps nothing but buffers"):format(tostring(name)))
   end
   if keeps_buffers(frame) then frame.changed[i] = value end
 end
@@ -158,7 +157,7 @@ end
 Bound.__call = core.entry(function(self, x, ctx)
   local node = rawget(self, NODE)
   if not rawget(self, OUTER) then
-    core.raise(("%s calls itself; call its children"):format(describe(node)))
+    core.raise("a module calls itself in its forward; call its children")
   end
   local number = rawget(self, CALLS) + 1
   rawset(self, CALLS, number)

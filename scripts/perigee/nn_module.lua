@@ -223,6 +223,15 @@ local function choose_initializers(entries, given)
   return chosen, names.sorted(unused)[1]
 end
 
+-- All ends of names, at dots: "conv.weight", "weight".
+local function ends_of(entries)
+  local known = {}
+  for _, entry in ipairs(entries) do
+    for start in entry.name:gmatch("()[^.]+") do known[#known + 1] = entry.name:sub(start) end
+  end
+  return known
+end
+
 --- model:init(key[, dtype][, { NAME = initializer }]) → theta: Parameters, a vector drawn from key: each tensor from
 -- key:fold(its name), so that a draw depends on nothing but the key and the name. dtype: "f32" by default. The table
 -- replaces the layers' own initializers: for one tensor ("1.conv.weight") or for all whose names end so ("weight").
@@ -237,9 +246,8 @@ function Model:init(key, dtype, initializers)
   local entries, layout = self.tree.parameters, self.layout
   local chosen, unused = choose_initializers(entries, initializers or {})
   if unused then
-    local known = {}
-    for i, entry in ipairs(entries) do known[i] = entry.name end
-    core.raise(("model:init: no tensor's name is or ends in '%s'%s"):format(unused, options.hint(unused, known)))
+    core.raise(("model:init: no tensor's name is or ends in '%s'%s"):format(unused,
+      options.hint(unused, ends_of(entries))))
   end
   local theta = core.vector(layout, dtype)
   for i, entry in ipairs(entries) do

@@ -4,6 +4,7 @@
 
 local controls = require "perigee.controls"
 local core = require "perigee.core"
+local globals = require "perigee.globals"
 local journal = require "perigee.journal"
 local live = require "perigee.live"
 local posterior = require "perigee.posterior"
@@ -66,29 +67,30 @@ local REASONS = {
 }
 
 -- The environment of the prompt: name → function that gives its value, made when asked for and then kept; other names
--- are the user's and, for reading, Lua's.
+-- are the user's (own) and, for reading, Lua's.
 local function environment(readers, own)
   local known = {}
-  return setmetatable(own, {
-    __index = function(_, name)
-      local reader = readers[name]
-      if not reader then return _G[name] end
-      if known[name] == nil then known[name] = reader() end
-      return known[name]
-    end,
-    __newindex = function(t, name, value)
-      if readers[name] then
-        error(("%s cannot be set: %s"):format(name, REASONS[name] or "it is the run's; take another name"), 2)
-      end
-      rawset(t, name, value)
-    end,
-    __pairs = function(t)
-      local all = {}
-      for name in next, readers do all[name] = t[name] end
-      for name, value in next, t do all[name] = value end
-      return next, all, nil
-    end,
-  })
+  local base = setmetatable({}, { __index = function(_, name)
+    local reader = readers[name]
+    if not reader then return _G[name] end
+    if known[name] == nil then known[name] = reader() end
+    return known[name]
+  end })
+  local env = globals.guard(own, require "perigee", base)
+  local meta = getmetatable(env)
+  function meta.__newindex(t, name, value)
+    if readers[name] then
+      error(("%s cannot be set: %s"):format(name, REASONS[name] or "it is the run's; take another name"), 2)
+    end
+    rawset(t, name, value)
+  end
+  function meta.__pairs(t)
+    local all = {}
+    for name in next, readers do all[name] = known[name] or true end -- listing names copies nothing
+    for name, value in next, t do all[name] = value end
+    return next, all, nil
+  end
+  return env
 end
 
 local function readers_of(of, view)
@@ -99,7 +101,7 @@ local function readers_of(of, view)
     plot = function() return function(y, x) draw(of.records, of.name, y, x) end end,
     pg = function() return require "perigee" end,
   }
-  if of.adjust.optimizer then readers.opt = function() return view:proxy("") end end
+  if of.changes.of.optimizer then readers.opt = function() return view:proxy("") end end
   for name, value in next, of.names do
     local is_copied = core.is_tensor(value) or posterior.is(value)
     readers[name] = function() return is_copied and live.copy(value) or value end
@@ -141,12 +143,12 @@ local function commands_of(of)
 end
 
 -- Open the prompt in a run that stands still. of: { name, directory, done (steps), steps (of the run), seconds, records
--- (of the log), changes, adjust (as in controls.new), state, names (further name → value), inside (what was broken
+-- (of the log), changes, state, names (further name → value), inside (what was broken
 -- into, or nil), variables (of the user's, kept from one time to the next), save() → path }. At the end of input the
 -- run goes on: a terminal that was lost must not end it. → whether the run is to go on
 function breakin.open(of)
   local step = of.done + (of.inside and 1 or 0)
-  local view = live.view(of.changes, of.adjust, step)
+  local view = live.view(of.changes, step)
   local readers = readers_of(of, view)
   local ok, left = pcall(breakin.prompt, {
     env = environment(readers, of.variables), banner = banner(of, readers, step), commands = commands_of(of),

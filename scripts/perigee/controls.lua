@@ -62,6 +62,8 @@ local function read_scalar(name, value)
     return nil, ("%s is a number or a schedule, not %s"):format(name, names.describe(value))
   end
   if value ~= value then return nil, ("%s cannot be nan"):format(name) end
+  local text, why = written.encode(value)
+  if not text then return nil, ("%s: %s"):format(name, why) end
   return value
 end
 
@@ -242,11 +244,7 @@ function Controls:check(name, value, step)
   local control, message = self:find(name)
   if not control then return nil, message end
   if control.fixed then return nil, ("%s is fixed while a run goes on: %s"):format(name, control.fixed) end
-  local checked, why = control.check(value, step)
-  if checked == nil then return nil, why end
-  local text, unwritable = written.encode(checked)
-  if not text then return nil, ("%s: %s"):format(name, unwritable) end
-  return checked
+  return control.check(value, step)
 end
 
 -- The number a value of this control stands for at a step, for people.

@@ -49,9 +49,9 @@ end
 local View = {}
 View.__index = View
 
--- A view on what may be changed of a run, for changes that hold from `step` on. of: as in controls.new.
-function live.view(changes, of, step)
-  return setmetatable({ changes = changes, of = of, known = controls.new(of), step = step }, View)
+-- A view on what may be changed of a run, for changes that hold from `step` on.
+function live.view(changes, step)
+  return setmetatable({ changes = changes, known = controls.new(changes.of), step = step }, View)
 end
 
 local function starts_with(text, prefix) return text:sub(1, #prefix) == prefix end

@@ -274,10 +274,13 @@ local function take(directory)
   data.write_file_atomic(path, ("%d\n"):format(own))
 end
 
--- Where a run lives: { directory, journal, saved, identity, before (seconds spent earlier) }. With out = false it lives
--- in memory only and leaves nothing.
+-- Where a run lives: { directory, journal, changes, saved, identity, before (seconds spent earlier) }. With out = false
+-- it lives in memory only and leaves nothing.
 local function open_place(inv, spec)
-  if spec.out == false then return { journal = journal.in_memory(), before = 0 } end
+  local adjust = spec.adjust or { state = spec.state }
+  if spec.out == false then
+    return { journal = journal.in_memory(), changes = changes.open(nil, adjust), before = 0 }
+  end
   local directory, existed = find_directory(inv, spec)
   local place = { directory = directory, identity = identity(inv, spec), before = 0 }
   take(directory)
@@ -289,6 +292,7 @@ local function open_place(inv, spec)
     save_settings(inv, spec, directory)
     place.journal = must(journal.open(directory .. "/metrics.jsonl", 0))
   end
+  place.changes = changes.open(directory .. "/changes.jsonl", adjust)
   return place
 end
 
@@ -312,6 +316,14 @@ local function save(place, spec, state, step, is_final, seconds)
   append_timing(place.directory, step, seconds)
 end
 
+-- While this is open, Ctrl-C waits for the run to ask. One that nobody asked about is left to the invocation's next
+-- run.
+local Listening = {}
+function Listening:__close()
+  core.announce_interrupt()
+  self.invocation.pressed = core.interrupted(false) or nil
+end
+
 -- What Ctrl-C does in a run: with a person at a terminal the prompt opens; without one, or when they say quit, the run
 -- ends here and is saved. inside: what long step it is in the middle of, or nil. Runs that are started at the prompt
 -- are no part of this invocation.
@@ -328,7 +340,7 @@ local function make_break_in(spec, state, ctx, place)
     invocation = nil
     local goes_on = breakin.open {
       name = spec.name, directory = place.directory, done = ctx.completed, steps = spec.steps, seconds = ctx.seconds(),
-      records = place.journal.records, changes = place.changes, adjust = place.adjust, state = state,
+      records = place.journal.records, changes = place.changes, state = state,
       names = spec.names and spec.names(ctx) or {}, inside = inside, variables = variables,
       save = function()
         ctx.save(ctx.completed, false)
@@ -342,6 +354,7 @@ local function make_break_in(spec, state, ctx, place)
     return goes_on
   end
   return function(inside)
+    inv.pressed = nil
     if not inv.limit and breakin.is_possible() and ask(inside) then return end
     ctx.stopped, ctx.interrupted = true, true
   end, announce
@@ -360,7 +373,7 @@ local function take_steps(spec, state, ctx, last, by_hand)
       ctx.journal:append { step = ctx.step, state = checkpoint.hash(state) }
     end
     if ctx.completed < last and ctx.due() then ctx.save(ctx.completed, false) end
-    if interrupted() then ctx.break_in() end
+    if interrupted() or ctx.invocation.pressed then ctx.break_in() end
   end
 end
 
@@ -372,6 +385,33 @@ end
 local Interruption = { __tostring = function(raised)
   return ("interrupted and saved; go on with: perigee resume %s"):format(raised.interrupted or "(nothing was kept)")
 end }
+
+-- The context that `step` sees, at the checkpoint of the place if there is one. Besides: completed (steps), saved (the
+-- last one saved), idle (seconds spent at the prompt), save(step, is_final), due(), break_in(inside), seconds().
+local function make_context(inv, spec, state, place)
+  local started, saved = data.clock(), place.saved
+  local announce
+  local ctx = setmetatable({ journal = place.journal, directory = place.directory, run_key = core.key(spec.seed),
+    cost = spec.cost, samplers = {}, completed = 0, saved = 0, idle = 0.0, invocation = inv },
+    { __index = context_index })
+  ctx.hash_every = inv.limit and 1 or spec.hash_every or (place.directory and 100 or 0)
+  function ctx.seconds() return place.before + data.clock() - started - ctx.idle end
+  ctx.break_in, announce = make_break_in(spec, state, ctx, place)
+  function ctx.save(step, is_final)
+    if place.directory then save(place, spec, state, step, is_final, ctx.seconds()) end
+    ctx.saved = step
+    announce()
+  end
+  ctx.due = place.directory and make_due(spec.checkpoint_every, ctx) or function() return false end
+  if saved then
+    checkpoint.restore(state, saved.tree.state or {})
+    ctx.completed = math.tointeger(tonumber(saved.info.step))
+    ctx.saved = ctx.completed
+    place.changes:restore(tonumber(saved.info.changes) or 0)
+  end
+  announce()
+  return ctx
+end
 
 --- pg.run { name =, steps =, state = {}, step =, seed = 1, … } → result: A loop of one's own with the run directory,
 -- logging, checkpoints and resume of pg.train, which is written on it.
@@ -396,34 +436,12 @@ function run.run(spec)
   local state = spec.state or {}
   checkpoint.flatten(state) -- says now, not at the first checkpoint, what cannot be saved
   local place = open_place(inv, spec)
-  local saved, started = place.saved, data.clock()
-  place.adjust = spec.adjust or { state = state }
-  local by_hand <close> = changes.open(place.directory and place.directory .. "/changes.jsonl", place.adjust)
-  place.changes = by_hand
-
-  local ctx = setmetatable({ journal = place.journal, directory = place.directory, run_key = core.key(spec.seed),
-    cost = spec.cost, samplers = {}, completed = 0, saved = 0, idle = 0.0 }, { __index = context_index })
-  function ctx.seconds() return place.before + data.clock() - started - ctx.idle end
-  if saved then
-    checkpoint.restore(state, saved.tree.state or {})
-    ctx.completed = math.tointeger(tonumber(saved.info.step))
-    ctx.saved = ctx.completed
-    by_hand:restore(tonumber(saved.info.changes) or 0)
-  end
-  local announce
-  ctx.break_in, announce = make_break_in(spec, state, ctx, place)
-  ctx.hash_every = inv.limit and 1 or spec.hash_every or (place.directory and 100 or 0)
-  function ctx.save(step, is_final)
-    if place.directory then save(place, spec, state, step, is_final, ctx.seconds()) end
-    ctx.saved = step
-    announce()
-  end
-  ctx.due = place.directory and make_due(spec.checkpoint_every, ctx) or function() return false end
+  local by_hand <close> = place.changes
+  local listening <close> = setmetatable({ invocation = inv }, Listening) -- luacheck: ignore 211
+  local saved, ctx = place.saved, make_context(inv, spec, state, place)
   if spec.at_start then spec.at_start(ctx) end
   if inv.inspect and spec.inspect then inv.inspect(spec.inspect()) end
-
   report_changes(spec, by_hand:summary())
-  announce()
 
   local total
   if saved and saved.info.finished == "true" then
@@ -437,9 +455,11 @@ function run.run(spec)
       ctx.step = ctx.completed
       spec.at_end(state, ctx)
     end
-    if finished then ctx.save(ctx.completed, true) end
+    if finished then
+      ctx.save(ctx.completed, true)
+      report_changes(spec, by_hand:summary())
+    end
     total = ctx.seconds()
-    if finished then report_changes(spec, by_hand:summary()) end
   end
   place.journal:close()
   if place.directory then

@@ -21,7 +21,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { PATIENCE = 120, CANNOT_PLAY = 125, MOST_OUTPUT = 1 << 22 };
+enum { PATIENCE = 60, CANNOT_PLAY = 125, MOST_OUTPUT = 1 << 22 };
 
 typedef struct session {
   int terminal; // the master's end

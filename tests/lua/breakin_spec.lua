@@ -329,12 +329,13 @@ describe("breaking into a run", function()
       refused("opt = 3", "as opt.rule.lr = 0.01")
       refused("model = 3", "take another name")
       refused("state.since.loss = 3", "changes in steps only")
+      refused("thta", "there is no variable 'thta'; did you mean theta?")
       at "opt.rule.lr = 0.5" -- and back, which leaves nothing
       at "opt.rule.lr = 0.1"
       return "continue"
     end
     local after = train { out = false, at = 8 }
-    assert.equal(24, #tried)
+    assert.equal(25, #tried)
     assert.same(parts_of(whole), parts_of(after))
     assert.same({}, after.changes)
   end)

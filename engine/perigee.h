@@ -21,7 +21,7 @@ extern "C" {
 
 #define PG_VERSION "0.1.0"
 #define PG_FORMAT_VERSION 1   // of files the engine writes
-#define PG_NUMERICS_VERSION 1 // changes whenever the same program would give other bits
+#define PG_NUMERICS_VERSION 2 // changes whenever the same program would give other bits
 #define PG_MAX_NDIM 8
 
 // ---- errors -------------------------------------------------------------------------------------------------------

@@ -107,4 +107,42 @@ static inline pg_vec_f64 pg_splat_f64(double x) {
   return x - (pg_vec_f64){0};
 }
 
+// Transpose a square block: to[j * to_row + i] = from[i * from_row + j] for i, j below PG_SQUARE_T.
+enum { PG_SQUARE_f32 = 8, PG_SQUARE_f64 = 4 };
+
+static inline void pg_transpose_f32(const float *from, int64_t from_row, float *to, int64_t to_row) {
+  typedef float row __attribute__((vector_size(32)));
+  row r[8], t[8];
+  for (int i = 0; i < 8; i++) memcpy(&r[i], from + i * from_row, sizeof r[i]);
+  for (int i = 0; i < 8; i += 2) { // single elements change places,
+    t[i] = __builtin_shufflevector(r[i], r[i + 1], 0, 8, 1, 9, 4, 12, 5, 13);
+    t[i + 1] = __builtin_shufflevector(r[i], r[i + 1], 2, 10, 3, 11, 6, 14, 7, 15);
+  }
+  for (int i = 0; i < 8; i += 4) // then pairs,
+    for (int k = 0; k < 2; k++) {
+      r[i + 2 * k] = __builtin_shufflevector(t[i + k], t[i + k + 2], 0, 1, 8, 9, 4, 5, 12, 13);
+      r[i + 2 * k + 1] = __builtin_shufflevector(t[i + k], t[i + k + 2], 2, 3, 10, 11, 6, 7, 14, 15);
+    }
+  for (int i = 0; i < 4; i++) { // then halves
+    t[i] = __builtin_shufflevector(r[i], r[i + 4], 0, 1, 2, 3, 8, 9, 10, 11);
+    t[i + 4] = __builtin_shufflevector(r[i], r[i + 4], 4, 5, 6, 7, 12, 13, 14, 15);
+  }
+  for (int i = 0; i < 8; i++) memcpy(to + i * to_row, &t[i], sizeof t[i]);
+}
+
+static inline void pg_transpose_f64(const double *from, int64_t from_row, double *to, int64_t to_row) {
+  typedef double row __attribute__((vector_size(32)));
+  row r[4], t[4];
+  for (int i = 0; i < 4; i++) memcpy(&r[i], from + i * from_row, sizeof r[i]);
+  for (int i = 0; i < 4; i += 2) {
+    t[i] = __builtin_shufflevector(r[i], r[i + 1], 0, 4, 2, 6);
+    t[i + 1] = __builtin_shufflevector(r[i], r[i + 1], 1, 5, 3, 7);
+  }
+  for (int i = 0; i < 2; i++) {
+    r[i] = __builtin_shufflevector(t[i], t[i + 2], 0, 1, 4, 5);
+    r[i + 2] = __builtin_shufflevector(t[i], t[i + 2], 2, 3, 6, 7);
+  }
+  for (int i = 0; i < 4; i++) memcpy(to + i * to_row, &r[i], sizeof r[i]);
+}
+
 #endif

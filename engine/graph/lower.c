@@ -3,7 +3,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "engine/core/blas.h"
 #include "engine/graph/kbuild.h"
 
 // ---- weak scalars ----
@@ -282,7 +281,6 @@ static pg_status lower_library(pg_compilation *c, int unit, pg_value v) {
   const pg_node *n = pg_at(c->g, v);
   const pg_op_info *info = pg_op_table[n->op];
   if (!info->cpu) return pg_fail(PG_ERR_UNSUPPORTED, "%s has no kernel for this machine", info->name);
-  if (n->op == PG_OP_MATMUL) PG_TRY(pg_blas_check()); // the wrong flavour would answer, but with other bits each time
   PG_TRY(pg_grow(&p->steps, &p->cap_steps, p->nsteps + 1, sizeof *p->steps));
   pg_step *s = &p->steps[p->nsteps++];
   *s = (pg_step){.library = true, .op = info, .attrs = n->attrs, .scratch_pointer = -1, .unit = unit};

@@ -35,8 +35,10 @@ enum {
 #endif
 #define PG_CONV_WEIGH(F)                                                                                               \
   F(1, 1)                                                                                                              \
-  F(1, 2) F(1, 3) F(1, 4) F(1, 5) F(1, 6) F(2, 1) F(2, 2) F(2, 3) F(2, 4) F(2, 5) F(2, 6) F(3, 1) F(3, 2) F(3, 3)      \
-      F(3, 4) F(3, 5) F(3, 6) F(4, 1) F(4, 2) F(4, 3) F(4, 4) F(4, 5) F(4, 6)
+  F(1, 2)                                                                                                              \
+  F(1, 3)                                                                                                              \
+  F(1, 4) F(1, 5) F(1, 6) F(2, 1) F(2, 2) F(2, 3) F(2, 4) F(2, 5) F(2, 6) F(3, 1) F(3, 2) F(3, 3) F(3, 4) F(3, 5)      \
+      F(3, 6) F(4, 1) F(4, 2) F(4, 3) F(4, 4) F(4, 5) F(4, 6)
 
 // A convolution, or the gradient of its input: what is kept and what is summed over are channels of one group.
 typedef struct pg_conv {

@@ -293,8 +293,7 @@ static void pooling_agrees_with_loops(void) {
 
 // ---- layouts -------------------------------------------------------------------------------------------------------
 
-// conv → tanh → pool → conv → relu → flatten → matmul and its gradients: library calls, maps and reductions, and of
-// copies only those of the images, of the flattened activations' gradient and of the weights' gradients' results.
+// conv → tanh → pool → conv → relu → flatten → matmul and its gradients: nothing is copied but the images.
 static void activations_stay_where_they_are(void) {
   pg_graph *g;
   pg_plan *plan;
@@ -316,8 +315,8 @@ static void activations_stay_where_they_are(void) {
   pg_plan_describe(plan, &info);
   // conv ×2, pool, its route, conv_input, conv_weights ×2, and two products
   CHECK_THAT(info.library_calls == 9, "%d library calls", info.library_calls);
-  // the images' transpose, tanh, relu, two derivatives of them, a matrix of ones
-  CHECK_THAT(info.kernels <= 6, "%d kernels", info.kernels);
+  // the images brought in, tanh, relu, a derivative of each, and matrices of ones for the two last products
+  CHECK_THAT(info.kernels <= 7, "%d kernels", info.kernels);
   pg_plan_free(plan);
   pg_graph_free(g);
 }

@@ -13,21 +13,23 @@ local correction = {}
 
 local Correction = part.class "correction"
 
-local DEFINITION = { "name", "hyper", "static", "due", "refresh", "correct", "active" }
+local DEFINITION = { "name", "hyper", "static", "limits", "due", "refresh", "correct", "active" }
 -- Options that every correction has.
 local COMMON = { "every", "start", "mega", "noise", "batch_norm" }
 
 local function check_common(owner, given, has_refresh)
   local mega, noise, batch_norm = given.mega or "full", given.noise or "shared", given.batch_norm or "batch"
   if mega ~= "full" and (math.type(mega) ~= "integer" or mega < 1) then
-    core.raise(owner .. ": mega is \"full\" or a number of batches")
+    core.raise(('%s: mega is "full" or a number of batches, not %s'):format(owner, names.describe(mega)))
   elseif noise ~= "shared" and noise ~= "fresh" then
-    core.raise(owner .. ": noise is \"shared\" or \"fresh\"")
+    core.raise(('%s: noise is "shared" or "fresh", not %s'):format(owner, names.describe(noise)))
   elseif batch_norm ~= "batch" and batch_norm ~= "running" then
-    core.raise(owner .. ": batch_norm is \"batch\" or \"running\"")
+    core.raise(('%s: batch_norm is "batch" or "running", not %s'):format(owner, names.describe(batch_norm)))
   elseif batch_norm == "running" and not has_refresh then
     core.raise(owner .. ": batch_norm = \"running\" keeps the statistics of the last refresh, and this one has none")
   end
+  schedule.check_duration(owner, "every", given.every, 1)
+  schedule.check_duration(owner, "start", given.start, 0)
   return mega, noise, batch_norm
 end
 
@@ -41,7 +43,7 @@ end
 --     randomness; ctx.q, ctx.t, ctx.key. s.x = e writes a slot. info: a table of scalars for the rule's ctx.info.
 --   due: "every" (each `every` steps from `start`) or a function(ctx) → boolean.
 --   active(values, step): whether the step is corrected; default: alpha (or alpha_h), if there is one, is not 0.
---   hyper, static: as in pg.rule.define.
+--   hyper, static, limits: as in pg.rule.define.
 -- The result is the correction; call it with hyperparameters and the common options for others. Common options: every =
 -- pg.epochs(1), start = 0, mega = "full" (or a number of batches), noise = "shared" (the points of a step see the same
 -- noise; "fresh": each its own), batch_norm = "batch" (evaluations away from q and passes normalize by the statistics
@@ -54,7 +56,7 @@ function correction.define(definition)
   local function make(given)
     given = given or {}
     local owner = "correction " .. definition.name
-    local h = hyper.resolve(owner, definition.hyper or {}, given, definition.static, COMMON)
+    local h = hyper.resolve(owner, definition.hyper or {}, given, definition.static, COMMON, definition.limits)
     local mega, noise, batch_norm = check_common(owner, given, definition.refresh ~= nil)
     return setmetatable({
       name = definition.name, definition = definition, hyper = h,

@@ -16,7 +16,7 @@ local family = {}
 
 local Family = part.class "family"
 
-local DEFINITION = { "name", "hyper", "static", "stats", "init", "sample", "statistics", "update", "check" }
+local DEFINITION = { "name", "hyper", "static", "limits", "stats", "init", "sample", "statistics", "update", "check" }
 
 --- pg.family.define { name =, init =, sample =, statistics =, update =, stats = {"g"}, hyper = {}, static = {}, check =
 -- } → family: A family of one's own: the posterior q, at which points the loss is evaluated, what comes back.
@@ -25,7 +25,7 @@ local DEFINITION = { "name", "hyper", "static", "stats", "init", "sample", "stat
 --   statistics(g, aux, q, o) → { g = …, h = … }: traced; from the gradient at the point. stats: the fields it returns.
 --   update(q, stats, o, ctx): traced; moves the precision by q.h = …; may be left out. ctx has t (step + 1) and
 --     weight_decay.
---   hyper, static: as in pg.rule.define. check(o): raises an error for options that do not fit together.
+--   hyper, static, limits: as in pg.rule.define. check(o): raises an error for options that do not fit together.
 -- o also holds weight_decay (the prior's precision over ess). The result is the family; call it with hyperparameters
 -- and `samples` (points per step, default 1) for others.
 function family.define(definition)
@@ -38,7 +38,8 @@ function family.define(definition)
   local function make(given)
     given = given or {}
     local owner = "family " .. definition.name
-    local h = hyper.resolve(owner, definition.hyper or {}, given, definition.static, { "samples" })
+    local h = hyper.resolve(owner, definition.hyper or {}, given, definition.static, { "samples" },
+      definition.limits)
     local samples = given.samples or 1
     if math.type(samples) ~= "integer" or samples < 1 then
       core.raise(owner .. ": samples is a whole number of at least 1")
@@ -119,6 +120,7 @@ family.point = family.define {
 family.isotropic = family.define {
   name = "isotropic",
   hyper = { sigma = hyper.required },
+  limits = { sigma = "[0, inf)" },
   init = function(theta)
     return { mean = theta }
   end,
@@ -146,6 +148,7 @@ family.diagonal = family.define {
   name = "diagonal",
   stats = { "g", "h" },
   hyper = { ess = hyper.required, h0 = 1, beta2 = 0.99999, hess_approx = "price", noise = true },
+  limits = { ess = "(0, inf)", h0 = "[0, inf)", beta2 = "[0, 1]" },
   check = function(o)
     if o.hess_approx ~= "price" and o.hess_approx ~= "gradsq" then
       core.raise(("family diagonal: hess_approx is 'price' or 'gradsq', not '%s'"):format(o.hess_approx))

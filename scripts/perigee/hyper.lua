@@ -27,9 +27,26 @@ local function type_fits(default, value)
   return type(default) == type(value)
 end
 
+-- Whether x lies in an interval written as "[0, 1)" or "(0, inf)"; its ends belong to it by its brackets.
+local function lies_in(x, interval)
+  local left, low, high, right = interval:match("^([%[%(])(%S+), (%S+)([%]%)])$")
+  low, high = low == "-inf" and -math.huge or tonumber(low), high == "inf" and math.huge or tonumber(high)
+  return (left == "[" and x >= low or x > low) and (right == "]" and x <= high or x < high)
+end
+
+local function check_value(owner, name, default, value, interval)
+  if not type_fits(default, value) then
+    local kind = type(default)
+    local wanted = (kind == "number" or kind == "table") and "number or a schedule" or kind
+    core.raise(("%s: %s must be a %s, not %s"):format(owner, name, wanted, names.describe(value)))
+  elseif interval and type(value) == "number" and not lies_in(value, interval) then
+    core.raise(("%s: %s must lie in %s, not %s"):format(owner, name, interval, names.describe(value)))
+  end
+end
+
 -- Merge `given` over `defaults`. owner: "rule sgd", for messages. reserved: further keys allowed in `given` and left
--- out here.
-function hyper.resolve(owner, defaults, given, static, reserved)
+-- out here. limits: name → the interval that numbers given for it must lie in.
+function hyper.resolve(owner, defaults, given, static, reserved, limits)
   local known = names.sorted(defaults)
   local allowed = { table.unpack(known) }
   for _, k in ipairs(reserved or {}) do
@@ -45,9 +62,8 @@ function hyper.resolve(owner, defaults, given, static, reserved)
     local default, value = defaults[k], given[k]
     if value == nil then
       value = default
-    elseif not type_fits(default, value) then
-      local wanted = type(default) == "table" and "number" or type(default)
-      core.raise(("%s: %s must be a %s, not a %s"):format(owner, k, wanted, type(value)))
+    else
+      check_value(owner, k, default, value, limits and limits[k])
     end
     if value == hyper.required then
       core.raise(("%s needs '%s'"):format(owner, k))
@@ -69,7 +85,7 @@ function Hyper:evaluate(step, units)
   local values = self.values
   for i = 1, #self.scalars do
     local k = self.scalars[i]
-    values[k] = schedule.value(self.given[k], step, units)
+    values[k] = schedule.value(self.given[k], step, units, self.owner, k)
   end
   return values
 end

@@ -47,7 +47,8 @@ end
 
 -- Raise at the recipe's line unless `given` is a plain table of options whose keys are all in `known` (a list).
 function names.check(owner, given, known)
-  if type(given) ~= "table" or getmetatable(given) ~= nil then
+  local meta = getmetatable(given)
+  if type(given) ~= "table" or type(meta) == "table" and (meta.__name or ""):find("^perigee%.") then
     core.raise(("%s takes a table of options, not %s (known: %s)"):format(owner, names.describe(given),
       table.concat(known, ", ")))
   end

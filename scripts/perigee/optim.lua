@@ -29,14 +29,14 @@ end
 -- not given.
 local function compose(name, given, parts, defaults)
   given = given or {}
-  local known, spec = { table.unpack(SHARED) }, pick(given, SHARED)
+  local known = { table.unpack(SHARED) }
   for _, p in ipairs(parts) do
     for _, k in ipairs(p[3]) do
       known[#known + 1] = k
     end
   end
   names.check("pg.optim." .. name, given, known)
-  local merged = {}
+  local spec, merged = pick(given, SHARED), {}
   for _, k in ipairs(known) do
     merged[k] = given[k]
     if merged[k] == nil and defaults then

@@ -10,6 +10,7 @@ local family = require "perigee.family"
 local memory = require "perigee.memory"
 local names = require "perigee.names"
 local passes = require "perigee.passes"
+local per_tensor = require "perigee.per_tensor"
 local rule = require "perigee.rule_class"
 local schedule = require "perigee.schedule"
 local stage = require "perigee.stage"
@@ -27,25 +28,47 @@ local function check_stages(given)
   names.check("pg.optimizer stages", given, { "per_evaluation", "combined" })
   local stages = {}
   for _, place in ipairs { "per_evaluation", "combined" } do
-    stages[place] = given[place] or {}
-    for _, s in ipairs(stages[place]) do
+    local list = given[place] or {}
+    stages[place] = list
+    if type(list) ~= "table" or stage.is(list) then
+      core.raise(("pg.optimizer: stages.%s is a list of stages, as { pg.stage.clip { norm = 1 } }, not %s"):format(
+        place, names.describe(list)))
+    end
+    for i, s in ipairs(list) do
       if not stage.is(s) then
-        core.raise(("pg.optimizer: stages.%s holds something that is not a stage"):format(place))
+        core.raise(("pg.optimizer: entry %d of stages.%s is %s, not a stage, as pg.stage.clip { norm = 1 }"):format(i,
+          place, names.describe(s)))
       end
     end
   end
   return stages
 end
 
-local function make(spec)
-  names.check("pg.optimizer", spec, { "weight_decay", "family", "correction", "stages", "rule", "dtype" })
-  if not rule.is(spec.rule) then
-    core.raise("pg.optimizer needs a rule, as pg.rule.sgd { lr = 0.1 }")
-  elseif spec.family and not family.is(spec.family) then
-    core.raise("pg.optimizer: family is not a family, as pg.family.point {}")
-  elseif spec.correction and spec.correction ~= correction.none and not correction.is(spec.correction) then
-    core.raise("pg.optimizer: correction is not a correction, as pg.correction.svrg {}")
+-- Whether x may be a weight decay: a number that is not negative, a schedule, pg.per_tensor or a vector.
+local function is_decay(x)
+  if type(x) == "number" then return x >= 0 end
+  return schedule.is_schedule(x) or per_tensor.is(x) or core.is_tensor(x)
+end
+
+local function check_parts(spec)
+  local function need(ok, format, ...)
+    if not ok then core.raise("pg.optimizer: " .. format:format(...)) end
   end
+  if type(spec) == "table" and rawget(spec, "lr") ~= nil then
+    core.raise("pg.optimizer: lr belongs to the rule, as rule = pg.rule.sgd { lr = 0.1 }")
+  end
+  names.check("pg.optimizer", spec, { "weight_decay", "family", "correction", "stages", "rule", "dtype" })
+  need(rule.is(spec.rule), "rule is a rule, as pg.rule.sgd { lr = 0.1 }, not %s", names.describe(spec.rule))
+  need(not spec.family or family.is(spec.family), "family is a family, as pg.family.point {}, not %s",
+    names.describe(spec.family))
+  need(not spec.correction or spec.correction == correction.none or correction.is(spec.correction),
+    "correction is a correction, as pg.correction.svrg {}, not %s", names.describe(spec.correction))
+  need(spec.weight_decay == nil or is_decay(spec.weight_decay),
+    "weight_decay is a number of at least 0, a schedule or pg.per_tensor, not %s", names.describe(spec.weight_decay))
+end
+
+local function make(spec)
+  check_parts(spec)
   local decay = spec.weight_decay or 0
   local c = spec.correction ~= correction.none and spec.correction or nil
   return setmetatable({

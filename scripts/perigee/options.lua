@@ -125,6 +125,13 @@ local function check_defaults(defaults)
   end
 end
 
+-- What pg.options returns: a name that was not declared is an error, not the nil that would become some default.
+local Values = { __name = "options" }
+function Values.__index(values, name)
+  error(("pg.options: there is no option %s%s"):format(tostring(name),
+    options.hint(tostring(name), sorted_keys(values))), 2)
+end
+
 -- A message for pg.options to raise, ended by the list of what may be set.
 local function unknown_message(key, known)
   if #known == 0 then return ("unknown option %s: this recipe has none"):format(key) end
@@ -164,7 +171,7 @@ function options.options(defaults)
   local values, message = options.resolve(defaults, options.arguments)
   if not values then options.misused(message) end
   options.resolved = values
-  return values
+  return setmetatable(values, Values)
 end
 
 local Misuse = { __tostring = function(raised) return raised.usage end }

@@ -5,6 +5,8 @@ local core = require "perigee.core"
 local generic = require "perigee.generic"
 local rule_class = require "perigee.rule_class"
 
+local NOT_NEGATIVE, SHARE = "[0, inf)", "[0, 1)"
+
 local rule = { define = rule_class.define, is = rule_class.is }
 
 --- pg.rule.sgd { lr = 1e-3, momentum = 0, dampening = 0, nesterov = false } → rule: SGD with heavy-ball or Nesterov
@@ -17,6 +19,7 @@ local rule = { define = rule_class.define, is = rule_class.is }
 rule.sgd = rule_class.define {
   name = "sgd",
   hyper = { lr = 1e-3, momentum = 0, dampening = 0, nesterov = false },
+  limits = { lr = NOT_NEGATIVE, momentum = NOT_NEGATIVE },
   variant = function(o)
     if o.nesterov and (o.momentum == 0 or o.dampening ~= 0) then
       core.raise("rule sgd: nesterov needs a momentum and no dampening")
@@ -65,6 +68,7 @@ end
 rule.adam = rule_class.define {
   name = "adam",
   hyper = { lr = 1e-3, beta1 = 0.9, beta2 = 0.999, eps = 1e-8, amsgrad = false },
+  limits = { lr = NOT_NEGATIVE, beta1 = SHARE, beta2 = SHARE, eps = NOT_NEGATIVE },
   state = adam_state,
   update = function(p, stats, s, o, ctx)
     return adam_step(p, stats.g + ctx.weight_decay * p, s, o, ctx.t)
@@ -77,6 +81,7 @@ rule.adam = rule_class.define {
 rule.adamw = rule_class.define {
   name = "adamw",
   hyper = { lr = 1e-3, beta1 = 0.9, beta2 = 0.999, eps = 1e-8, amsgrad = false },
+  limits = { lr = NOT_NEGATIVE, beta1 = SHARE, beta2 = SHARE, eps = NOT_NEGATIVE },
   state = adam_state,
   update = function(p, stats, s, o, ctx)
     return adam_step(p * (1 - o.lr * ctx.weight_decay), stats.g, s, o, ctx.t)
@@ -94,6 +99,7 @@ rule.ivon = rule_class.define {
   name = "ivon",
   needs = { "h" },
   hyper = { lr = 0.1, beta1 = 0.9, clip_radius = math.huge, debias = true, rescale_lr = true },
+  limits = { lr = NOT_NEGATIVE, beta1 = SHARE, clip_radius = "(0, inf]" },
   state = { "m" },
   update = function(p, stats, s, o, ctx)
     local q, decay = ctx.q, ctx.weight_decay

@@ -18,12 +18,12 @@ local getinfo = debug.getinfo -- recipes have no debug library
 
 local Rule = part.class "rule"
 
-local DEFINITION = { "name", "state", "hyper", "static", "update", "needs", "variant" }
+local DEFINITION = { "name", "state", "hyper", "static", "limits", "update", "needs", "variant" }
 local PRIVATE = {} -- key of a state table under which a standalone state keeps its programs
 
 local function instantiate(definition, given)
   local owner = "rule " .. definition.name
-  local h = hyper.resolve(owner, definition.hyper, given, definition.static)
+  local h = hyper.resolve(owner, definition.hyper, given, definition.static, nil, definition.limits)
   local self = setmetatable({ name = definition.name, definition = definition, hyper = h, given = given }, Rule)
   function self.make(options)
     return instantiate(definition, options)
@@ -44,8 +44,8 @@ local function instantiate(definition, given)
   return self
 end
 
---- pg.rule.define { name =, update =, state = {}, hyper = {}, static = {}, needs = {}, variant = } → rule: A rule of
--- one's own: how the mean moves, from the statistics of a step.
+--- pg.rule.define { name =, update =, state = {}, hyper = {}, static = {}, limits = {}, needs = {}, variant = } → rule: A rule
+-- of one's own: how the mean moves, from the statistics of a step.
 --   name: for messages.
 --   update(p, stats, s, o, ctx) → new p: traced; arithmetic on whole vectors. stats.g (and h); s: the slots, written by
 --     s.m = e; o: hyperparameters and what variant(o) returns; ctx: t (step + 1), key, q, info (of the correction),
@@ -54,6 +54,7 @@ end
 --     the hyperparameters that returns one of these.
 --   hyper: names and defaults. Numbers are run-time scalars, for which a schedule may be given; booleans, strings and
 --     the names listed in `static` are fixed when the rule is traced.
+--   limits: intervals for numbers given as options, as { lr = "[0, inf)", beta1 = "[0, 1)" }.
 --   needs: fields of q that update reads beyond the mean, as {"h"}.
 --   variant(o): further statics, from the options.
 -- A branch on a number inside update would be taken once and for all; the rule is run on plain numbers beforehand, and
@@ -67,7 +68,7 @@ function rule.define(definition)
   local info = getinfo(definition.update, "S")
   local full = {
     name = definition.name, state = definition.state or {}, hyper = definition.hyper or {},
-    static = definition.static or {}, update = definition.update, needs = definition.needs or {},
+    static = definition.static or {}, limits = definition.limits, update = definition.update, needs = definition.needs or {},
     variant = definition.variant, checked = {}, location = ("%s:%d"):format(info.short_src, info.linedefined),
   }
   local self = instantiate(full, {})

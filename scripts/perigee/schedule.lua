@@ -19,11 +19,13 @@ Schedule.__name = "perigee.schedule"
 --- pg.epochs(n), pg.schedule.epochs(n) → duration: n epochs of ceil(examples / batch) steps each. n may be a fraction;
 -- the product is rounded to the nearest step.
 function schedule.epochs(n)
+  if type(n) ~= "number" then core.raise("pg.epochs takes a number of epochs, not " .. names.describe(n)) end
   return setmetatable({ unit = "epochs", n = n }, Duration)
 end
 
 --- pg.steps(n), pg.schedule.steps(n) → duration: n steps, the same as the number n.
 function schedule.steps(n)
+  if type(n) ~= "number" then core.raise("pg.steps takes a number of steps, not " .. names.describe(n)) end
   return setmetatable({ unit = "steps", n = n }, Duration)
 end
 
@@ -53,7 +55,8 @@ function schedule.resolve_steps(duration, units)
     return round(duration)
   end
   if getmetatable(duration) ~= Duration then
-    core.raise("a duration is a number of steps, pg.steps(n), pg.epochs(n) or pg.whole_run, not a " .. type(duration))
+    core.raise("a duration is a number of steps, pg.steps(n), pg.epochs(n) or pg.whole_run, not "
+      .. names.describe(duration))
   end
   if duration.unit == "steps" then
     return round(duration.n)
@@ -72,6 +75,18 @@ function schedule.resolve_steps(duration, units)
 end
 
 --- pg.schedule.is_duration(x): Whether x is a duration of pg.epochs, pg.steps or pg.whole_run.
+--- pg.schedule.check_duration(owner, name, x, least): An error at the recipe's line, in the name of `owner`, unless x is
+-- nil or a duration of at least `least` steps, as far as that is known: for options of corrections of one's own.
+function schedule.check_duration(owner, name, x, least)
+  if type(x) == "table" and getmetatable(x) == Duration then
+    if x.unit ~= "steps" or x.n >= least then return end
+  elseif x == nil or type(x) == "number" and x >= least then
+    return
+  end
+  core.raise(("%s: %s is a number of steps of at least %d, pg.steps(n), pg.epochs(n) or pg.whole_run, not %s"):format(
+    owner, name, least, getmetatable(x) == Duration and tostring(x) or names.describe(x)))
+end
+
 function schedule.is_duration(x)
   return getmetatable(x) == Duration
 end
@@ -82,9 +97,9 @@ function schedule.is_schedule(x)
   return type(x) == "function" or getmetatable(x) == Schedule
 end
 
---- pg.schedule.value(x, step [, units]) → number: The value of a number, function or schedule at a 0-based step. units:
--- { steps_per_epoch =, total_steps = }, for durations.
-function schedule.value(x, step, units)
+--- pg.schedule.value(x, step [, units, owner, name]) → number: The value of a number, function or schedule at a 0-based step. units:
+-- { steps_per_epoch =, total_steps = }, for durations. owner, name: whose value it is, for messages.
+function schedule.value(x, step, units, owner, name)
   if type(x) == "number" then
     return x
   end
@@ -95,7 +110,8 @@ function schedule.value(x, step, units)
     v = x.at(step, units)
   end
   if type(v) ~= "number" then
-    core.raise(("a schedule returned a %s instead of a number at step %d"):format(type(v), step))
+    core.raise(("%s%sthe schedule gave %s at step %d; a number was expected"):format(owner and owner .. ": " or "",
+      name and name .. ": " or "", names.describe(v), step))
   end
   return v
 end
@@ -124,11 +140,25 @@ local function make(name, argument, at)
   return setmetatable({ at = at, text = text, name = name, argument = argument }, Schedule)
 end
 
-local function need(name, spec, field)
-  if spec[field] == nil then
-    core.raise(("pg.schedule.%s needs '%s'"):format(name, field))
+-- Check the options of a schedule. fields: name → "number", "duration", "durations" (a list) or "value" (a number or a
+-- schedule), with a "?" behind what may be left out.
+local function check_fields(name, spec, fields)
+  local owner = "pg.schedule." .. name
+  names.check(owner, spec, names.sorted(fields))
+  for _, field in ipairs(names.sorted(fields)) do
+    local kind, optional = fields[field]:match("^(%a+)([?]?)$")
+    local value = spec[field]
+    if value == nil and optional == "" then
+      core.raise(("%s needs '%s'"):format(owner, field))
+    elseif kind == "duration" then
+      schedule.check_duration(owner, field, value, 0)
+    elseif kind == "durations" then
+      for _, entry in ipairs(value or {}) do schedule.check_duration(owner, field, entry, 0) end
+    elseif value ~= nil and type(value) ~= "number" and not (kind == "value" and schedule.is_schedule(value)) then
+      core.raise(("%s: %s must be a number%s, not %s"):format(owner, field, kind == "value" and " or a schedule" or "",
+        names.describe(value)))
+    end
   end
-  return spec[field]
 end
 
 --- pg.schedule.constant(x) → schedule: x at every step.
@@ -141,8 +171,8 @@ end
 --- pg.schedule.linear { from =, to =, over =, start = 0 } → schedule: From `from` at step `start` in a straight line to
 -- `to` at step start + over; constant outside. over and start: steps or durations.
 function schedule.linear(spec)
-  names.check("pg.schedule.linear", spec, { "from", "to", "over", "start" })
-  local from, to, over = need("linear", spec, "from"), need("linear", spec, "to"), need("linear", spec, "over")
+  check_fields("linear", spec, { from = "number", to = "number", over = "duration", start = "duration?" })
+  local from, to, over = spec.from, spec.to, spec.over
   return make("linear", spec, function(step, units)
     local length = schedule.resolve_steps(over, units)
     local done = step - schedule.resolve_steps(spec.start or 0, units)
@@ -159,8 +189,8 @@ end
 -- during the first `warmup` steps, then half a cosine from `peak` down to `floor` at step `total` (Loshchilov & Hutter
 -- 2017, without restarts), then `floor`.
 function schedule.cosine(spec)
-  names.check("pg.schedule.cosine", spec, { "peak", "warmup", "total", "floor" })
-  local peak, floor = need("cosine", spec, "peak"), spec.floor or 0
+  check_fields("cosine", spec, { peak = "number", warmup = "duration?", total = "duration?", floor = "number?" })
+  local peak, floor = spec.peak, spec.floor or 0
   return make("cosine", spec, function(step, units)
     local warmup = schedule.resolve_steps(spec.warmup or 0, units)
     local total = schedule.resolve_steps(spec.total or schedule.whole_run, units)
@@ -176,8 +206,8 @@ end
 --- pg.schedule.step { from =, factor =, every =, at = {…} } → schedule: `from` times `factor` for each `every` steps
 -- passed, or for each of the steps in `at` that is reached. Either every or at is given, in steps or durations.
 function schedule.step(spec)
-  names.check("pg.schedule.step", spec, { "from", "factor", "every", "at" })
-  local from, factor = need("step", spec, "from"), need("step", spec, "factor")
+  check_fields("step", spec, { from = "number", factor = "number", every = "duration?", at = "durations?" })
+  local from, factor = spec.from, spec.factor
   if (spec.every == nil) == (spec.at == nil) then
     core.raise("pg.schedule.step needs either 'every' or 'at'")
   end
@@ -216,8 +246,8 @@ end
 --- pg.schedule.warmup { over =, after = } → schedule: `after` (a number or schedule) scaled by (step + 1) / over during
 -- the first `over` steps.
 function schedule.warmup(spec)
-  names.check("pg.schedule.warmup", spec, { "over", "after" })
-  local over, after = need("warmup", spec, "over"), need("warmup", spec, "after")
+  check_fields("warmup", spec, { over = "duration", after = "value" })
+  local over, after = spec.over, spec.after
   return make("warmup", spec, function(step, units)
     local length = schedule.resolve_steps(over, units)
     return schedule.value(after, step, units) * math.min(1, (step + 1) / math.max(1, length))
@@ -227,8 +257,8 @@ end
 --- pg.schedule.hold { of =, every = } → schedule: The value that `of` has at the first step of each period of `every`
 -- steps: constant within a segment of SVRG.
 function schedule.hold(spec)
-  names.check("pg.schedule.hold", spec, { "of", "every" })
-  local of, every = need("hold", spec, "of"), need("hold", spec, "every")
+  check_fields("hold", spec, { of = "value", every = "duration" })
+  local of, every = spec.of, spec.every
   return make("hold", spec, function(step, units)
     local length = schedule.resolve_steps(every, units)
     return schedule.value(of, step - step % length, units)

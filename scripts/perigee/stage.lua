@@ -15,15 +15,16 @@ local Stage = part.class "stage"
 --- pg.stage.define { name =, apply =, hyper = {}, static = {} } → stage: A stage of one's own: what edits a gradient
 -- before statistics are formed (stages.per_evaluation of pg.optimizer) or after the correction (stages.combined).
 --   apply(g, o, ctx) → g: traced; g is a vector, o the hyperparameters, ctx has t (step + 1) and weight_decay.
---   hyper, static: as in pg.rule.define.
+--   hyper, static, limits: as in pg.rule.define.
 -- The result is the stage; call it with hyperparameters for others.
 function stage.define(definition)
-  names.check("pg.stage.define", definition, { "name", "hyper", "static", "apply" })
+  names.check("pg.stage.define", definition, { "name", "hyper", "static", "limits", "apply" })
   if type(definition.name) ~= "string" or type(definition.apply) ~= "function" then
     core.raise("pg.stage.define needs a name and an apply function")
   end
   local function make(given)
-    local h = hyper.resolve("stage " .. definition.name, definition.hyper or {}, given, definition.static)
+    local h = hyper.resolve("stage " .. definition.name, definition.hyper or {}, given, definition.static,
+      nil, definition.limits)
     return setmetatable({
       name = definition.name, definition = definition, hyper = h, given = given, make = make,
     }, Stage)
@@ -48,6 +49,7 @@ end
 local clip = stage.define {
   name = "clip",
   hyper = { norm = false, value = false, per_tensor = false },
+  limits = { norm = "(0, inf)", value = "(0, inf)", per_tensor = "(0, inf)" },
   apply = function(g, o)
     if o.value then
       g = generic.clip(g, -o.value, o.value)
@@ -68,6 +70,7 @@ local clip = stage.define {
 --   per_tensor: the same for each tensor by itself.
 --   value: each coordinate limited to [-c, c].
 function stage.clip(given)
+  names.check("pg.stage.clip", given, { "norm", "value", "per_tensor" })
   if not (given.norm or given.value or given.per_tensor) then
     core.raise("pg.stage.clip needs norm, value or per_tensor")
   end

@@ -1,5 +1,5 @@
--- Facts about the guides of docs/: whoever follows add-op.md, add-method.md and add-recipe.md block by block, in a copy
--- of the sources, has everything they promise. Elementwise operations are only applied, and built if
+-- Facts about the guides of docs/: whoever follows add-op.md, add-module.md, add-method.md and add-recipe.md block by
+-- block, in a copy of the sources, has everything they promise. Elementwise operations are only applied, and built if
 -- PERIGEE_TEST_LONG is set, since they touch a header that nearly everything includes.
 package.path = "tests/?.lua;" .. package.path
 local guide = require "guide"
@@ -51,6 +51,10 @@ describe("the guide", function()
   it("to rules, corrections and families", function()
     if os.getenv "PERIGEE_TEST_LONG" ~= "1" then copy_sources() end -- without the operation that was not built
     assert.equal(15, guide.follow("docs/add-method.md", directory, environment))
+  end)
+
+  it("to models and layers", function()
+    assert.equal(16, guide.follow("docs/add-module.md", directory, environment))
   end)
 
   it("to recipes", function()

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -30,6 +31,16 @@ static int files_write_atomic(lua_State *L) {
   const char *path = luaL_checkstring(L, 1), *text = luaL_checklstring(L, 2, &n);
   if (pg_write_file_atomic(path, text, n) != PG_OK) return pgl_raise(L);
   return 0;
+}
+
+// write_file_private(path, string): the same, for the user's eyes only
+static int files_write_private(lua_State *L) {
+  size_t n;
+  const char *path = luaL_checkstring(L, 1), *text = luaL_checklstring(L, 2, &n);
+  mode_t before = umask(0077);
+  pg_status status = pg_write_file_atomic(path, text, n);
+  umask(before);
+  return status == PG_OK ? 0 : pgl_raise(L);
 }
 
 // read_file(path) → string, decompressed if it is gzip or xz
@@ -294,6 +305,14 @@ static int files_isatty(lua_State *L) {
   return 1;
 }
 
+// columns(fd) → width of the terminal, or nil
+static int files_columns(lua_State *L) {
+  struct winsize size;
+  if (ioctl((int)luaL_checkinteger(L, 1), TIOCGWINSZ, &size) < 0 || size.ws_col == 0) return 0;
+  lua_pushinteger(L, size.ws_col);
+  return 1;
+}
+
 static double read_clock(clockid_t clock) {
   struct timespec t;
   clock_gettime(clock, &t);
@@ -315,6 +334,7 @@ void pgl_open_files(lua_State *L) {
   static const luaL_Reg log_methods[] = {{"write", log_write},       {"sync", log_sync},   {"size", log_size},
                                          {"truncate", log_truncate}, {"close", log_close}, {NULL, NULL}};
   static const luaL_Reg functions[] = {{"write_file_atomic", files_write_atomic},
+                                       {"write_file_private", files_write_private},
                                        {"read_file", files_read},
                                        {"set_read_limit", files_set_read_limit},
                                        {"open_log", files_open_log},
@@ -331,6 +351,7 @@ void pgl_open_files(lua_State *L) {
                                        {"hostname", files_hostname},
                                        {"cwd", files_cwd},
                                        {"isatty", files_isatty},
+                                       {"columns", files_columns},
                                        {"time", files_time},
                                        {"clock", files_clock},
                                        {NULL, NULL}};

@@ -84,6 +84,12 @@ local function environment(readers, own)
     end
     rawset(t, name, value)
   end
+  function meta.__names() -- for completion
+    local all = {}
+    for name in next, readers do all[#all + 1] = name end
+    table.sort(all)
+    return all
+  end
   function meta.__pairs(t)
     local all = {}
     for name in next, readers do all[name] = known[name] or true end -- listing names copies nothing

@@ -64,16 +64,32 @@ function cli.call_muted(f, ...)
   return table.unpack(results, 2, results.n)
 end
 
--- Call a recipe's chunk: true, or false and what report() takes.
-local function call_recipe(chunk, flags)
+-- Call a recipe's chunk with `keep`: true, or false and what report() takes; then the chunk's variables, as far as it
+-- got, are kept.
+local function call_recipe(chunk, flags, keep)
+  local handle = failure.handler(flags.trace)
   return xpcall(function()
-    chunk()
+    chunk(keep)
     local unused = options.unused()
     if unused then misused("%s", unused) end
-  end, failure.handler(flags.trace))
+  end, function(raised)
+    if keep then keep(failure.locals_of(chunk)) end
+    return handle(raised)
+  end)
 end
 
--- Run a recipe's text. how: { path, chunkname, source, words, flags, resume, limit, root, inspect }.
+-- The globals that a recipe made in its environment, which had the keys `before`.
+local function new_globals(env, before)
+  local made = {}
+  for name, value in next, env do
+    if type(name) == "string" and not before[name] then made[name] = value end
+  end
+  return made
+end
+
+-- Run a recipe's text. how: { path, chunkname, source, words, flags, resume, limit, root, inspect }; for the prompt
+-- also keep(values), called with the recipe's variables at its end, and report(raised) → exit code, instead of a
+-- message.
 -- → exit code, runs made
 local function run_source(how)
   local pg = require "perigee"
@@ -82,15 +98,21 @@ local function run_source(how)
   options.begin(how.words)
   run.begin_invocation { recipe = how.path, source = how.source, words = how.words, root = root,
     trust = how.flags.trust, resume = how.resume, limit = how.limit, inspect = how.inspect,
-    leaves = true }
+    leaves = not how.keep }
   local env = sandbox.enter(pg, how.path, { trust = how.flags.trust, write = { root, how.write },
     memory = how.flags.memory, read = pg.data and pg.data.directories and pg.data.directories() or {} })
-  local chunk, message = load(how.source, "@" .. how.chunkname, "t", env)
-  if not chunk then return report { message = message }, {} end
-  local ok, raised = call_recipe(chunk, how.flags)
+  local before = how.keep and new_globals(env, {})
+  local text = how.keep and require("perigee.prompt_source").keep_locals(how.source) or how.source
+  local chunk, message = load(text, "@" .. how.chunkname, "t", env)
+  local ok, raised = false, { message = message }
+  if chunk then ok, raised = call_recipe(chunk, how.flags, how.keep) end
   local done = run.end_invocation()
+  if how.keep then
+    how.keep(new_globals(env, before))
+    sandbox.leave()
+  end
   if ok then return 0, done end
-  return report(raised), done
+  return (how.report or report)(raised), done
 end
 cli.run_source = run_source
 

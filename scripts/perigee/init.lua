@@ -62,6 +62,8 @@ setmetatable(pg, {
     rawset(t, name, value)
     return value
   end,
+  -- The names that __index knows, for completion.
+  __names = function() return names.sorted(lazy) end,
   -- Everything there is, what has not been loaded yet too.
   __pairs = function(t)
     for name in next, lazy do local _ = t[name] end

@@ -2,6 +2,8 @@
 -- given and knows nothing of runs. A series is { name = "sgd", x = {…}, y = {…} }; points that are not finite, or not
 -- positive on a logarithmic axis, are left out.
 
+local terminal = require "perigee.terminal"
+
 local plot = {}
 
 local COLORS = { 34, 31, 32, 35, 36, 33 } -- blue, red, green, magenta, cyan, yellow
@@ -97,23 +99,6 @@ end
 
 -- ---- the terminal ---------------------------------------------------------------------------------------------------
 
-local function wants_utf8()
-  for _, name in ipairs { "LC_ALL", "LC_CTYPE", "LANG" } do
-    local value = os.getenv(name)
-    if value and value ~= "" then return value:upper():find("UTF%-?8") ~= nil end
-  end
-  return false
-end
-
-local function on_terminal()
-  return os.getenv("NO_COLOR") == nil and require("perigee.core").data.isatty(1)
-end
-
-local function terminal_width()
-  local columns = tonumber(os.getenv("COLUMNS") or "")
-  return columns and columns >= 20 and math.min(math.floor(columns), 200) or 80
-end
-
 -- Call visit(column, row) for every cell of a w × h grid (0-based, row 0 at the top) on the line through the points.
 local function trace_line(s, xaxis, yaxis, w, h, visit)
   local px, py
@@ -202,9 +187,9 @@ end
 function plot.draw(series, opts)
   opts = opts or {}
   local unicode = opts.utf8
-  if unicode == nil then unicode = wants_utf8() end
+  if unicode == nil then unicode = terminal.is_utf8() end
   local color = opts.color
-  if color == nil then color = on_terminal() end
+  if color == nil then color = terminal.has_color(1) end
   color = color and unicode
   local marks = unicode and MARKS or ASCII_MARKS
   local xaxis, yaxis, count = axes_of(series, opts)
@@ -213,7 +198,7 @@ function plot.draw(series, opts)
   local yticks = ticks_of(yaxis, math.max(2, height // 4))
   local margin = 0
   for _, tick in ipairs(yticks) do margin = math.max(margin, #tick[2]) end
-  local width = math.max(10, (opts.width or terminal_width()) - margin - 3)
+  local width = math.max(10, (opts.width or terminal.width()) - margin - 3)
   local cells = (color and draw_braille or draw_marks)(series, xaxis, yaxis, width, height, marks)
 
   local side, corner, bottom = "│", "└", "─"

@@ -230,6 +230,12 @@ function sandbox.enter(pg, path, opts)
   return make_environment(pg, directory)
 end
 
+-- End what `enter` began: for the prompt, which outlives the recipes it runs.
+function sandbox.leave()
+  core.memory_limit(0)
+  readable, writable = nil, nil
+end
+
 -- Whether recipes are confined at present.
 function sandbox.active() return readable ~= nil end
 

@@ -1,8 +1,12 @@
 -- tensor_text.lua: how tensors print: dtype, shape, device, and values in aligned rows, abbreviated where there are
 -- many.
+local text_table = require "perigee.table"
+
 local M = {}
 
-local EDGE, MOST = 3, 8 -- entries shown at each end of an axis that has more than MOST
+-- How values are shown: entries at each end of an axis that has more than `most`, and significant digits. A vector has
+-- a line for each of its tensors.
+local TENSOR, VECTOR = { edge = 3, most = 8, digits = 5 }, { edge = 2, most = 5, digits = 3 }
 
 -- "f32 [64, 10]" or "f32 vector of 4 tensors": for messages.
 function M.type(x)
@@ -10,40 +14,41 @@ function M.type(x)
   return ("%s%s [%s]"):format(x.weak and "weak " or "", x.dtype, table.concat(x.shape, ", "))
 end
 
-local function value_text(v)
+local function value_text(v, style)
   if math.type(v) == "float" then
     if v == math.floor(v) and math.abs(v) < 1e7 then return ("%d."):format(v) end
-    return ("%.5g"):format(v)
+    return ("%%.%dg"):format(style.digits):format(v)
   end
   return tostring(v)
 end
 
 -- Positions shown on an axis of n entries; false stands for what is left out.
-local function shown(n)
+local function shown(n, style)
   local list = {}
-  for i = 1, n do
-    if n <= MOST or i <= EDGE or i > n - EDGE then
-      list[#list + 1] = i
-    elseif i == EDGE + 1 then
-      list[#list + 1] = false
-    end
+  if n <= style.most then
+    for i = 1, n do list[i] = i end
+    return list
   end
+  for i = 1, style.edge do
+    list[i], list[style.edge + 1 + i] = i, n - style.edge + i
+  end
+  list[style.edge + 1] = false
   return list
 end
 
 -- Texts of the values shown, as nested tables, and their greatest width.
-local function collect(x, shape, axis, offset, stride)
+local function collect(x, shape, axis, offset, stride, style)
   local result, width = {}, 0
   local inner = stride // math.max(shape[axis], 1)
-  for _, i in ipairs(shown(shape[axis])) do
+  for _, i in ipairs(shown(shape[axis], style)) do
     local entry, w
     if not i then
       entry, w = false, 3
     elseif axis == #shape then
-      entry = value_text(x:data_read(offset + i - 1))
+      entry = value_text(x:data_read(offset + i - 1), style)
       w = #entry
     else
-      entry, w = collect(x, shape, axis + 1, offset + (i - 1) * inner, inner)
+      entry, w = collect(x, shape, axis + 1, offset + (i - 1) * inner, inner, style)
     end
     result[#result + 1] = entry
     width = math.max(width, w)
@@ -66,22 +71,37 @@ local function join(entries, width, depth, indent)
   return "[" .. table.concat(parts, separator):gsub(",,", ",") .. "]"
 end
 
-local function values(x, shape, offset, indent)
-  if #shape == 0 then return value_text(x:data_read(offset)) end
+local function values(x, shape, offset, style)
+  if #shape == 0 then return value_text(x:data_read(offset), style) end
   local size = 1
   for _, n in ipairs(shape) do size = size * n end
   if size == 0 then return "[]" end
-  local entries, width = collect(x, shape, 1, offset, size)
-  return join(entries, width, #shape, indent)
+  local entries, width = collect(x, shape, 1, offset, size, style)
+  return join(entries, width, #shape, 0)
+end
+
+local FLOATS = { f32 = true, f64 = true }
+
+-- Cells of one tensor of a vector: name, shape, Euclidean norm, values.
+local function segment_cells(x, i)
+  local s = x.layout[i]
+  local norm = FLOATS[x.dtype] and ("norm " .. value_text(x:segment(i):norm():item(), VECTOR)) or ""
+  return { s.name, "[" .. table.concat(s.shape, ", ") .. "]", norm, values(x, { s.size }, s.offset, VECTOR) }
 end
 
 local function vector_text(x)
-  local layout, lines = x.layout, {}
-  lines[1] = ("vector %s of %d tensors, %d numbers, %s"):format(x.dtype, #layout, x.size, x.device)
-  for _, i in ipairs(shown(#layout)) do
-    local s = i and layout[i]
-    lines[#lines + 1] = s and ("  %s [%s] %s"):format(s.name, table.concat(s.shape, ", "),
-      values(x, { s.size }, s.offset, 0)) or "  ..."
+  local rows, widths = {}, { 0, 0, 0, 0 }
+  for _, i in ipairs(shown(#x.layout, { edge = 5, most = 20 })) do
+    local cells = i and segment_cells(x, i) or { "..." }
+    for c, cell in ipairs(cells) do widths[c] = math.max(widths[c], #cell) end
+    rows[#rows + 1] = cells
+  end
+  local lines = { ("vector %s of %d tensors, %s numbers, %s"):format(x.dtype, #x.layout, text_table.thousands(x.size),
+    x.device) }
+  for _, cells in ipairs(rows) do
+    local padded = {}
+    for c, cell in ipairs(cells) do padded[c] = cell .. (" "):rep(c < #cells and widths[c] - #cell or 0) end
+    lines[#lines + 1] = "  " .. table.concat(padded, "  ")
   end
   return table.concat(lines, "\n")
 end
@@ -91,7 +111,7 @@ function M.tostring(x)
   if x.layout then return vector_text(x) end
   local shape = x.shape
   local head = ("tensor %s [%s] %s"):format(x.dtype, table.concat(shape, ", "), x.device)
-  return head .. (#shape > 1 and "\n" or " ") .. values(x, shape, 0, 0)
+  return head .. (#shape > 1 and "\n" or " ") .. values(x, shape, 0, TENSOR)
 end
 
 return M

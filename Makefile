@@ -130,7 +130,7 @@ demo:
 	@tools/timed.sh install tools/install-deps.sh build demo
 	@echo building
 	@tools/timed.sh build $(SUBMAKE) -s -j$(JOBS) all
-	@tools/timed.sh training $(BUILD)/perigee recipes/fashion_mlp.lua
+	@tools/timed.sh training $(BUILD)/perigee recipes/fashion_lenet.lua
 
 # Yardsticks; the one of arithmetic is meant to contract.
 $(BUILD)/bench/%: tests/bench/%.c

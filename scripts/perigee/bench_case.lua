@@ -143,14 +143,10 @@ function case.gemm(n)
   return function() multiply(a, b) end
 end
 
--- The plans of the demo (recipes/fashion_mlp.lua): seconds to trace and compile a step of each method, by name.
+-- The plans of the demo (recipes/fashion_lenet.lua): seconds to trace and compile a step of each method, by name.
 function case.compile_demo()
-  local model = pg.nn.sequential {
-    pg.nn.flatten(), pg.nn.linear(784, 256), pg.nn.relu(), pg.nn.linear(256, 128), pg.nn.relu(), pg.nn.linear(128, 10),
-  }
-  local batch = {
-    x = pg.zeros { 128, 28, 28 }, y = core.tensor("u8", { 128 }), id = core.tensor("i64", { 128 }),
-  }
+  local problem = paired.lenet("tanh")
+  local batch = { x = problem.tensors.x, y = problem.tensors.y, id = core.tensor("i64", { 64 }) }
   local methods = {
     { "sgd", pg.optim.momentum { lr = 0.1 }, "plain" },
     { "adamw", pg.optim.adamw { lr = 1e-3 }, "plain" },
@@ -161,12 +157,8 @@ function case.compile_demo()
   local times = {}
   for i, method in ipairs(methods) do
     local name, optimizer, mode = table.unpack(method)
-    local evaluator = pg.evaluator {
-      model = model, key = pg.key(1), loss = function(net, theta, b, ctx)
-        return pg.cross_entropy(net(theta, b.x, ctx), b.y)
-      end,
-    }
-    local state = optimizer:init(model:init(pg.key(2)), pg.key(3))
+    local evaluator = pg.evaluator { model = problem.model, loss = problem.loss, key = pg.key(1) }
+    local state = optimizer:init(problem.model:init(pg.key(2)), pg.key(3))
     optimizer:evaluate_hypers(0)
     local start = core.data.clock()
     optimizer:program(state, evaluator, mode, batch)

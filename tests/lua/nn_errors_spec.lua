@@ -230,6 +230,8 @@ describe("a description of a model", function()
       function() nn.linear(2, 3, { init = function() return pg.ones { 3, 2 } end }):init(pg.key(1)) end)
     assert_message("'weight': an initializer is a number, a function, or one of pg.nn.init, not a string",
       function() nn.linear(2, 3, { init = "he" }):init(pg.key(1)) end)
+    assert_message("'weight': pg.nn.init.he is to be called: pg.nn.init.he(…)",
+      function() nn.linear(2, 3, { init = nn.init.he }):init(pg.key(1)) end)
     assert_message("pg.nn.linear: bias is true, false, or how it begins (a number or an initializer), not a string",
       function() nn.linear(2, 3, { bias = "yes" }) end)
   end)

@@ -1,0 +1,82 @@
+-- Facts about the recipes on images: each trains by all five methods on a small made-up data set in Fashion-MNIST's
+-- format, ends with a table and a plot, and stands up to `perigee check`.
+local perigee = os.getenv("PERIGEE") or "build/perigee"
+local root = io.popen("pwd"):read("l")
+local place = (os.getenv "TMPDIR" or "/tmp") .. "/recipes"
+local TRAIN, TEST, SIDE = 320, 100, 28
+
+local function shell(command)
+  local pipe = assert(io.popen(command .. " 2>&1"))
+  local out = pipe:read("a")
+  return out, (select(3, pipe:close()))
+end
+
+local function write(name, text)
+  local file = assert(io.open(place .. "/data/fashion-mnist/" .. name, "wb"))
+  file:write(text)
+  file:close()
+end
+
+-- Images whose class is the brightest of ten stripes, and their labels.
+local function write_split(name, count)
+  local images, labels, state = {}, {}, 12345
+  local function draw(n)
+    state = (state * 1103515245 + 12345) % 2147483648
+    return state // 65536 % n
+  end
+  for i = 1, count do
+    local class, rows = draw(10), {}
+    for row = 0, SIDE - 1 do
+      local base, pixels = row * 10 // SIDE == class and 150 or 20, {}
+      for column = 1, SIDE do pixels[column] = string.char(base + draw(100)) end
+      rows[row + 1] = table.concat(pixels)
+    end
+    images[i], labels[i] = table.concat(rows), string.char(class)
+  end
+  write(name .. "-images-idx3-ubyte", string.pack(">BBBBI4I4I4", 0, 0, 8, 3, count, SIDE, SIDE) .. table.concat(images))
+  write(name .. "-labels-idx1-ubyte", string.pack(">BBBBI4", 0, 0, 8, 1, count) .. table.concat(labels))
+end
+
+local function run(command, words)
+  local path = ("%s/recipes/%s"):format(root, words)
+  return shell(("cd '%s' && PERIGEE_DATA='%s/data' '%s' %s %s"):format(place, place,
+    perigee:sub(1, 1) == "/" and perigee or root .. "/" .. perigee, command, path))
+end
+
+describe("recipes", function()
+  setup(function()
+    assert(os.execute(("rm -rf '%s' && mkdir -p '%s/data/fashion-mnist'"):format(place, place)))
+    write_split("train", TRAIN)
+    write_split("t10k", TEST)
+  end)
+  teardown(function() os.execute(("rm -rf '%s'"):format(place)) end)
+
+  for _, words in ipairs { "fashion_lenet.lua epochs=2", "fashion_lenet.lua epochs=2 form=relu",
+    "fashion_mlp.lua epochs=2" } do
+    it(words .. " trains by five methods", function()
+      local out, code = run("", words)
+      assert.equal(0, code, out)
+      -- Corrected methods take a pass and two gradients a step in each of two epochs.
+      for method, evaluations in pairs { sgd = 2, adamw = 2, svrg = 6, ivon = 2, ["ivon-poco"] = 6 } do
+        local accuracy, counted = out:match("\n" .. method:gsub("%-", "%%-") .. " +([%d.]+)%% +[%d.]+ +([%d,]+) ")
+        assert.is_truthy(accuracy, method .. " in\n" .. out)
+        assert.equal(evaluations * TRAIN, tonumber((counted:gsub(",", ""))), method)
+      end
+      assert.is_truthy(out:find("training loss", 1, true))
+      assert.is_truthy(out:find("● sgd", 1, true))
+    end)
+  end
+
+  it("fashion_lenet.lua learns, and one method is enough", function()
+    local out = run("", "fashion_lenet.lua epochs=12 batch=32 only=adamw")
+    local accuracy = tonumber(out:match("\nadamw +([%d.]+)%%"))
+    assert(accuracy > 90, out)
+    assert.is_nil(out:find("\nsgd"))
+  end)
+
+  it("fashion_lenet.lua stands up to check", function()
+    local out, code = run("check", "fashion_lenet.lua only=svrg")
+    assert.equal(0, code, out)
+    assert.is_truthy(out:find("ok   lenet-svrg: 3 steps, save, load, 3 steps: the same bits as at once", 1, true), out)
+  end)
+end)

@@ -1,5 +1,7 @@
 // program.c: compiled programs: a plan with its arguments bound to tensors. Binding checks dtype and shape once, so
 // running is one call into the engine.
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "bindings/trace.h"
@@ -349,11 +351,53 @@ static int program_source(lua_State *L) {
   return 1;
 }
 
-static const luaL_Reg methods[] = {{"bind", program_bind},     {"set", program_set},
-                                   {"output", program_output}, {"run", program_run},
-                                   {"result", program_result}, {"call", program_call},
-                                   {"number", program_number}, {"info", program_info},
-                                   {"source", program_source}, {NULL, NULL}};
+// p:outline() → what a run does, as pg_plan_outline prints it.
+static int program_outline(lua_State *L) {
+  const pgl_program *p = check_program(L);
+  char *text = NULL;
+  size_t size = 0;
+  FILE *f = open_memstream(&text, &size);
+  if (!f) return pgl_error(L, "outline: out of memory");
+  pg_plan_outline(p->plan, f);
+  bool good = fclose(f) == 0;
+  lua_pushlstring(L, good ? text : "", good ? size : 0);
+  free(text);
+  return 1;
+}
+
+// p:arguments() → inputs, outputs in the engine's order: lists of { type = "f32 [2, 3]", number = of an explicit input,
+// donated = the input, from 1, whose memory an output takes }.
+static int program_arguments(lua_State *L) {
+  const pgl_program *p = check_program(L);
+  lua_createtable(L, p->ninputs, 0);
+  for (int i = 0; i < p->ninputs; i++) {
+    const slot *s = &p->inputs[i];
+    lua_createtable(L, 0, 2);
+    push_type(L, s->dtype, s->ndim, s->shape, s->layout);
+    lua_setfield(L, -2, "type");
+    lua_rawseti(L, -2, i + 1);
+  }
+  for (int k = 0; k < p->nexplicit; k++) {
+    lua_rawgeti(L, -1, p->explicit_inputs[k] + 1);
+    set_integer(L, "number", k + 1);
+    lua_pop(L, 1);
+  }
+  lua_createtable(L, p->noutputs, 0);
+  for (int k = 0; k < p->noutputs; k++) {
+    const slot *s = &p->outputs[k];
+    lua_createtable(L, 0, 2);
+    push_type(L, s->dtype, s->ndim, s->shape, s->layout);
+    lua_setfield(L, -2, "type");
+    if (s->donated >= 0) set_integer(L, "donated", s->donated + 1);
+    lua_rawseti(L, -2, k + 1);
+  }
+  return 2;
+}
+
+static const luaL_Reg methods[] = {
+    {"bind", program_bind},     {"set", program_set},         {"output", program_output},       {"run", program_run},
+    {"result", program_result}, {"call", program_call},       {"number", program_number},       {"info", program_info},
+    {"source", program_source}, {"outline", program_outline}, {"arguments", program_arguments}, {NULL, NULL}};
 
 void pgl_open_program(lua_State *L) {
   lua_newtable(L);

@@ -14,6 +14,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -208,6 +209,10 @@ typedef struct pg_plan_info {
 } pg_plan_info;
 void pg_plan_describe(const pg_plan *plan, pg_plan_info *info);
 const char *pg_plan_source(const pg_plan *plan); // the generated C ("" if interpreted); owned by the plan
+// Print what a run does, a line for each number the host computes and for each step, in order: kind (number, kernel,
+// call, loop), name with its memory, extents, operations, lines of the recipe, separated by tabs. outline.c names the
+// memory.
+void pg_plan_outline(const pg_plan *plan, FILE *out);
 int pg_plan_input_shape(const pg_plan *plan, int i, pg_dtype *dtype, int64_t *shape); // → ndim
 int pg_plan_output_shape(const pg_plan *plan, int i, pg_dtype *dtype, int64_t *shape);
 const pg_layout *pg_plan_output_layout(const pg_plan *plan, int i);

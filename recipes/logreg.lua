@@ -95,6 +95,9 @@ local function run_once(optimizer, seed, epochs, on_epoch)
     for epoch = 1, epochs do gaps[epoch] = math.huge end
     return gaps, 0
   end
+  -- `perigee check` and `perigee emit` take a few steps only: then every epoch has what the run ended with.
+  local last = #gaps < epochs and gap_of(weights_of(run.theta))
+  for epoch = #gaps + 1, epochs do gaps[epoch] = last end
   return gaps, run.cost:gradients() / epochs
 end
 

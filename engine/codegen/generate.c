@@ -208,7 +208,8 @@ static void put_value(text *t, const pg_kernel *k, int i) {
     break;
   case PG_INST_CONST:
     put_constant(t, inst->dtype, inst->x);
-    break;
+    put(t, "; // %.9g\n", inst->x);
+    return;
   case PG_INST_MAP:
     put_map(t, k, inst);
     break;
@@ -292,8 +293,15 @@ static bool has_memory(const pg_karg *arg) {
   return arg->kind != PG_ARG_INDEX;
 }
 
-static bool has_index(const pg_karg *arg) {
-  return arg->kind == PG_ARG_INDEX || arg->kind == PG_ARG_KEY;
+// Whether draws or indices count from where an argument stands in the line; draws of a vector count from its tile.
+static bool has_index(const pg_kernel *k, const pg_karg *arg) {
+  return arg->kind == PG_ARG_INDEX || (arg->kind == PG_ARG_KEY && k->space == PG_SPACE_GRID);
+}
+
+// Whether an argument's strides are read: along outer dimensions, or along the inner one if that is not known.
+static bool has_strides(const pg_kernel *k, int arg) {
+  return k->space == PG_SPACE_GRID && has_memory(&k->args[arg]) &&
+         (k->ndim > 1 || step_of(k, arg) == STEP_ANY || k->args[arg].kind == PG_ARG_KEY);
 }
 
 // "p0 + d0 * s0[0] + …" over the outer dimensions.
@@ -315,11 +323,11 @@ static void put_line_start(text *t, const pg_kernel *k) {
         put(t, " + vt.offset");
       put(t, ";\n");
     }
-    if (has_index(arg) && !vector) {
+    if (has_index(k, arg) && !vector) {
       put(t, "const int64_t j%d = 0", a);
       put_sum(t, k, a, 't');
       put(t, ";\n");
-    } else if (has_index(arg)) {
+    } else if (has_index(k, arg)) {
       put(t, "const int64_t j%d = vt.logical * t%d[0];\n", a, a);
     }
   }
@@ -409,9 +417,8 @@ static void put_body(text *t, const pg_kernel *k) {
       put_pointer_type(t, arg);
       put(t, "p%d = call->ptr[%d];\n", a, a);
     }
-    if (has_memory(arg) && k->space == PG_SPACE_GRID)
-      put(t, "const int64_t *const s%d = call->stride + %d;\n", a, a * PG_KDIMS);
-    if (has_index(arg)) put(t, "const int64_t *const t%d = call->dstride + %d;\n", a, a * PG_KDIMS);
+    if (has_strides(k, a)) put(t, "const int64_t *const s%d = call->stride + %d;\n", a, a * PG_KDIMS);
+    if (has_index(k, arg)) put(t, "const int64_t *const t%d = call->dstride + %d;\n", a, a * PG_KDIMS);
   }
   put(t, "for (int64_t tile = tile0; tile < tile1; tile++) {\n");
   if (k->space == PG_SPACE_VECTOR)

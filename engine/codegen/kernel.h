@@ -60,7 +60,6 @@ typedef struct pg_inst {
   int a, b, c;    // instruction numbers, or -1
   int arg;
   double x;
-  const char *where; // recipe line for comments in generated code, or ""
 } pg_inst;
 
 typedef struct pg_kreduce {

@@ -39,7 +39,7 @@ static int recall(const pg_kbuild *b, pg_value v, pg_dtype dtype) {
 }
 
 static pg_inst blank(pg_inst_kind kind, pg_dtype dtype) {
-  return (pg_inst){.kind = kind, .dtype = dtype, .a = -1, .b = -1, .c = -1, .arg = -1, .where = ""};
+  return (pg_inst){.kind = kind, .dtype = dtype, .a = -1, .b = -1, .c = -1, .arg = -1};
 }
 
 static int weak_inst(pg_kbuild *b, pg_value weak, pg_dtype dtype) {
@@ -90,7 +90,6 @@ static int load_inst(pg_kbuild *b, pg_value v) {
   align_strides(b, n, view, access.stride);
   pg_inst inst = blank(PG_INST_LOAD, access.dtype);
   inst.arg = add_access(b, &access);
-  inst.where = n->where;
   return inst.arg < 0 ? -1 : add_inst(b, inst);
 }
 
@@ -126,7 +125,6 @@ static int draw_inst(pg_kbuild *b, const pg_node *n) {
   }
   pg_inst inst = blank(n->op == PG_OP_NORMAL ? PG_INST_NORMAL : PG_INST_UNIFORM, (pg_dtype)n->dtype);
   inst.arg = add_access(b, &access);
-  inst.where = n->where;
   return inst.arg < 0 ? -1 : add_inst(b, inst);
 }
 
@@ -166,7 +164,6 @@ static int map_inst(pg_kbuild *b, const pg_node *n) {
   inst.a = in[0];
   inst.b = in[1];
   inst.c = in[2];
-  inst.where = n->where;
   return add_inst(b, inst);
 }
 

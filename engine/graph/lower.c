@@ -320,27 +320,56 @@ static pg_status lower_place(pg_compilation *c, int unit, pg_value v) {
   }
 }
 
+static pg_status lower_unit(pg_compilation *c, int unit) {
+  const pg_unit *u = &c->units[unit];
+  switch (u->kind) {
+  case PG_UNIT_GROUP:
+    return lower_group(c, unit);
+  case PG_UNIT_LIBRARY:
+    return lower_library(c, unit, u->members[0]);
+  case PG_UNIT_PLACE:
+    return lower_place(c, unit, u->members[0]);
+  case PG_UNIT_LOOP:
+    return pg_lower_loop(c, unit);
+  case PG_UNIT_COPY:
+    return pg_emit_copy(c, unit, u->members[0], u->buf, 0, NULL);
+  }
+  return PG_OK;
+}
+
+// Append line `where` ("recipe.lua:12") to a list; of a line in the file of the one before only the number.
+static size_t add_line(char *text, size_t used, size_t size, const char *before, const char *where) {
+  const char *colon = strrchr(where, ':');
+  bool same_file = before && colon && strncmp(before, where, (size_t)(colon - where) + 1) == 0;
+  int n = snprintf(text + used, size - used, "%s%s", used ? ", " : "", same_file ? colon + 1 : where);
+  return used + (size_t)n < size ? used + (size_t)n : used;
+}
+
+// The recipe's lines that a unit's nodes come from, for the steps it became (the graph will be gone).
+static pg_status note_lines(pg_compilation *c, const pg_unit *u, size_t first) {
+  enum { MOST = 8 };
+  const char *seen[MOST];
+  char text[400] = "";
+  size_t used = 0;
+  int n = 0;
+  for (size_t i = 0; i < u->count && n < MOST; i++) {
+    const char *where = pg_at(c->g, u->members[i])->where; // interned: equal lines are the same pointer
+    bool known = !*where;
+    for (int k = 0; k < n; k++) known |= seen[k] == where;
+    if (known) continue;
+    used = add_line(text, used, sizeof text, n ? seen[n - 1] : NULL, where);
+    seen[n++] = where;
+  }
+  for (size_t i = first; used > 0 && i < c->plan->nsteps; i++)
+    if (!(c->plan->steps[i].where = pg_strdup(text))) return PG_ERR_MEMORY;
+  return PG_OK;
+}
+
 pg_status pg_lower_units(pg_compilation *c, const int *order, int count) {
   for (int i = 0; i < count; i++) {
-    const pg_unit *u = &c->units[order[i]];
-    pg_value v = u->members[0];
-    switch (u->kind) {
-    case PG_UNIT_GROUP:
-      PG_TRY(lower_group(c, order[i]));
-      break;
-    case PG_UNIT_LIBRARY:
-      PG_TRY(lower_library(c, order[i], v));
-      break;
-    case PG_UNIT_PLACE:
-      PG_TRY(lower_place(c, order[i], v));
-      break;
-    case PG_UNIT_LOOP:
-      PG_TRY(pg_lower_loop(c, order[i]));
-      break;
-    case PG_UNIT_COPY:
-      PG_TRY(pg_emit_copy(c, order[i], v, u->buf, 0, NULL));
-      break;
-    }
+    size_t first = c->plan->nsteps;
+    PG_TRY(lower_unit(c, order[i]));
+    PG_TRY(note_lines(c, &c->units[order[i]], first));
   }
   return PG_OK;
 }

@@ -209,6 +209,7 @@ static void free_step(pg_step *s) {
   pg_loop_free(s->loop);
   pg_free(s->reads);
   pg_free(s->writes);
+  pg_free(s->where);
 }
 
 void pg_plan_free(pg_plan *p) {

@@ -101,6 +101,7 @@ typedef struct pg_step {
   // both: buffers read and written, for lifetimes
   int *reads, nreads, *writes, nwrites;
   int unit;
+  char *where; // lines of the recipe that it comes from, or NULL; for people
 } pg_step;
 
 typedef struct pg_weak_op {

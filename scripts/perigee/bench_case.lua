@@ -101,7 +101,7 @@ function case.ivon16m()
   rule.hyper:evaluate(0)
 
   local function trace(f)
-    return builder.trace(function(b)
+    return builder.trace("a benchmark", function(b)
       local function scalar(values, name) return b:scalar(values, name) end
       local mean, h = b:slot(q.mean), b:slot(q.h)
       local o = family.hyper:traced(scalar, mean)

@@ -63,7 +63,7 @@ end
 local function trace(rule, layout)
   local self = { numbers = {}, outputs = {}, slots = {}, p = new_vector(layout), g = new_vector(layout),
     h = new_vector(layout) }
-  self.program = builder.trace(function(b)
+  self.program = builder.trace(false, function(b)
     local function scalar(_, name)
       return b:scalar(self.numbers, name)
     end

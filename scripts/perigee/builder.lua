@@ -13,10 +13,11 @@ local Program = {}
 Program.__index = Program
 
 -- Open a trace, call f(b), compile what b:output registered, close the trace. Errors of f pass through unchanged.
--- options: {executor = …} or nil.
-function builder.trace(f, options)
+-- label: what the program does, for `perigee emit`; false keeps it out of there. options: {executor = …} or nil.
+function builder.trace(label, f, options)
   local b = setmetatable({
-    tr = core.trace(), by_tensor = {}, open = {}, bound = {}, getters = {}, outputs = {}, donate = {}, count = 0,
+    label = label, tr = core.trace(), by_tensor = {}, open = {}, bound = {}, getters = {}, outputs = {}, donate = {},
+    count = 0, inputs = {},
   }, Builder)
   local ok, result = pcall(function()
     f(b)
@@ -38,19 +39,20 @@ local function new_tensor(value)
   return core.tensor(value.dtype, value.shape)
 end
 
-function Builder:new_input(t)
+function Builder:new_input(t, name)
   self.count = self.count + 1
+  self.inputs[self.count] = { name = name, layout = t.layout, dtype = t.dtype }
   if t.layout ~= nil then
     return self.tr:input(t.dtype, t.layout)
   end
   return self.tr:input(t.dtype, t.shape)
 end
 
--- The traced value of an eager tensor that stays bound; the same value for the same tensor.
-function Builder:slot(t)
+-- The traced value of an eager tensor that stays bound; the same value for the same tensor. name: for people.
+function Builder:slot(t, name)
   local value = self.by_tensor[t]
   if not value then
-    value = self:new_input(t)
+    value = self:new_input(t, name)
     self.by_tensor[t] = value
     self.bound[self.count] = t
     self.by_tensor[value] = self.count
@@ -60,7 +62,7 @@ end
 
 -- An input bound by name before a run; `like` gives dtype and shape or layout.
 function Builder:input(name, like)
-  local value = self:new_input(like)
+  local value = self:new_input(like, name)
   self.open[name] = self.count
   return value
 end
@@ -95,7 +97,9 @@ function Builder:compile(options)
   for i, t in pairs(self.bound) do
     program:bind(i, t)
   end
-  local self_program = { program = program, open = self.open, now = {}, values = {}, names = {} }
+  local self_program = {
+    program = program, open = self.open, now = {}, values = {}, names = {}, label = self.label, inputs = self.inputs,
+  }
   for i, getter in ipairs(self.getters) do
     self_program.values[i], self_program.names[i] = getter.values, getter.name
   end
@@ -139,9 +143,14 @@ function Program:flops()
   return self.program:info().flops
 end
 
--- The generated source, or "" where it is interpreted.
-function Program:source()
-  return self.program:source()
+-- What the program is, for people: { label, source ("" where it is interpreted), outline (see perigee.h), inputs =
+-- { { name, layout, dtype }, … } as they were made, names (of the run-time scalars), arguments, results (see
+-- bindings/program.c) }.
+function Program:describe()
+  local program = self.program
+  local arguments, results = program:arguments()
+  return { label = self.label, source = program:source(), outline = program:outline(), inputs = self.inputs,
+    names = self.names, arguments = arguments, results = results }
 end
 
 return builder

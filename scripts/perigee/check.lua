@@ -1,8 +1,6 @@
--- check.lua: `perigee check` and `perigee emit`: a recipe run for a few steps to look at it. Check asks whether the
--- recipe's own method repeats: three steps, save, load, three steps against six at once; and whether its correction
--- does what a correction must. Emit prints the C its steps become.
+-- check.lua: `perigee check`: a recipe run for a few steps to look at it. Asks whether the recipe's own method repeats:
+-- three steps, save, load, three steps against six at once; and whether its correction does what a correction must.
 
-local builder = require "perigee.builder"
 local correction = require "perigee.correction"
 local files = require("perigee.core").data
 local names = require "perigee.names"
@@ -23,7 +21,7 @@ local function remove_tree(path)
 end
 
 -- A directory of its own below the run root, and the function that removes it.
-local function scratch_directory(flags)
+function check.scratch_directory(flags)
   local path = ("%s/.check-%d"):format(flags.runs or "runs", files.pid())
   files.mkdir(path)
   return path, function() remove_tree(path) end
@@ -146,7 +144,7 @@ end
 -- `perigee check RECIPE key=value…` → exit code.
 function check.check(path, words, flags)
   local cli, run = require "perigee.cli", require "perigee.run"
-  local directory, remove = scratch_directory(flags)
+  local directory, remove = check.scratch_directory(flags)
   local failures = 0
   local function pass(how)
     local code, done = cli.call_muted(cli.run_recipe, path, words, flags, how)
@@ -178,36 +176,6 @@ function check.check(path, words, flags)
   end
   io.stdout:write(("The runs are in %s.\n"):format(directory))
   return 1
-end
-
--- `perigee emit RECIPE key=value…` → exit code.
-function check.emit(path, words, flags)
-  local cli = require "perigee.cli"
-  local directory, remove = scratch_directory(flags)
-  local programs, trace = {}, builder.trace
-  builder.trace = function(...) -- luacheck: ignore 122
-    local program = trace(...)
-    programs[#programs + 1] = program
-    return program
-  end
-  local code = cli.call_muted(cli.run_recipe, path, words, flags, { root = directory, limit = 1 })
-  builder.trace = trace -- luacheck: ignore 122
-  remove()
-  if code ~= 0 then return code end
-  local seen, interpreted = {}, 0
-  for _, program in ipairs(programs) do
-    local source = program:source()
-    if source == "" then
-      interpreted = interpreted + 1
-    elseif not seen[source] then
-      seen[source] = true
-      io.write(source, "\n")
-    end
-  end
-  if interpreted > 0 then
-    io.write(("/* %d programs are interpreted and have no source; `perigee doctor` says why. */\n"):format(interpreted))
-  end
-  return 0
 end
 
 return check

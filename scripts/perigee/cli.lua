@@ -155,12 +155,14 @@ local function resume(words, flags)
     source = found.source, words = found.words, flags = flags, resume = found.resume, write = directory })
 end
 
---- perigee emit RECIPE.lua [key=value …]: Print the C that a recipe's steps become.
--- Prepares the recipe's runs, takes one step of each and prints the generated source of every program.
+--- perigee emit RECIPE.lua [--only=TEXT] [key=value …]: Print the C that a recipe's steps become.
+-- Prepares the recipe's runs, takes one step of each and prints every program: what it does step by step, with the
+-- recipe's lines that steps come from, and its kernels, as one text that a C compiler takes. --only=TEXT leaves out the
+-- programs whose names do not have TEXT in them, as --only=svrg or --only="full pass".
 local function emit(words, flags)
   local path = table.remove(words, 1)
   if not path then misused("expected a recipe; see --help") end
-  return require("perigee.check").emit(path, words, flags)
+  return require("perigee.emit").main(path, words, flags)
 end
 
 --- perigee check RECIPE.lua [key=value …]: Does a recipe repeat, save, load and correct as it should?
@@ -256,8 +258,8 @@ COMMANDS = {
 -- ---- main -----------------------------------------------------------------------------------------------------------
 
 local SWITCHES = { trust = true, trace = true, help = true, version = true }
-local VALUES = { memory = true, threads = true, runs = true }
-local FLAGS = { "help", "memory", "runs", "threads", "trace", "trust", "version" }
+local VALUES = { memory = true, threads = true, runs = true, only = true }
+local FLAGS = { "help", "memory", "only", "runs", "threads", "trace", "trust", "version" }
 
 -- Split argv into flags and words.
 local function parse_flags(argv)

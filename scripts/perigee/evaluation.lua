@@ -46,8 +46,8 @@ function evaluation.new(b, opt, args)
     stage_ctx = { t = args.t, weight_decay = args.decay },
   }, Evaluation)
   buffers.check(args.evaluator.model, args.st.buffers, "opt:init(theta, key, model:init_buffers())")
-  self.buffers = args.st.buffers and b:slot(args.st.buffers)
-  self.frozen_buffers = args.st.frozen_buffers and b:slot(args.st.frozen_buffers)
+  self.buffers = args.st.buffers and b:slot(args.st.buffers, "buffers")
+  self.frozen_buffers = args.st.frozen_buffers and b:slot(args.st.frozen_buffers, "frozen buffers")
   self.family_o = opt.family.hyper:traced(scalar, args.like)
   self.family_o.weight_decay = args.decay
   self.stages = {}

@@ -141,7 +141,8 @@ function Evaluator:evaluate(theta, given, options)
   local entry = self.programs[signature]
   if not entry then
     entry = {}
-    entry.program = builder.trace(function(b)
+    local label = ("an evaluation, %d examples%s"):format(batch.count(given), train and ", as in training" or "")
+    entry.program = builder.trace(label, function(b)
       local traced_theta = b:input("theta", theta)
       local traced
       traced, entry.binding = batch.declare(b, given)

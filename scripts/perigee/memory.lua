@@ -177,11 +177,11 @@ function Memory:traced_view(b, view)
     if kind == "number" then
       traced[name] = b:scalar(self.values, name)
     elseif kind == "tensor" then
-      traced[name] = b:slot(value)
+      traced[name] = b:slot(value, "correction." .. name)
     else
       local fields = {}
       for _, part in ipairs(parts(kind, value)) do
-        fields[part[1]:sub(2)] = b:slot(part[2])
+        fields[part[1]:sub(2)] = b:slot(part[2], "correction." .. name .. part[1])
       end
       traced[name] = kind == "posterior" and view(name, fields) or statistics.new(fields)
     end

@@ -17,7 +17,8 @@ local SUSPENDED = setmetatable({}, { __tostring = function() return "the pass wa
 function passes.build_batch(opt, st, evaluator, batch)
   local entry = {}
   local sums = st:accumulate_into(opt.family.stats)
-  entry.program = builder.trace(function(b)
+  local label = ("%d examples of a full pass over %s"):format(batches.count(batch), opt.family.name)
+  entry.program = builder.trace(label, function(b)
     local key = b:input("key", evaluator.key)
     local traced
     traced, entry.binding = batches.declare(b, batch)
@@ -36,7 +37,7 @@ function passes.build_batch(opt, st, evaluator, batch)
     local stats = eval:at(eval:view("q", fields))
     local weight = b:scalar(st.scalars, "weight")
     for _, field in ipairs(statistics.fields(stats)) do
-      local sum = b:slot(sums[field])
+      local sum = b:slot(sums[field], "sum." .. field)
       b:output(sum + weight * core.apply("cast", { dtype = "f64" }, stats[field]), sums[field])
     end
     entry.evaluations = eval.count
@@ -47,14 +48,17 @@ end
 -- Two programs: zero the accumulators; round them into the results of pass `which`.
 function passes.build_frame(opt, st, which)
   local sums, result = st:accumulate_into(opt.family.stats), st:result(which, opt.family.stats)
-  local zero = builder.trace(function(b)
+  local zero = builder.trace("before a full pass", function(b)
     for _, field in ipairs(opt.family.stats) do
+      b:slot(sums[field], "sum." .. field)
       b:output(core.apply("full", { layout = st.theta.layout, dtype = "f64" }, 0), sums[field])
     end
   end)
-  local finish = builder.trace(function(b)
+  local finish = builder.trace("after a full pass", function(b)
     for _, field in ipairs(opt.family.stats) do
-      b:output(core.apply("cast", { dtype = st.theta.dtype }, b:slot(sums[field])), result[field])
+      local sum = b:slot(sums[field], "sum." .. field)
+      b:slot(result[field], "mean." .. field)
+      b:output(core.apply("cast", { dtype = st.theta.dtype }, sum), result[field])
     end
   end)
   return { zero = zero, finish = finish }

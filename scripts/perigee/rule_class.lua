@@ -126,12 +126,12 @@ end
 -- Build the program of one standalone step; `extra` as in Rule:step.
 local function build(private, theta, stats, state, extra)
   local self = private.rule
-  return builder.trace(function(b)
+  return builder.trace("an update by rule " .. self.name, function(b)
     local numbers = private.numbers
     local function scalar(values, name)
       return b:scalar(values, name)
     end
-    local p = b:slot(theta)
+    local p = b:slot(theta, "theta")
     local traced = {}
     for _, field in ipairs(statistics.fields(stats)) do
       traced[field] = b:input(field, stats[field])
@@ -151,7 +151,7 @@ local function build(private, theta, stats, state, extra)
     }
     local values = {}
     for _, name in ipairs(self.slot_names) do
-      values[name] = b:slot(state[name])
+      values[name] = b:slot(state[name], name)
     end
     local new, written = self:apply(p, statistics.new(traced), values, self.hyper:traced(scalar, p), ctx)
     b:output(new, theta)

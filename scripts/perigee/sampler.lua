@@ -13,7 +13,7 @@ Sampler.__name = "perigee.sampler"
 
 -- A program whose result 1 is the order of epoch numbers.epoch, always in the same memory.
 local function shuffling_program(key, n, numbers)
-  local program = builder.trace(function(b)
+  local program = builder.trace("the order of an epoch", function(b)
     local epoch_key = core.apply("key_fold", nil, b:input("key", key), b:scalar(numbers, "epoch"))
     b:output(core.apply("permutation", { a = { n } }, epoch_key))
   end)

@@ -22,7 +22,7 @@ local function open(b, opt, st, evaluator, mode, batch, entry)
   local traced, binding = batches.declare(b, batch)
   entry.binding, entry.count = binding, batches.count(batch)
   for _, field in ipairs(st.q.fields) do
-    self.fields[field] = b:slot(st.q[field])
+    self.fields[field] = b:slot(st.q[field], "q." .. field)
   end
   self.p = self.fields.mean
   local number, streams = b:scalar(st.scalars, "step"), evaluation.streams
@@ -99,7 +99,7 @@ local function trace_update(self, stats, info)
   opt.family:update(q, stats, self.eval.family_o, { t = self.t, weight_decay = self.decay })
   local values = {}
   for _, name in ipairs(st.rule_names) do
-    values[name] = b:slot(st.rule[name])
+    values[name] = b:slot(st.rule[name], "rule." .. name)
   end
   local ctx = { t = self.t, key = self.key, q = q, info = info or {}, weight_decay = self.decay }
   local new, written = opt.rule:apply(self.p, stats, values, traced_hyper(self, opt.rule.hyper), ctx)
@@ -153,11 +153,17 @@ function step.is_current(entry, evaluator)
   return true
 end
 
+-- "diagonal × svrg × ivon"
+function step.describe(opt)
+  return ("%s × %s × %s"):format(opt.family.name, opt.correction and opt.correction.name or "none", opt.rule.name)
+end
+
 -- Trace and compile a step. mode: "plain" or "corrected". The entry has program, binding and count (of the batch), loss
 -- (an output's number), aux(program), evaluations (gradients per example).
 function step.build(opt, st, evaluator, mode, batch)
   local entry = {}
-  entry.program = builder.trace(function(b)
+  local label = ("a %s step of %s, %d examples"):format(mode, step.describe(opt), batches.count(batch))
+  entry.program = builder.trace(label, function(b)
     local self = open(b, opt, st, evaluator, mode, batch, entry)
     local eval = self.eval
     local stats, info, register

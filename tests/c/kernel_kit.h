@@ -145,28 +145,27 @@ static inline int kit_dense(kit *t, pg_arg_kind kind, pg_dtype dtype, int same_a
 
 static inline int kit_inst(kit *t, pg_inst inst) {
   t->insts[t->k.ninsts] = inst;
-  t->insts[t->k.ninsts].where = "";
   return t->k.ninsts++;
 }
 
 static inline int kit_load(kit *t, int arg) {
-  return kit_inst(t, (pg_inst){PG_INST_LOAD, 0, t->args[arg].dtype, -1, -1, -1, arg, 0, ""});
+  return kit_inst(t, (pg_inst){PG_INST_LOAD, 0, t->args[arg].dtype, -1, -1, -1, arg, 0});
 }
 
 static inline int kit_store(kit *t, int arg, int value) {
-  return kit_inst(t, (pg_inst){PG_INST_STORE, 0, t->args[arg].dtype, value, -1, -1, arg, 0, ""});
+  return kit_inst(t, (pg_inst){PG_INST_STORE, 0, t->args[arg].dtype, value, -1, -1, arg, 0});
 }
 
 static inline int kit_map(kit *t, int op, pg_dtype dtype, int a, int b, int c) {
-  return kit_inst(t, (pg_inst){PG_INST_MAP, op, dtype, a, b, c, -1, 0, ""});
+  return kit_inst(t, (pg_inst){PG_INST_MAP, op, dtype, a, b, c, -1, 0});
 }
 
 static inline int kit_const(kit *t, pg_dtype dtype, double x) {
-  return kit_inst(t, (pg_inst){PG_INST_CONST, 0, dtype, -1, -1, -1, -1, x, ""});
+  return kit_inst(t, (pg_inst){PG_INST_CONST, 0, dtype, -1, -1, -1, -1, x});
 }
 
 static inline int kit_num(kit *t, pg_dtype dtype, int number) {
-  return kit_inst(t, (pg_inst){PG_INST_NUM, 0, dtype, -1, -1, -1, number, 0, ""});
+  return kit_inst(t, (pg_inst){PG_INST_NUM, 0, dtype, -1, -1, -1, number, 0});
 }
 
 static inline void kit_reduce(kit *t, int value, int op) {

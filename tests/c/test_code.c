@@ -46,7 +46,6 @@ static kit *adding(double number) {
   kit *t = kit_new(PG_SPACE_GRID, PG_REDUCE_NONE, 1, (int64_t[]){20});
   int x = kit_load(t, kit_dense(t, PG_ARG_LOAD, PG_I32, -1));
   int y = kit_map(t, PG_OP_ADD, PG_I32, x, kit_const(t, PG_I32, number), -1);
-  t->insts[y].where = "secret_recipe.lua:1";
   kit_store(t, kit_dense(t, PG_ARG_STORE, PG_I32, -1), y);
   return t;
 }
@@ -112,7 +111,6 @@ static void code_is_shared_while_in_use(void) {
   CHECK(a == b);
   pg_code_free(a);
   CHECK(strstr(pg_code_source(b), "pg_kernel_0"));
-  CHECK(!strstr(pg_code_source(b), "secret_recipe"));
   pg_code_free(b);
   pg_code_free(NULL);
 }

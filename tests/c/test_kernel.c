@@ -67,7 +67,7 @@ static void add_body(kit *t, int x, int y, int result[2]) {
   t->args[iota] = (pg_karg){.kind = PG_ARG_INDEX, .dtype = PG_I64};
   t->buffer[iota] = iota;
   memcpy(t->args[iota].dstride, stride, sizeof stride);
-  int index = kit_inst(t, (pg_inst){PG_INST_INDEX, 0, PG_F32, -1, -1, -1, iota, 0, ""});
+  int index = kit_inst(t, (pg_inst){PG_INST_INDEX, 0, PG_F32, -1, -1, -1, iota, 0});
   int num = kit_num(t, PG_F32, 2), half = kit_const(t, PG_F32, 0.1);
   int sum = kit_map(t, PG_OP_ADD, PG_F32, x, num, -1);
   int product = kit_map(t, PG_OP_MUL, PG_F32, sum, y, -1);
@@ -185,7 +185,7 @@ static kit *drawing(int ndim, const int64_t *dim, const int64_t *key, const int6
   int keys = kit_arg(t, PG_ARG_KEY, PG_KEY, 4000, key, -1);
   for (int d = 0; d < ndim; d++) t->args[keys].dstride[d] = index[d];
   int x = kit_load(t, kit_dense(t, PG_ARG_LOAD, dtype, -1));
-  int z = kit_inst(t, (pg_inst){normal ? PG_INST_NORMAL : PG_INST_UNIFORM, 0, dtype, -1, -1, -1, keys, 0, ""});
+  int z = kit_inst(t, (pg_inst){normal ? PG_INST_NORMAL : PG_INST_UNIFORM, 0, dtype, -1, -1, -1, keys, 0});
   int y = kit_map(t, PG_OP_ADD, dtype, x, z, -1);
   kit_store(t, kit_dense(t, PG_ARG_STORE, dtype, -1), y);
   kit_store(t, kit_dense(t, PG_ARG_STORE, dtype, -1), z);
@@ -282,7 +282,7 @@ static void reductions_of_draws(void) {
     kit *t = kits[i] = kit_new(PG_SPACE_GRID, i ? PG_REDUCE_OUTER : PG_REDUCE_INNER, 2, (int64_t[]){300, 1100});
     int keys = kit_arg(t, PG_ARG_KEY, PG_KEY, 300, (int64_t[]){1, 0}, -1);
     t->args[keys].dstride[1] = 1;
-    int z = kit_inst(t, (pg_inst){PG_INST_NORMAL, 0, PG_F32, -1, -1, -1, keys, 0, ""});
+    int z = kit_inst(t, (pg_inst){PG_INST_NORMAL, 0, PG_F32, -1, -1, -1, keys, 0});
     kit_reduce(t, kit_map(t, PG_OP_MUL, PG_F32, z, z, -1), PG_OP_SUM);
   }
   kit_compare(2, kits, pg_compiler_available());
@@ -349,7 +349,7 @@ static kit *vectored(int n, const int64_t *sizes, bool reduce, bool draw) {
   if (draw) {
     int key = kit_arg(t, PG_ARG_KEY, PG_KEY, 1, NULL, -1);
     t->args[key].dstride[0] = 1;
-    int z = kit_inst(t, (pg_inst){PG_INST_NORMAL, 0, PG_F32, -1, -1, -1, key, 0, ""});
+    int z = kit_inst(t, (pg_inst){PG_INST_NORMAL, 0, PG_F32, -1, -1, -1, key, 0});
     sum = kit_map(t, PG_OP_ADD, PG_F32, sum, z, -1);
   }
   kit_store(t, y, sum);

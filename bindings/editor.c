@@ -247,13 +247,14 @@ static int editor_read(lua_State *L) {
 
 // editor.read_plain(prompt): the same without any editing, for terminals that know no escape codes.
 static int editor_read_plain(lua_State *L) {
-  fputs(luaL_checkstring(L, 1), stdout);
-  fflush(stdout);
+  const char *prompt = luaL_checkstring(L, 1);
   if (!open_pipe()) return luaL_error(L, "the terminal cannot be read: %s", strerror(errno));
   struct sigaction before[NOTED];
   luaL_Buffer b;
   luaL_buffinit(L, &b);
-  take_signals(before);
+  take_signals(before); // before the prompt invites to type
+  fputs(prompt, stdout);
+  fflush(stdout);
   char byte = 0;
   ssize_t n = 1;
   while (!interrupted && byte != '\n') {

@@ -217,6 +217,16 @@ local function new_session(o)
   return self
 end
 
+-- read_item under a Ctrl-C of its own: one that comes while nothing is being read drops the line, too. Nothing is typed
+-- into a pipe, where Ctrl-C ends the process.
+local function read_guarded(self)
+  if not self.interactive then return read_item(self) end
+  local ok, item, why = core.guard(read_item, failure.handler(self.trace), self)
+  if ok then return item, why end
+  report(self, item)
+  return nil, "interrupted"
+end
+
 -- Read and run statements until a command answers "leave" or the input ends. o: env, the table of their variables (what
 -- it lacks is looked up in Lua's globals, unless it has a metatable of its own); banner, printed first; commands for
 -- words typed alone on a line, { name = function(argument) … return "leave" end }; mark, the text before the input.
@@ -225,7 +235,7 @@ function prompt.open(o)
   local self = new_session(o)
   if self.interactive and o.banner then print(o.banner) end
   while true do
-    local item, why = read_item(self)
+    local item, why = read_guarded(self)
     if why == "end" then
       if self.interactive then print() end
       return nil, self.failures

@@ -120,8 +120,9 @@ local function examine_method(given, out)
     out:write(("%s %s: %s\n"):format(ok and "ok  " or "FAIL", given.name, what))
     failures = failures + (ok and 0 or 1)
   end
+  -- a snapshot by running statistics differs from the same point by those of the batch, and should
   local still = variant_of(given.optimizer, { rule = watching_rule(), correction = correction_with(c, { alpha = 1,
-    start = 0 }) })
+    start = 0, batch_norm = "batch" }) })
   local function seen_on(k)
     local parts = given.start(still)
     given.step(parts, k)

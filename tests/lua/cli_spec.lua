@@ -133,6 +133,25 @@ print(r.steps, r.directory)
     assert.equal(2, (run("check empty.lua")))
   end)
 
+  it("check finds nothing wrong with a corrected method under batch norm and dropout, however its snapshots normalize",
+    function()
+      write("normed.lua", [[
+local o = pg.options { snapshot = { "batch", "running" } }
+local split = pg.data.from { x = pg.randn(pg.key(1), { 50, 4 }), y = pg.randn(pg.key(2), { 50, 1 }) }
+pg.train {
+  name = "normed", data = split, batch = 16, epochs = 4,
+  model = pg.nn.sequential { pg.nn.linear(4, 8), pg.nn.batch_norm(8), pg.nn.dropout(0.2), pg.nn.linear(8, 1) },
+  loss = function(net, theta, batch, ctx) return pg.squared_loss(net(theta, batch.x, ctx), batch.y) end,
+  optimizer = pg.optim.svrg { lr = 0.1, every = 2, batch_norm = o.snapshot },
+}
+]])
+      for _, snapshot in ipairs { "batch", "running" } do
+        local code, out = run("check normed.lua snapshot=" .. snapshot)
+        assert.equal(0, code)
+        assert.equal(3, select(2, out:gsub("ok   normed: ", "")))
+      end
+    end)
+
   it("finishes the step at Ctrl-C, saves, and goes on later as if nothing had been", function()
     write("walk.lua", (WALK:gsub("OUTSIDE", "0")))
     local code, out = run("--runs=whole walk.lua slow=100000 steps=400")

@@ -305,8 +305,8 @@ static int files_isatty(lua_State *L) {
   return 1;
 }
 
-// columns(fd) → width of the terminal, or nil
-static int files_columns(lua_State *L) {
+// terminal_width(fd) → columns of the terminal, or nil
+static int files_terminal_width(lua_State *L) {
   struct winsize size;
   if (ioctl((int)luaL_checkinteger(L, 1), TIOCGWINSZ, &size) < 0 || size.ws_col == 0) return 0;
   lua_pushinteger(L, size.ws_col);
@@ -351,7 +351,7 @@ void pgl_open_files(lua_State *L) {
                                        {"hostname", files_hostname},
                                        {"cwd", files_cwd},
                                        {"isatty", files_isatty},
-                                       {"columns", files_columns},
+                                       {"terminal_width", files_terminal_width},
                                        {"time", files_time},
                                        {"clock", files_clock},
                                        {NULL, NULL}};

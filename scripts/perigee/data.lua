@@ -22,7 +22,9 @@ local function fail(format, ...) core.raise(format:format(...)) end
 
 -- Keys are checked, so that a mistyped option is not ignored in silence.
 local function check_options(what, opts, known)
+  if type(opts) ~= "table" then fail("%s: options are a table, not %s", what, names.describe(opts)) end
   for _, name in ipairs(sorted(opts)) do
+    if name == "split" or name == "train" then fail("%s: its splits are data.train and data.test", what) end
     if not known[name] then fail("%s", names.unknown("option", name, what, sorted(known))) end
   end
   return opts
@@ -34,12 +36,24 @@ local Split = {}
 local methods = {}
 Split.__name = "perigee.split"
 
+-- What a split may lack.
+local MAY_LACK = { digest = true, titles = true }
+
 -- split.x is field x as it is stored: a tensor or a sparse matrix.
 function Split.__index(split, name)
   local method = methods[name]
   if method then return method end
   local field = rawget(split, "by_name")[name]
-  return field and field.source
+  if field or MAY_LACK[name] then return field and field.source end
+  if type(name) ~= "string" then fail("a split has no index; split:rows(1, 10) takes examples, split.x is a field") end
+  local known = sorted(rawget(split, "by_name"))
+  local meant = names.meant(name, table.move(sorted(methods), 1, #sorted(methods), #known + 1, { table.unpack(known) }))
+  return fail("%s has no field '%s'%s", split.name, name, meant and ("; did you mean '%s'?"):format(meant)
+    or (" (it has: %s)"):format(table.concat(known, ", ")))
+end
+
+function Split.__call()
+  fail("a split is no iterator; pg.train takes its batches by itself, a loop of pg.run by ctx:batch(split, 64)")
 end
 
 local function extent(field)
@@ -104,6 +118,9 @@ end
 --- split:batch(indices [, dst [, dtype = "f32"]]) → { x =, y =, id = }: The examples of these 0-based indices (a list
 -- or an integer tensor), in `dst` (from an earlier call) or in new tensors. Float fields come in dtype.
 function methods:batch(indices, dst, dtype)
+  if type(indices) ~= "table" and not core.is_tensor(indices) then
+    fail("split:batch takes a list of indices from 0, as {0, 1, 2}, not %s", names.describe(indices))
+  end
   local count = type(indices) == "table" and #indices or indices.shape[1]
   return self:fill(dst or self:staging(count, dtype), indices, 0, count)
 end
@@ -116,7 +133,7 @@ function methods:rows(a, b)
   local n = self.n
   local first, last = a < 0 and n + a + 1 or a, (b or n) < 0 and n + b + 1 or b or n
   if math.type(first) ~= "integer" or math.type(last) ~= "integer" or first < 1 or last > n or first > last then
-    fail("rows %s to %s of %d", tostring(a), tostring(b), n)
+    fail("split:rows(%s, %s): rows count from 1 to %d", tostring(a), tostring(b), n)
   end
   local fields = {}
   for i, field in ipairs(self.fields) do
@@ -167,9 +184,16 @@ end
 function data.from(tensors, opts)
   opts = check_options("pg.data.from", opts or {}, { name = true, scale = true, shift = true })
   local fields = {}
+  if type(tensors) ~= "table" then
+    fail("pg.data.from takes tensors by name, as { x = images, y = labels }, not %s", names.describe(tensors))
+  end
   for i, name in ipairs(sorted(tensors)) do
+    local source = tensors[name]
+    if not core.is_tensor(source) and not files.is_sparse(source) then
+      fail("pg.data.from: %s must be a tensor (pg.tensor makes one), not %s", name, names.describe(source))
+    end
     local scale, shift = (opts.scale or {})[name], (opts.shift or {})[name]
-    fields[i] = { name = name, source = tensors[name], scale = scale or shift and 1, shift = shift }
+    fields[i] = { name = name, source = source, scale = scale or shift and 1, shift = shift }
   end
   return new_split(opts.name or "data", fields)
 end
@@ -177,8 +201,13 @@ end
 -- ---- data sets ------------------------------------------------------------------------------------------------------
 
 local Dataset = {}
-Dataset.__index = Dataset
 Dataset.__name = "perigee.dataset"
+
+function Dataset.__index(dataset, name)
+  if Dataset[name] then return Dataset[name] end
+  return fail("%s has no '%s'; its splits are train and test (train:rows(1, 1000) cuts one)", dataset.name,
+    tostring(name))
+end
 
 function Dataset:hash() return files.sha256(self.train:hash(), self.test:hash()):sub(1, 16) end
 
@@ -467,7 +496,24 @@ local HINTS = {
   ["fashion-mnist"] = "apt-get install dataset-fashion-mnist",
 }
 
+-- Names of data sets that lie in the directories searched, and of those that a package has.
+local function known_names(roots)
+  local known = sorted(HINTS)
+  for _, root in ipairs(roots) do
+    for _, below in ipairs { "", "libsvm/" } do
+      local directory = root .. below == "" and "." or root .. below
+      local readable = files.exists(directory) and may_read(directory)
+      for _, entry in ipairs(readable and files.list(directory) or {}) do
+        known[#known + 1] = (entry:gsub("%.[xg]z$", ""))
+      end
+    end
+  end
+  return known
+end
+
 local function fail_not_found(name, roots)
+  local near = not HINTS[name] and names.meant(name, known_names(roots))
+  if near then fail('data set "%s" was not found; did you mean "%s"?', name, near) end
   local places = {}
   for i, root in ipairs(roots) do
     places[i] = root .. name

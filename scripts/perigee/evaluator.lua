@@ -116,13 +116,25 @@ function evaluator.register_aux(b, aux)
   end
 end
 
+-- Raise what is wrong with `returned`, which a loss function returned.
+local function refuse_loss(f, returned)
+  local info = debug.getinfo(f, "S")
+  local where = info.source:sub(1, 1) == "@" and (" (%s:%d)"):format(info.short_src, info.linedefined) or ""
+  local hint = ""
+  if returned == nil then hint = "; is `return` missing?" end
+  if core.is_tensor(returned) then
+    hint = returned.ndim > 0 and "; reduce it with :mean()" or ", which does not depend on theta"
+  end
+  core.raise(("the loss function%s must return the loss, a single number of shape []; it returned %s%s"):format(where,
+    names.describe(returned), hint))
+end
+
 -- Call the loss in a trace: loss, packed aux.
 function Evaluator:trace_loss(theta, traced, ctx)
   local results = table.pack(self.loss(self.model, theta, traced, ctx))
   local loss = results[1]
-  if type(loss) ~= "userdata" or #loss.shape ~= 0 then
-    core.raise("the loss function must return a 0-d loss first (a mean over the batch)" .. (type(loss) == "userdata" and
-      (", got shape [%s]"):format(table.concat(loss.shape, ", ")) or ", got a " .. type(loss)))
+  if not core.is_tensor(loss) or loss.ndim ~= 0 or not loss.traced then
+    refuse_loss(self.loss, loss)
   end
   return loss, table.pack(table.unpack(results, 2, results.n))
 end

@@ -37,20 +37,26 @@ function names.meant(word, known)
   return nearest(word, known)
 end
 
+-- " (known: lr, momentum)", or where there are many, where they are listed.
+function names.listed(owner, known)
+  if #known <= MOST_LISTED then return (" (known: %s)"):format(table.concat(known, ", ")) end
+  return (" (?%s at the prompt lists them)"):format(owner)
+end
+
 -- The sentence for an unknown name: "unknown option 'lrr' of rule sgd; did you mean 'lr'?", or with all the known
 -- ones where none is near: "unknown option 'foo' of rule sgd (known: lr, momentum)".
 function names.unknown(kind, name, owner, known)
   local meant = names.meant(tostring(name), known)
   return ("unknown %s '%s' of %s%s"):format(kind, tostring(name), owner,
-    meant and ("; did you mean '%s'?"):format(meant) or (" (known: %s)"):format(table.concat(known, ", ")))
+    meant and ("; did you mean '%s'?"):format(meant) or names.listed(owner, known))
 end
 
 -- Raise at the recipe's line unless `given` is a plain table of options whose keys are all in `known` (a list).
 function names.check(owner, given, known)
   local meta = getmetatable(given)
   if type(given) ~= "table" or type(meta) == "table" and (meta.__name or ""):find("^perigee%.") then
-    core.raise(("%s takes a table of options, not %s (known: %s)"):format(owner, names.describe(given),
-      table.concat(known, ", ")))
+    core.raise(("%s takes a table of options, not %s%s"):format(owner, names.describe(given),
+      names.listed(owner, known)))
   end
   local set = {}
   for _, k in ipairs(known) do
@@ -58,8 +64,8 @@ function names.check(owner, given, known)
   end
   for _, k in ipairs(names.sorted(given)) do
     if math.type(k) == "integer" then
-      core.raise(("%s takes options by name; entry %d is %s without one (known: %s)"):format(owner, k,
-        names.describe(given[k]), table.concat(known, ", ")))
+      core.raise(("%s takes options by name; entry %d is %s without one%s"):format(owner, k,
+        names.describe(given[k]), names.listed(owner, known)))
     elseif not set[k] then
       core.raise(names.unknown("option", k, owner, known))
     end
@@ -97,7 +103,7 @@ function names.guard(t, owner, opts)
     local meant = elsewhere or names.meant(name, known)
     if meant and not elsewhere then meant = prefix .. meant end
     local hint = meant and ("; did you mean %s?"):format(meant)
-      or #known <= MOST_LISTED and (" (it has: %s)"):format(table.concat(known, ", ")) or ""
+      or #known > 0 and #known <= MOST_LISTED and (" (it has: %s)"):format(table.concat(known, ", ")) or ""
     return core.raise(("%s has no '%s'%s"):format(owner, name, hint))
   end
   return setmetatable(t, meta)

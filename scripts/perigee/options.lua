@@ -28,7 +28,7 @@ end
 
 -- How many edits a word may be away from what it was meant to be.
 local function most_edits(word)
-  if #word <= 3 then return #word // 2 end
+  if #word <= 4 then return math.min(1, #word // 2) end
   return math.max(2, #word // 3)
 end
 

@@ -29,7 +29,7 @@ end
 
 -- Columns of the terminal that standard output is, within 20 to 200; 80 where there is none.
 function terminal.width()
-  local columns = tonumber(os.getenv("COLUMNS") or "") or data.columns(1)
+  local columns = tonumber(os.getenv("COLUMNS") or "") or data.terminal_width(1)
   return columns and columns >= 20 and math.min(math.floor(columns), 200) or 80
 end
 

@@ -7,45 +7,24 @@ local core = require "perigee.core"
 local evaluator = require "perigee.evaluator"
 local journal = require "perigee.journal"
 local names = require "perigee.names"
-local optimizer = require "perigee.optimizer"
 local merge = require("perigee.part").merge
 local progress = require "perigee.progress"
 local run = require "perigee.run"
 local sampler = require "perigee.sampler"
 local sandbox = require "perigee.sandbox"
 local schedule = require "perigee.schedule"
+local train_check = require "perigee.train_check"
 
 local train = {}
-
-local KNOWN = { "name", "model", "data", "loss", "optimizer", "epochs", "steps", "budget", "batch", "pass_batch",
-  "seed", "metrics", "hooks", "eval_every", "eval_batch", "log_every", "hash_every", "checkpoint_every", "keep", "from",
-  "out", "theta", "buffers", "dtype", "device", "micro" }
 
 local EVAL_BATCH = 1000
 local PASS_BATCH = 1024
 
 -- ---- the specification ----------------------------------------------------------------------------------------------
 
-local function check(spec, level)
-  if type(spec) ~= "table" then
-    error("pg.train takes a table: name, model, data, loss, optimizer, epochs, batch", level + 1)
-  end
-  names.check("pg.train", spec, KNOWN, level)
-  local function need(ok, message) if not ok then error("pg.train: " .. message, level + 1) end end
-  need(type(spec.loss) == "function", "loss is a function (model, theta, batch, ctx)")
-  need(optimizer.is(spec.optimizer), "optimizer is an optimizer, as pg.optim.sgd { lr = 0.1 }")
-  need(spec.data ~= nil, "data is a data set, as pg.data.load \"fashion-mnist\"")
-  need(spec.model ~= nil or spec.theta ~= nil, "model (or theta, to begin at) is missing")
-  need(type(spec.batch) == "number", "batch is the number of examples of a step")
-  need((spec.epochs and 1 or 0) + (spec.steps and 1 or 0) + (spec.budget and 1 or 0) == 1,
-    "give one of epochs, steps and budget = { gradients = n }")
-  need(not spec.budget or type(spec.budget.gradients) == "number", "budget is { gradients = n }")
-  need(not spec.device or spec.device == "cpu", "this build computes on the cpu only")
-  need(not spec.micro or spec.micro == 1, "micro-batches are not part of this version")
-end
-
 local function splits_of(data)
-  if data.train then return data.train, data.test end
+  local train_split = rawget(data, "train")
+  if train_split then return train_split, rawget(data, "test") end
   return data, nil
 end
 
@@ -101,7 +80,7 @@ local function make_evaluation(spec, split, st, key)
     local loss = spec.loss(model, at, batch, ctx)
     local out = #list > 0 and model(at, batch.x, ctx) or nil
     local values = {}
-    for i, name in ipairs(list) do values[i] = spec.metrics[name](out, batch):mean() end
+    for i, name in ipairs(list) do values[i] = train_check.metric(name, spec.metrics[name](out, batch)):mean() end
     return loss, table.unpack(values)
   end
   local source = sampler.shuffled(split, spec.eval_batch or EVAL_BATCH, key, { dtype = st.theta.dtype })
@@ -229,8 +208,17 @@ local function names_at_prompt(spec, parts, state, epoch)
 end
 
 local Result = {}
-Result.__index = Result
 Result.__name = "perigee.result"
+
+-- Fields that a result may lack.
+local MAY_LACK = { buffers = true, directory = true, changes = true }
+
+function Result.__index(result, name)
+  if Result[name] ~= nil or MAY_LACK[name] then return Result[name] end
+  local meant = rawget(result.metrics, name) and "metrics." .. name or names.meant(tostring(name), names.sorted(result))
+  return core.raise(("the result of pg.train has no '%s'%s"):format(tostring(name),
+    meant and ("; did you mean result.%s?"):format(meant) or ""))
+end
 
 --- result:curve(y, x [, name [, split]]) → series: One logged quantity against another, for pg.plot:
 -- result:curve("loss", "gradients"). split: "test" for what evaluations logged; else what the steps logged.
@@ -256,7 +244,7 @@ end
 --   result: { theta, q, buffers, metrics, cost, history, seconds, directory, steps, state, changes } and result:curve.
 --     changes: lines on what was changed by hand at the prompt that Ctrl-C opens.
 function train.train(spec)
-  check(spec, 2)
+  train_check.check(spec)
   local parts = build(spec)
   local opt, st, source, steps = parts.opt, parts.st, parts.source, parts.steps
   local hooks = spec.hooks or {}
@@ -292,6 +280,7 @@ function train.train(spec)
     pass_hooks.epoch = epoch
     local _, info = opt:step(st, parts.eval, batch, st.key, pass_hooks)
     if info.suspended then return end
+    if info.loss - info.loss ~= 0 then error(train_check.not_finite(name, k, info.loss, batch), 0) end
     since.loss, since.count = since.loss + info.loss, since.count + 1
     ctx.info, ctx.epoch = info, epoch
     if (k + 1) % log_every == 0 or k + 1 == steps then
@@ -299,10 +288,6 @@ function train.train(spec)
       ctx:log { loss = mean, epoch = (k + 1) / per_epoch }
       shown[1][2] = mean
       since.loss, since.count = 0.0, 0
-      if mean - mean ~= 0 then
-        error(("pg.train %s: the loss is not finite at step %d; try a smaller learning rate or clipping, and look at "
-          .. "the data"):format(name, k), 0)
-      end
     end
     show(parts, line, ctx, shown)
     if hooks.on_step then hooks.on_step(ctx, info) end
@@ -332,7 +317,8 @@ function train.train(spec)
   }
   line.clear()
   return setmetatable({ name = name, theta = st.theta, q = st.q, buffers = st.buffers, state = st,
-    metrics = state.metrics, cost = st.cost, history = result.history, seconds = result.seconds,
+    metrics = names.guard(merge(state.metrics, {}), "result.metrics"), cost = st.cost,
+    history = result.history, seconds = result.seconds,
     directory = result.directory, steps = result.steps, changes = result.changes }, Result)
 end
 

@@ -142,11 +142,13 @@ static double cost_conv_weights(const pg_graph *g, const pg_node *node) {
 }
 
 static size_t scratch_conv(const pg_graph *g, const pg_node *node) {
-  return pg_conv_scratch(&node->attrs, pg_node_size(pg_in(g, node, 1)), (pg_dtype)node->dtype, true);
+  const pg_node *x = pg_in(g, node, 0);
+  return pg_conv_scratch(&node->attrs, true, node->shape[0], x->shape[0], (pg_dtype)node->dtype);
 }
 
 static size_t scratch_conv_input(const pg_graph *g, const pg_node *node) {
-  return pg_conv_scratch(&node->attrs, pg_node_size(pg_in(g, node, 1)), (pg_dtype)node->dtype, false);
+  const pg_node *y = pg_in(g, node, 0);
+  return pg_conv_scratch(&node->attrs, false, y->shape[0], node->shape[0], (pg_dtype)node->dtype);
 }
 
 static size_t scratch_conv_weights(const pg_graph *g, const pg_node *node) {

@@ -5,11 +5,12 @@
 
 #include "engine/ops/window.h"
 
-// y from x, w; and bytes of scratch for `weights` elements of w.
+// y from x, w.
 void pg_conv_run(const pg_operand *out, const pg_operand *in, int nin, const pg_attrs *attrs, void *scratch);
 // x-like from y, w: the gradient of the input.
 void pg_conv_input_run(const pg_operand *out, const pg_operand *in, int nin, const pg_attrs *attrs, void *scratch);
-size_t pg_conv_scratch(const pg_attrs *attrs, int64_t weights, pg_dtype dtype, bool forward);
+// Bytes of scratch of either, by channels.
+size_t pg_conv_scratch(const pg_attrs *attrs, bool forward, int64_t outputs, int64_t inputs, pg_dtype dtype);
 
 // w-like from x, y: the gradient of the weights.
 void pg_conv_weights_run(const pg_operand *out, const pg_operand *in, int nin, const pg_attrs *attrs, void *scratch);

@@ -9,6 +9,7 @@
 
 enum {
   PG_CONV_SLAB = 64,       // examples of one task
+  PG_CONV_AHEAD = 4,       // columns that are fetched ahead
   PG_CONV_MAX_NV = 4,      // vectors of examples of one tile
   PG_CONV_LANE_BYTES = 64, // of the chains of a weight gradient: part of the numerics
   PG_CONV_CHUNK = 1024,    // vectors of examples of one chunk of a weight gradient, about: likewise
@@ -37,8 +38,14 @@ enum {
   F(1, 1)                                                                                                              \
   F(1, 2)                                                                                                              \
   F(1, 3)                                                                                                              \
-  F(1, 4) F(1, 5) F(1, 6) F(2, 1) F(2, 2) F(2, 3) F(2, 4) F(2, 5) F(2, 6) F(3, 1) F(3, 2) F(3, 3) F(3, 4) F(3, 5)      \
-      F(3, 6) F(4, 1) F(4, 2) F(4, 3) F(4, 4) F(4, 5) F(4, 6)
+  F(1, 4)                                                                                                              \
+  F(1, 5)                                                                                                              \
+  F(1, 6)                                                                                                              \
+  F(2, 1)                                                                                                              \
+  F(2, 2)                                                                                                              \
+  F(2, 3)                                                                                                              \
+  F(2, 4) F(2, 5) F(2, 6) F(3, 1) F(3, 2) F(3, 3) F(3, 4) F(3, 5) F(3, 6) F(4, 1) F(4, 2) F(4, 3) F(4, 4) F(4, 5)      \
+      F(4, 6)
 
 // A convolution, or the gradient of its input: what is kept and what is summed over are channels of one group.
 typedef struct pg_conv {
@@ -124,39 +131,42 @@ static pg_conv_weigh_task pg_conv_weigh_task_at(const pg_conv_grad *c, int64_t t
 
 // ---- results and input gradients -----------------------------------------------------------------------------------
 
-static size_t round_up(size_t bytes) {
-  return (bytes + 63) / 64 * 64;
+static pg_conv conv_of(const pg_attrs *attrs, bool forward, int64_t outputs, int64_t inputs, int64_t batch) {
+  pg_conv c = {.window = pg_window_of(attrs), .forward = forward, .batch = batch};
+  c.kept = (forward ? outputs : inputs) / c.window.groups;
+  c.summed = (forward ? inputs : outputs) / c.window.groups;
+  c.blocks = divide_up(c.kept, PG_CONV_MAX_M);
+  c.m = c.blocks ? divide_up(c.kept, c.blocks) : 1;
+  c.slabs = divide_up(batch, PG_CONV_SLAB);
+  const pg_window_axis *h = &c.window.h, *w = &c.window.w;
+  c.rows = forward ? h->out : h->in, c.columns = forward ? w->out : w->in;
+  c.x_rows = forward ? h->in : h->out, c.x_columns = forward ? w->in : w->out;
+  return c;
 }
 
-size_t pg_conv_scratch(const pg_attrs *attrs, int64_t weights, pg_dtype dtype, bool forward) {
+size_t pg_conv_scratch(const pg_attrs *attrs, bool forward, int64_t outputs, int64_t inputs, pg_dtype dtype) {
   const pg_window w = pg_window_of(attrs);
-  return pg_taps_bytes(&w.h, forward) + pg_taps_bytes(&w.w, forward) + round_up((size_t)weights * pg_dtype_size(dtype));
+  const int64_t weights = outputs * (inputs / w.groups) * w.h.size * w.w.size;
+  return pg_taps_bytes(&w.h, forward) + pg_taps_bytes(&w.w, forward) + (size_t)weights * pg_dtype_size(dtype);
 }
 
 static void run_conv(const pg_operand *out, const pg_operand *x, const pg_operand *w, const pg_attrs *attrs,
                      bool forward, char *scratch) {
-  pg_conv c = {.window = pg_window_of(attrs), .forward = forward, .batch = x->shape[3]};
-  c.kept = out->shape[0] / c.window.groups;
-  c.summed = x->shape[0] / c.window.groups;
-  c.blocks = divide_up(c.kept, PG_CONV_MAX_M);
-  c.m = divide_up(c.kept, c.blocks);
-  c.slabs = divide_up(c.batch, PG_CONV_SLAB);
-  c.rows = out->shape[1], c.columns = out->shape[2], c.x_rows = x->shape[1], c.x_columns = x->shape[2];
+  const int64_t outputs = forward ? out->shape[0] : x->shape[0], inputs = forward ? x->shape[0] : out->shape[0];
+  pg_conv c = conv_of(attrs, forward, outputs, inputs, x->shape[3]);
+  const bool f32 = out->dtype == PG_F32;
   c.h_taps = pg_taps_fill(&c.window.h, forward, scratch);
   scratch += pg_taps_bytes(&c.window.h, forward);
   c.w_taps = pg_taps_fill(&c.window.w, forward, scratch);
   scratch += pg_taps_bytes(&c.window.w, forward);
   c.x = x->data, c.out = out->data, c.packed = scratch;
-  const int64_t tasks = c.window.groups * c.slabs * c.blocks * c.rows;
+  if (f32)
+    conv_pack_f32(&c, w->data, (float *)scratch);
+  else
+    conv_pack_f64(&c, w->data, (double *)scratch);
   const double work = (double)c.batch * (double)out->shape[0] * (double)(c.rows * c.columns) * (double)c.summed *
                       (double)(c.window.h.size * c.window.w.size);
-  if (out->dtype == PG_F32) {
-    conv_pack_f32(&c, w->data, (float *)scratch);
-    pg_parallel_for(tasks, work / 16, conv_rows_f32, &c);
-  } else {
-    conv_pack_f64(&c, w->data, (double *)scratch);
-    pg_parallel_for(tasks, work / 8, conv_rows_f64, &c);
-  }
+  pg_parallel_for(c.window.groups * c.slabs * c.blocks * c.rows, work / 16, f32 ? conv_rows_f32 : conv_rows_f64, &c);
 }
 
 void pg_conv_run(const pg_operand *out, const pg_operand *in, int nin, const pg_attrs *attrs, void *scratch) {

@@ -7,36 +7,41 @@
 
 // ---- results: forward, and the gradient of the input ---------------------------------------------------------------
 
+#define EACH_CHANNEL _Pragma("GCC unroll 16") for (int m = 0; m < M; m++)
+#define EACH_VECTOR _Pragma("GCC unroll 4") for (int i = 0; i < NV; i++)
+
 // One place of one tile of M channels: out[m][0..n) for the `n` examples of NV vectors, or n < one vector (part).
 // x: the examples in channel 0 of what is summed over; w: the tile's weights, packed [channel][tap h][tap w][M].
 static inline __attribute__((always_inline)) void S(conv_place)(int M, int NV, bool part, const pg_conv_place *p,
                                                                 const T *x, const T *w, T *out, int64_t n) {
   S(pg_vec) acc[PG_CONV_MAX_M][PG_CONV_MAX_NV], v[PG_CONV_MAX_NV];
-  _Pragma("GCC unroll 16") for (int m = 0; m < M; m++) _Pragma("GCC unroll 4") for (int i = 0; i < NV; i++) acc[m][i] =
-      (S(pg_vec)){0};
+  EACH_CHANNEL EACH_VECTOR acc[m][i] = (S(pg_vec)){0};
   const int64_t taps = p->taps_h * p->taps_w;
   for (int64_t r = 0; r < p->channels; r++, x += p->x_channel, w += taps * M)
     for (int64_t a = 0; a < p->nh; a++) {
       const T *row = x + p->h[a].at * p->x_row;
       const T *weights = w + p->h[a].tap * p->taps_w * M;
+      // More streams than the hardware follows by itself: one for each channel and row.
+      EACH_VECTOR __builtin_prefetch(row + (p->w[0].at + PG_CONV_AHEAD) * p->x_column + i * S(PG_WIDTH));
       for (int64_t b = 0; b < p->nw; b++) {
         const T *from = row + p->w[b].at * p->x_column;
         const T *k = weights + (int64_t)p->w[b].tap * M;
-        _Pragma("GCC unroll 4") for (int i = 0; i < NV; i++) v[i] =
-            part ? S(pg_load_part)(from, n) : S(pg_load)(from + i * S(PG_WIDTH));
-        _Pragma("GCC unroll 16") for (int m = 0; m < M; m++) {
+        EACH_VECTOR v[i] = part ? S(pg_load_part)(from, n) : S(pg_load)(from + i * S(PG_WIDTH));
+        EACH_CHANNEL {
           const S(pg_vec) factor = S(pg_splat)(k[m]);
-          _Pragma("GCC unroll 4") for (int i = 0; i < NV; i++) acc[m][i] = S(pg_vfma)(factor, v[i], acc[m][i]);
+          EACH_VECTOR acc[m][i] = S(pg_vfma)(factor, v[i], acc[m][i]);
         }
       }
     }
-  _Pragma("GCC unroll 16") for (int m = 0; m < M; m++) _Pragma("GCC unroll 4") for (int i = 0; i < NV; i++) {
+  EACH_CHANNEL EACH_VECTOR {
     if (part)
       S(pg_store_part)(out + m * p->out_channel, acc[m][i], n);
     else
       S(pg_store)(out + m * p->out_channel + i * S(PG_WIDTH), acc[m][i]);
   }
 }
+#undef EACH_CHANNEL
+#undef EACH_VECTOR
 
 #define PLACE(M, NV)                                                                                                   \
   static void S(conv_place_##M##_##NV)(const pg_conv_place *p, const T *x, const T *w, T *out, int64_t n) {            \
@@ -58,20 +63,19 @@ static const S(conv_place_fn) S(conv_places)[PG_CONV_MAX_M + 1][PG_CONV_MAX_NV +
 #define WIDE_ROW(M) [M] = {S(conv_part_##M), S(conv_place_##M##_1), S(conv_place_##M##_2), NULL, S(conv_place_##M##_4)},
     PG_CONV_WIDE_M(WIDE_ROW) PG_CONV_NARROW_M(NARROW_ROW)};
 
-// One row of places for one tile of channels and examples [n0, n1).
-static void S(conv_row)(const pg_conv *c, pg_conv_place *p, int m, int64_t columns, const pg_taps *w_taps, const T *x,
-                        const T *w, T *out, int64_t n0, int64_t n1) {
-  for (int64_t n = n0; n < n1;) {
-    const int64_t left = (n1 - n) / S(PG_WIDTH);
+// One row of places for one tile of channels and `count` examples, from the slab's first on.
+static void S(conv_row)(const pg_conv *c, pg_conv_place *p, int m, const T *x, const T *w, T *out, int64_t count) {
+  for (int64_t n = 0; n < count;) {
+    const int64_t left = (count - n) / S(PG_WIDTH);
     const int vectors = left >= 4 && S(conv_places)[m][4] ? 4 : left >= 2 ? 2 : left >= 1 ? 1 : 0;
-    const int64_t count = vectors ? vectors * S(PG_WIDTH) : n1 - n;
+    const int64_t width = vectors ? vectors * S(PG_WIDTH) : count - n;
     const S(conv_place_fn) run = S(conv_places)[m][vectors];
-    for (int64_t q = 0; q < columns; q++) {
-      p->w = w_taps->entry + w_taps->start[q];
-      p->nw = w_taps->start[q + 1] - w_taps->start[q];
-      run(p, x + n, w, out + q * c->batch + n, count);
+    for (int64_t q = 0; q < c->columns; q++) {
+      p->w = c->w_taps.entry + c->w_taps.start[q];
+      p->nw = c->w_taps.start[q + 1] - c->w_taps.start[q];
+      run(p, x + n, w, out + q * c->batch + n, width);
     }
-    n += count;
+    n += width;
   }
 }
 
@@ -89,14 +93,12 @@ static void S(conv_rows)(void *arg, int64_t first, int64_t last) {
     const int64_t row = t % c->rows, block = t / c->rows % c->blocks, slab = t / c->rows / c->blocks % c->slabs,
                   group = t / c->rows / c->blocks / c->slabs;
     const int64_t m0 = block * c->m, n0 = slab * PG_CONV_SLAB;
-    const int m = (int)(c->kept - m0 < c->m ? c->kept - m0 : c->m);
     p.h = c->h_taps.entry + c->h_taps.start[row];
     p.nh = c->h_taps.start[row + 1] - c->h_taps.start[row];
-    const T *x = (const T *)c->x + group * c->summed * p.x_channel;
+    const T *x = (const T *)c->x + group * c->summed * p.x_channel + n0;
     const T *w = (const T *)c->packed + (group * c->kept + m0) * weights;
-    T *out = (T *)c->out + (group * c->kept + m0) * p.out_channel + row * c->columns * c->batch;
-    S(conv_row)
-    (c, &p, m, c->columns, &c->w_taps, x, w, out, n0, n0 + PG_CONV_SLAB < c->batch ? n0 + PG_CONV_SLAB : c->batch);
+    T *out = (T *)c->out + (group * c->kept + m0) * p.out_channel + row * c->columns * c->batch + n0;
+    S(conv_row)(c, &p, (int)smaller(c->kept - m0, c->m), x, w, out, smaller(c->batch - n0, PG_CONV_SLAB));
   }
 }
 

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "engine/core/parallel.h"
+#include "engine/core/simd.h"
 #include "engine/ops/rules.h"
 #include "engine/ops/window.h"
 
@@ -129,6 +130,10 @@ typedef struct pool_place {
   const pg_tap *h, *w;
   int64_t nh, nw, row, column;
 } pool_place;
+
+// Masks of the vectors' lanes.
+typedef int32_t mask_f32 __attribute__((vector_size(PG_VECTOR_BYTES)));
+typedef int64_t mask_f64 __attribute__((vector_size(PG_VECTOR_BYTES)));
 
 #define T float
 #define M int32_t

@@ -3,6 +3,7 @@
 
 local core = require "perigee.core"
 local failure = require "perigee.failure"
+local advice = require "perigee.advice"
 local files = core.data
 local names = require "perigee.names"
 local options = require "perigee.options"
@@ -104,6 +105,12 @@ local function run_source(how)
   local before = how.keep and new_globals(env, {})
   local text = how.keep and require("perigee.prompt_source").keep_locals(how.source) or how.source
   local chunk, message = load(text, "@" .. how.chunkname, "t", env)
+  if not chunk then
+    message = message .. advice.on_syntax(message, how.source, tonumber(message:match(":(%d+): ")))
+  end
+  for _, suspicion in ipairs(advice.suspicions(how.source)) do
+    say(("%s:%d: warning: %s"):format(how.chunkname, suspicion.line, suspicion.message))
+  end
   local ok, raised = false, { message = message }
   if chunk then ok, raised = call_recipe(chunk, how.flags, how.keep) end
   local done = run.end_invocation()
@@ -145,6 +152,9 @@ end
 -- RUN is a run directory. The recipe stored there is executed again: its finished runs answer from their directories,
 -- the unfinished one goes on from its newest whole checkpoint.
 local function resume(words, flags)
+  if #words > 1 and words[2]:find("=", 1, true) then
+    misused("%s: a run goes on with the options it began with; resume takes none", words[2])
+  end
   local directory = one_argument(words, "one run directory")
   local found, message = require("perigee.run").read_settings(directory)
   if not found then misused("%s", message) end
@@ -281,6 +291,10 @@ local function parse_flags(argv)
       if not value or value == "" then misused("--%s needs a value", name) end
       flags[name] = value
     else
+      if tostring(words[1]):find("%.lua$") and not options.nearest(name, FLAGS) then
+        misused("unknown option --%s; the options of a recipe are written without dashes: %s=%s", name, name,
+          value or argv[i + 1] or "…")
+      end
       misused("unknown option --%s%s", name, options.hint(name, FLAGS))
     end
     i = i + 1
@@ -317,6 +331,9 @@ local function dispatch(argv)
     return COMMANDS.run.run(words, flags)
   end
   if files.exists(first .. ".lua") then misused('there is no command %s; did you mean "%s.lua"?', first, first) end
+  if tostring(words[2]):match("%.lua$") and not options.nearest(first, names.sorted(COMMANDS)) then
+    misused("there is no command %s; a recipe is run by: perigee %s", first, words[2])
+  end
   misused("there is no command %s%s", first, options.hint(first, names.sorted(COMMANDS)))
 end
 

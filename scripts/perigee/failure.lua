@@ -2,6 +2,7 @@
 -- beside it, the prompt), that line of source with a mark under what the message names, and a traceback for those who
 -- ask.
 
+local advice = require "perigee.advice"
 local data = require("perigee.core").data
 
 local failure = {}
@@ -31,6 +32,7 @@ function failure.handler(trace)
     elseif not message:match("^[^\n:]+:%d+: ") then
       message = find_place(2) .. message
     end
+    message = message .. advice.on_error(message)
     return { message = message, traceback = trace and debug.traceback(message, 2) }
   end
 end

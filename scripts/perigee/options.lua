@@ -190,6 +190,9 @@ function options.split(words)
   local out = {}
   for i, word in ipairs(words) do
     local key, text = word:match("^([%a_][%w_]*)=(.*)$")
+    if not key and words[i + 1] == "=" then
+      return nil, ("%s = %s: write %s=%s without blanks"):format(word, words[i + 2], word, words[i + 2])
+    end
     if not key then return nil, ('"%s" is not key=value'):format(word) end
     out[i] = { key, text }
   end

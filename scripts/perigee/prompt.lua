@@ -4,6 +4,7 @@
 
 local commands = require "perigee.prompt_commands"
 local complete = require "perigee.complete"
+local advice = require "perigee.advice"
 local core = require "perigee.core"
 local failure = require "perigee.failure"
 local globals = require "perigee.globals"
@@ -149,7 +150,8 @@ local function report(self, raised)
     local where, n, rest = failure.place(message)
     local line, label = nil, nil
     if where then line, label = find_line(self, where, n) end
-    say(self, self.interactive and where == "stdin" and rest or message)
+    local hint = line and advice.on_syntax(rest, line, 1) or ""
+    say(self, (self.interactive and where == "stdin" and rest or message) .. hint)
     if line then io.stderr:write(failure.mark(rest, line, label), "\n") end
     if type(raised) == "table" and raised.traceback then io.stderr:write(raised.traceback, "\n") end
   end

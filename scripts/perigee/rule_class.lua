@@ -44,8 +44,8 @@ local function instantiate(definition, given)
   return self
 end
 
---- pg.rule.define { name =, update =, state = {}, hyper = {}, static = {}, limits = {}, needs = {}, variant = } → rule: A rule
--- of one's own: how the mean moves, from the statistics of a step.
+--- pg.rule.define { name =, update =, state = {}, hyper = {}, static = {}, limits = {}, needs = {}, variant = } →
+-- rule: A rule of one's own: how the mean moves, from the statistics of a step.
 --   name: for messages.
 --   update(p, stats, s, o, ctx) → new p: traced; arithmetic on whole vectors. stats.g (and h); s: the slots, written by
 --     s.m = e; o: hyperparameters and what variant(o) returns; ctx: t (step + 1), key, q, info (of the correction),
@@ -68,8 +68,9 @@ function rule.define(definition)
   local info = getinfo(definition.update, "S")
   local full = {
     name = definition.name, state = definition.state or {}, hyper = definition.hyper or {},
-    static = definition.static or {}, limits = definition.limits, update = definition.update, needs = definition.needs or {},
-    variant = definition.variant, checked = {}, location = ("%s:%d"):format(info.short_src, info.linedefined),
+    static = definition.static or {}, limits = definition.limits, update = definition.update,
+    needs = definition.needs or {}, variant = definition.variant, checked = {},
+    location = ("%s:%d"):format(info.short_src, info.linedefined),
   }
   local self = instantiate(full, {})
   if not info.short_src:find("perigee]rule.lua", 1, true) then

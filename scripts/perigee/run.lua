@@ -124,7 +124,15 @@ function run.read_settings(directory)
     local ok, value = pcall(data.json_decode, text or "")
     return ok and type(value) == "table" and value or nil
   end
+  if data.stat(directory).type ~= "directory" then
+    return nil, ("%s is no run directory; a recipe is run by: perigee %s"):format(directory, directory)
+  end
   local settings = read_json(directory .. "/settings.json")
+  for _, one in ipairs(settings and {} or data.list(directory)) do
+    if data.exists(("%s/%s/settings.json"):format(directory, one)) then
+      return nil, ("%s holds runs but is none itself; name one, as %s/%s"):format(directory, directory, one)
+    end
+  end
   if not settings then
     return nil, ("%s: no settings.json there; the run was ended before it began, so start it again"):format(directory)
   end

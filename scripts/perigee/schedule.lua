@@ -75,8 +75,8 @@ function schedule.resolve_steps(duration, units)
 end
 
 --- pg.schedule.is_duration(x): Whether x is a duration of pg.epochs, pg.steps or pg.whole_run.
---- pg.schedule.check_duration(owner, name, x, least): An error at the recipe's line, in the name of `owner`, unless x is
--- nil or a duration of at least `least` steps, as far as that is known: for options of corrections of one's own.
+--- pg.schedule.check_duration(owner, name, x, least): An error at the recipe's line, in the name of `owner`, unless x
+-- is nil or a duration of at least `least` steps, as far as that is known: for options of corrections of one's own.
 function schedule.check_duration(owner, name, x, least)
   if type(x) == "table" and getmetatable(x) == Duration then
     if x.unit ~= "steps" or x.n >= least then return end
@@ -97,8 +97,8 @@ function schedule.is_schedule(x)
   return type(x) == "function" or getmetatable(x) == Schedule
 end
 
---- pg.schedule.value(x, step [, units, owner, name]) → number: The value of a number, function or schedule at a 0-based step. units:
--- { steps_per_epoch =, total_steps = }, for durations. owner, name: whose value it is, for messages.
+--- pg.schedule.value(x, step [, units, owner, name]) → number: The value of a number, function or schedule at a 0-based
+-- step. units: { steps_per_epoch =, total_steps = }, for durations. owner, name: whose value it is, for messages.
 function schedule.value(x, step, units, owner, name)
   if type(x) == "number" then
     return x

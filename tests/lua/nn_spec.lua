@@ -11,7 +11,7 @@ local function eager(model, theta, x, ctx)
 end
 
 local function traced(model, theta, x, ctx_of)
-  local program = builder.trace(function(b)
+  local program = builder.trace("a test", function(b)
     b:output(model(b:slot(theta), b:slot(x), ctx_of and ctx_of(b)))
   end)
   program:run()
@@ -81,7 +81,7 @@ describe("sequential", function()
     local theta = model:init(core.key(5), "f64")
     local x = pg.randn(core.key(6), { 7, 3 }, "f64")
     local k_loss, k_g
-    local program = builder.trace(function(b)
+    local program = builder.trace("a test", function(b)
       local t = core.mark(b:slot(theta))
       local loss = (model(t, b:slot(x)) * model(t, b:slot(x))):mean()
       k_loss, k_g = b:output(loss), b:output(core.vjp({ loss }, { false }, { t })[1])

@@ -3,8 +3,8 @@
 // shows in speed and never in the bits.
 //
 // For each of f32 and f64: pg_vec_T the vector, PG_WIDTH_T its lanes, pg_load_T, pg_load_part_T (the first n lanes, the
-// others 0; no byte beyond them is touched), pg_store_T, pg_store_part_T, pg_splat_T, pg_vfma_T (a * b + c rounded
-// once).
+// others 0; no byte beyond them is touched), pg_store_T, pg_store_part_T, pg_splat_T, pg_keep_T, pg_vfma_T (a * b + c
+// rounded once).
 #ifndef PG_CORE_SIMD_H
 #define PG_CORE_SIMD_H
 
@@ -99,6 +99,20 @@ static inline void pg_store_f32(float *p, pg_vec_f32 v) {
 }
 static inline void pg_store_f64(double *p, pg_vec_f64 v) {
   memcpy(p, &v, sizeof v);
+}
+// v, in a register from here on: compilers like to read a value again for each use, which costs more than it saves
+// where loads are what a loop waits for.
+static inline pg_vec_f32 pg_keep_f32(pg_vec_f32 v) {
+#if PG_VECTOR_BYTES >= 32
+  __asm__("" : "+v"(v));
+#endif
+  return v;
+}
+static inline pg_vec_f64 pg_keep_f64(pg_vec_f64 v) {
+#if PG_VECTOR_BYTES >= 32
+  __asm__("" : "+v"(v));
+#endif
+  return v;
 }
 static inline pg_vec_f32 pg_splat_f32(float x) {
   return x - (pg_vec_f32){0};

@@ -15,10 +15,12 @@ enum {
   PG_CONV_CHUNK = 1024,    // vectors of examples of one chunk of a weight gradient, about: likewise
 #if PG_VECTOR_BYTES == 64
   PG_CONV_MAX_M = 14,
+  WIDE_M = 6,
   WEIGH_M = 4,
   WEIGH_K = 6,
 #else
   PG_CONV_MAX_M = 6,
+  WIDE_M = 6,
   WEIGH_M = 2,
   WEIGH_K = PG_VECTOR_BYTES == 32 ? 3 : 1,
 #endif
@@ -44,8 +46,8 @@ enum {
   F(2, 1)                                                                                                              \
   F(2, 2)                                                                                                              \
   F(2, 3)                                                                                                              \
-  F(2, 4) F(2, 5) F(2, 6) F(3, 1) F(3, 2) F(3, 3) F(3, 4) F(3, 5) F(3, 6) F(4, 1) F(4, 2) F(4, 3) F(4, 4) F(4, 5)      \
-      F(4, 6)
+  F(2, 4)                                                                                                              \
+  F(2, 5) F(2, 6) F(3, 1) F(3, 2) F(3, 3) F(3, 4) F(3, 5) F(3, 6) F(4, 1) F(4, 2) F(4, 3) F(4, 4) F(4, 5) F(4, 6)
 
 // A convolution, or the gradient of its input: what is kept and what is summed over are channels of one group.
 typedef struct pg_conv {
@@ -131,11 +133,18 @@ static pg_conv_weigh_task pg_conv_weigh_task_at(const pg_conv_grad *c, int64_t t
 
 // ---- results and input gradients -----------------------------------------------------------------------------------
 
+// Of a tile. Four vectors of examples for few channels beat two for many, since more work follows each load of a
+// weight; but where a window is a single element, reading the operand again for each tile costs more.
+static int64_t most_channels(const pg_conv *c) {
+  const bool wide = c->batch >= 4 * PG_WIDTH_f32 && c->window.h.size * c->window.w.size > 1;
+  return wide ? WIDE_M : PG_CONV_MAX_M;
+}
+
 static pg_conv conv_of(const pg_attrs *attrs, bool forward, int64_t outputs, int64_t inputs, int64_t batch) {
   pg_conv c = {.window = pg_window_of(attrs), .forward = forward, .batch = batch};
   c.kept = (forward ? outputs : inputs) / c.window.groups;
   c.summed = (forward ? inputs : outputs) / c.window.groups;
-  c.blocks = divide_up(c.kept, PG_CONV_MAX_M);
+  c.blocks = divide_up(c.kept, most_channels(&c));
   c.m = c.blocks ? divide_up(c.kept, c.blocks) : 1;
   c.slabs = divide_up(batch, PG_CONV_SLAB);
   const pg_window_axis *h = &c.window.h, *w = &c.window.w;

@@ -148,7 +148,7 @@ static inline __attribute__((always_inline)) void S(weigh_places)(int M, int K, 
         const int64_t at = n + i * S(PG_WIDTH);
         _Pragma("GCC unroll 4") for (int m = 0; m < M; m++) v[m] = S(pg_load)(y + m * s->y_channel + at);
         _Pragma("GCC unroll 6") for (int k = 0; k < K; k++) {
-          const S(pg_vec) u = S(pg_load)(x + x_tap[k] + at);
+          const S(pg_vec) u = S(pg_keep)(S(pg_load)(x + x_tap[k] + at));
           _Pragma("GCC unroll 4") for (int m = 0; m < M; m++) acc[m][k][i] = S(pg_vfma)(v[m], u, acc[m][k][i]);
         }
       }

@@ -254,7 +254,7 @@ static int apply_traced(lua_State *L, const call *c) {
 static int refuse_operand(lua_State *L, const call *c, int i) {
   const char *article = lua_isnil(L, i) ? "" : "a ", *hint = "";
   if (lua_istable(L, i)) hint = "; make one with pg.tensor";
-  if (lua_isnil(L, i) && i == c->first) hint = "; methods take a colon, as x:sum()";
+  if (lua_isnil(L, i) && c->n == 1) hint = "; methods take a colon, as x:sum()";
   return pgl_error(L, "%s: operand %d is %s%s; a tensor or a number was expected%s", c->name, i - c->first + 1, article,
                    luaL_typename(L, i), hint);
 }

@@ -39,6 +39,7 @@ end
 
 -- " (known: lr, momentum)", or where there are many, where they are listed.
 function names.listed(owner, known)
+  if #known == 0 then return "" end
   if #known <= MOST_LISTED then return (" (known: %s)"):format(table.concat(known, ", ")) end
   return (" (?%s at the prompt lists them)"):format(owner)
 end
@@ -88,15 +89,15 @@ end
 
 -- Make the table `t` answer names it does not have with an error: "pg.nn has no 'Linear'; did you mean pg.nn.linear?".
 -- owner: what users call t. opts: prefix, what stands before a suggested name (default owner and a dot); more() → a
--- list of further known names; elsewhere(name) → the full name of something else that was meant, or nil. An __index of
--- t's own is asked first.
+-- list of further known names; elsewhere(name) → the full name of something else that was meant, or nil; lacks, a set
+-- of names that may be missing. An __index of t's own is asked first.
 function names.guard(t, owner, opts)
   local meta, options = getmetatable(t) or {}, opts or {}
-  local inner, prefix = meta.__index, options.prefix or owner .. "."
+  local inner, prefix, lacks = meta.__index, options.prefix or owner .. ".", options.lacks or {}
   function meta.__index(self, name)
     local value
     if type(inner) == "function" then value = inner(self, name) elseif inner then value = inner[name] end
-    if value ~= nil or type(name) ~= "string" or name:sub(1, 2) == "__" then return value end
+    if value ~= nil or type(name) ~= "string" or name:sub(1, 2) == "__" or lacks[name] then return value end
     local known = names.sorted(t)
     if options.more then table.move(options.more(), 1, #options.more(), #known + 1, known) end
     local elsewhere = options.elsewhere and options.elsewhere(name)

@@ -31,12 +31,13 @@ local function entries_of(owner, what, given)
   if type(given) ~= "table" or getmetatable(given) then
     core.raise(("%s: %s is a table, not %s"):format(owner, what, names.describe(given)))
   end
-  local entries, named = {}, {}
+  local entries, named, n = {}, {}, 0
+  for i in ipairs(given) do n = i end
   for key, value in next, given do
     if type(key) == "string" then
       named[#named + 1] = { name = key, place = key, value = value }
-    elseif math.type(key) ~= "integer" or key < 1 or key > #given then
-      core.raise(("%s: %s has an entry at %s, and none before it"):format(owner, what, tostring(key)))
+    elseif math.type(key) ~= "integer" or key < 1 or key > n then
+      core.raise(("%s: entry %d of %s is nil, and there is one at %s"):format(owner, n + 1, what, tostring(key)))
     end
   end
   for i, value in ipairs(given) do
@@ -200,7 +201,16 @@ end
 --- model.layout: Names and shapes of the parameters: of the vector that model:init makes.
 --- model.buffer_layout: Names and shapes of the buffers; nil if the model has none.
 
-local Model = {}
+-- What PyTorch's modules have and models do not → what to write.
+local ELSEWHERE = {
+  forward = "model(theta, x, ctx)", eval = "model(theta, x, { train = false })",
+  train = "model(theta, x, { train = true })", state_dict = "model:init(key)", to = "model:init(key, dtype)",
+}
+
+local MAY_LACK = { buffer_layout = true, watched = true, takes_tensor = true, keeps_memory = true }
+
+local Model = names.guard({}, "a model", { prefix = "model:", lacks = MAY_LACK,
+  elsewhere = function(name) return ELSEWHERE[name] end })
 module.methods, Module.__index = Model, Model
 
 -- For each tensor the initializer of the longest of the given names that it ends in.

@@ -79,6 +79,16 @@ function rule.define(definition)
   return self
 end
 
+local CTX_MAY_LACK = { t = true, key = true, q = true, info = true, weight_decay = true }
+
+-- Let reading a hyperparameter, or a field of ctx, that is not there be an error inside update.
+local function guard_arguments(self, o, ctx)
+  if not getmetatable(o) then names.guard(o, "o of rule " .. self.name, { prefix = "o." }) end
+  if not getmetatable(ctx) then
+    names.guard(ctx, "ctx of rule " .. self.name, { prefix = "ctx.", lacks = CTX_MAY_LACK })
+  end
+end
+
 -- Call update on traced, eager or plain values. values: slot name → value, written in place. Returns the new mean and
 -- the names of the slots written.
 function Rule:apply(p, stats, values, o, ctx)
@@ -87,12 +97,13 @@ function Rule:apply(p, stats, values, o, ctx)
       o[k] = v
     end
   end
+  guard_arguments(self, o, ctx)
   local layout = self.per_tensor and core.is_tensor(p) and p.layout or nil
   local view, written = slots.view("rule " .. self.name, values, self.slot_names, nil, layout)
   local new = self.definition.update(p, stats, view, o, ctx)
   if new == nil then
-    core.raise(("%s: update of rule %s returned nothing; it returns the new parameters"):format(
-      self.definition.location, self.name))
+    core.raise(("update of rule %s (%s) returned nothing; it returns the new parameters"):format(self.name,
+      self.definition.location))
   end
   return new, written
 end

@@ -218,7 +218,8 @@ end
 
 -- When to save: every so many seconds (a number, default 60) or { steps = n }.
 local function make_due(every, ctx)
-  if type(every) == "table" and every.steps then
+  if type(every) == "table" then
+    names.check("checkpoint_every", every, { "steps" })
     return function() return ctx.completed > ctx.saved and ctx.completed % every.steps == 0 end
   end
   local seconds, last = type(every) == "number" and every or 60, data.clock()

@@ -3,12 +3,14 @@
 -- scalar, applied to every field, or statistics with the same fields.
 
 local core = require "perigee.core"
+local names = require "perigee.names"
 
 local statistics = {}
 
 local FIELDS = { "g", "h", "H" }
 
-local Statistics = {}
+local Statistics = names.guard({}, "stats", { lacks = { g = true, h = true, H = true },
+  more = function() return FIELDS end })
 Statistics.__index = Statistics
 Statistics.__name = "perigee.statistics"
 

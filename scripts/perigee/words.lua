@@ -36,6 +36,9 @@ return {
   bce = "binary_cross_entropy_with_logits", no_grad = "stop_gradient", autograd = "grad", backward = "grad",
   compile = "jit", cond = "where", fori_loop = "scan",
 
+  -- rules
+  grad = "g", gradient = "g", gradients = "g", hessian = "h", step = "t",
+
   -- dtypes
   float32 = "f32", float64 = "f64", int32 = "i32", int64 = "i64", uint8 = "u8", boolean = "bool", integer = "i64",
 

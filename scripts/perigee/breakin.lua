@@ -19,15 +19,17 @@ function breakin.is_possible() return data.isatty(0) and data.isatty(1) end
 -- Open the prompt. → the name of the command that left it, nil at the end of input. Replaced in tests.
 function breakin.prompt(options) return require("perigee.prompt").open(options) end
 
--- Tell the signal handler what a Ctrl-C says during a run in `directory` (nil: nothing is kept) whose newest checkpoint
--- is at `path` (nil: none yet). leaves: whether a second Ctrl-C ends the process.
-function breakin.announce(directory, path, leaves)
-  local resume = directory and "perigee resume " .. directory
-  local last = not directory and "nothing was kept (out = false)"
-    or path and ("the last checkpoint is %s; go on from there with: %s"):format(path, resume)
-    or ("there is no checkpoint yet; to begin again: %s"):format(resume)
+-- Tell the signal handler what a Ctrl-C says. of: { directory (nil: nothing is kept), path (of the newest checkpoint,
+-- or nil), resumes (whether there is a recipe to resume), leaves (whether a second Ctrl-C ends the process) }.
+function breakin.announce(of)
+  local where = of.path and "the last checkpoint is " .. of.path or "there is no checkpoint yet"
+  if of.resumes then
+    where = ("%s; %s: perigee resume %s"):format(where, of.path and "go on from there with" or "to begin again",
+      of.directory)
+  end
+  if not of.directory then where = "nothing was kept (out = false)" end
   local first = data.isatty(2) and "\nperigee: finishing the step; Ctrl-C again leaves at once\n" or ""
-  core.announce_interrupt(first, "left at once; " .. last, leaves)
+  core.announce_interrupt(first, "left at once; " .. where, of.leaves)
 end
 
 -- ---- the names ------------------------------------------------------------------------------------------------------
@@ -127,11 +129,10 @@ local function banner(of, readers, step)
   end
   local where = of.inside and ("%s: inside %s, after %d of %d steps"):format(of.name, of.inside, of.done, of.steps)
     or ("%s: stopped after %d of %d steps"):format(of.name, of.done, of.steps)
-  local change = readers.opt and "opt lists the hyperparameters; opt.rule.lr = 0.01 changes one"
-    or "state.x = 1 changes a number of the state"
-  return table.concat({ where, "  look: " .. table.concat(there, ", ") .. " (tensors are copies)",
-    ("  change: %s from step %d on, and is recorded"):format(change, step),
-    "  leave: continue (Ctrl-D too), quit (saves first); save makes a checkpoint now" }, "\n")
+  local change = readers.opt and "opt.rule.lr = 0.01, from step %d on, recorded; opt lists what can be changed"
+    or "state.x = 1, from step %d on, recorded"
+  return table.concat({ where, "  look    " .. table.concat(there, ", "), "  change  " .. change:format(step),
+    "  leave   continue (or Ctrl-D), quit (saves); and save, plot" }, "\n")
 end
 
 local function commands_of(of)

@@ -123,7 +123,8 @@ end
 
 function View:row(control)
   local value, change = self.changes:current(control, self.step)
-  local given = type(value) == "number" and "" or written.encode(value) or names.describe(value)
+  local is_plain = type(value) ~= "table" and type(value) ~= "function"
+  local given = is_plain and "" or written.encode(value) or names.describe(value)
   local note = change and ("by hand from step %d, was %s"):format(change.step, change.from) or ""
   if control.fixed then note = "fixed" end
   return { control.name, controls.at_step(control, value, self.step), given, note }
@@ -135,7 +136,7 @@ function View:listing(prefix)
   for _, control in ipairs(self.known.list) do
     if starts_with(control.name, prefix) then rows[#rows + 1] = self:row(control) end
   end
-  return (text_table.format({ "name", ("at step %d"):format(self.step), "given as", "" }, rows):gsub("\n$", ""))
+  return (text_table.format({ "name", ("at step %d"):format(self.step), "given as", "note" }, rows):gsub("\n$", ""))
 end
 
 return live

@@ -24,6 +24,13 @@ function Posterior:clone()
   return self
 end
 
+-- Its fields one by one, as print shows tensors.
+function Posterior:__tostring()
+  local lines = { "posterior" }
+  for _, field in ipairs(self.fields) do lines[#lines + 1] = ("%s: %s"):format(field, tostring(self[field])) end
+  return table.concat(lines, "\n")
+end
+
 function posterior.is(x)
   return getmetatable(x) == Posterior
 end

@@ -340,7 +340,7 @@ local function make_break_in(spec, state, ctx, place)
   local inv, variables = invocation, {}
   local function announce()
     local path = place.directory and ctx.saved > 0 and checkpoint_path(place.directory, ctx.saved) or nil
-    breakin.announce(place.directory, path, inv.leaves)
+    breakin.announce { directory = place.directory, path = path, resumes = inv.source ~= nil, leaves = inv.leaves }
   end
   local function ask(inside)
     local opened = data.clock()
@@ -386,13 +386,21 @@ local function take_steps(spec, state, ctx, last, by_hand)
   end
 end
 
-local function report_changes(spec, lines)
-  if #lines > 0 and spec.clear then spec.clear() end
+-- Say what was changed by hand, unless it has been said. → what was said
+local function report_changes(spec, by_hand, said)
+  local lines = by_hand:summary()
+  local text = table.concat(lines, "\n")
+  if text == said or text == "" then return text end
+  if spec.clear then spec.clear() end
   for _, line in ipairs(lines) do io.stderr:write(("perigee: %s: %s\n"):format(spec.name, line)) end
+  return text
 end
 
+-- { interrupted = directory or nil, resumes = whether there is a recipe to go on with }
 local Interruption = { __tostring = function(raised)
-  return ("interrupted and saved; go on with: perigee resume %s"):format(raised.interrupted or "(nothing was kept)")
+  if not raised.interrupted then return "interrupted; nothing was kept (out = false)" end
+  return raised.resumes and "interrupted and saved; go on with: perigee resume " .. raised.interrupted
+    or "interrupted and saved in " .. raised.interrupted
 end }
 
 -- The context that `step` sees, at the checkpoint of the place if there is one. Besides: completed (steps), saved (the
@@ -450,7 +458,7 @@ function run.run(spec)
   local saved, ctx = place.saved, make_context(inv, spec, state, place)
   if spec.at_start then spec.at_start(ctx) end
   if inv.inspect and spec.inspect then inv.inspect(spec.inspect()) end
-  report_changes(spec, by_hand:summary())
+  local said = report_changes(spec, by_hand)
 
   local total
   if saved and saved.info.finished == "true" then
@@ -466,7 +474,7 @@ function run.run(spec)
     end
     if finished then
       ctx.save(ctx.completed, true)
-      report_changes(spec, by_hand:summary())
+      report_changes(spec, by_hand, said)
     end
     total = ctx.seconds()
   end
@@ -476,7 +484,9 @@ function run.run(spec)
     inv.done[#inv.done + 1] = { name = spec.name, directory = place.directory, steps = ctx.completed }
   end
   if ctx.interrupted and spec.at_interrupt then spec.at_interrupt(ctx) end
-  if ctx.interrupted then error(setmetatable({ interrupted = place.directory }, Interruption), 0) end
+  if ctx.interrupted then
+    error(setmetatable({ interrupted = place.directory, resumes = inv.source ~= nil }, Interruption), 0)
+  end
   return { state = state, directory = place.directory, steps = ctx.completed, history = place.journal.records,
     seconds = total, changes = by_hand:summary() }
 end

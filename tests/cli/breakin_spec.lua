@@ -241,7 +241,12 @@ describe("breaking into a run at a terminal", function()
       "send w = function() print('now ' .. 'at the gate') repeat until io.open 'go' end\\n", "expect > ",
       "send r = f(w)\\n", "expect now at the gate", "send \\x03", "expect finishing", "touch go", "expect (step 2) > ",
       "send state.rate = 0.5\\n", "expect recorded", "send continue\\n", "expect > ",
-      "send r.history[4].rate, #r.changes\\n", "expect 0.5", "expect 1", "send \\x04" })
+      "send r.history[4].rate, #r.changes\\n", "expect 0.5", "expect 1",
+      -- a second Ctrl-C leaves the run, not the prompt; and a quit has no recipe to name
+      "send f(function() print('once ' .. 'more') while true do end end)\\n", "expect once more", "send \\x03",
+      "expect finishing", "send \\x03", "expect left at once; there is no checkpoint yet", "send 6 * 7\\n", "expect 42",
+      "send print('go' .. 'ing') while true do end\\n", "expect going", "send \\x03", "expect interrupted",
+      "send \\x04" })
     assert.equal(0, code, out)
   end)
 end)

@@ -140,6 +140,25 @@ describe("breaking into a run", function()
     assert.same({}, looked.changes)
   end)
 
+  it("leaves running statistics alone when evaluations are looked at", function()
+    local normed = pg.nn.sequential { pg.nn.linear(4, 8), pg.nn.batch_norm(8), pg.nn.relu(), pg.nn.linear(8, 3) }
+    local function run_it(at)
+      return pg.train { name = "t", model = normed, data = data, loss = loss, optimizer = svrg(), steps = 14,
+        batch = 16, seed = 2, out = false, log_every = 1, hooks = { on_step = function(ctx) pressed = ctx.step == at end } }
+    end
+    local whole = run_it()
+    typed = function(at)
+      at "evaluate()"
+      at "model(theta, pg.ones { 4, 4 }, { train = true, buffers = buffers })"
+      at "buffers:copy_from(buffers * 0)"
+      return "continue"
+    end
+    local looked = run_it(7)
+    assert.is_truthy(parts_of(whole).buffers)
+    assert.same(parts_of(whole), parts_of(looked))
+    assert.same(whole.history, looked.history)
+  end)
+
   it("takes changes over from the next step on, as schedules would have it", function()
     local function switched(a, b) return function(step) return step < 9 and a or b end end
     local whole = train { out = false, optimizer = svrg { lr = switched(0.1, 0.02), alpha = switched(1, 0.5),

@@ -13,8 +13,8 @@
 --   source:batches(size, options): an iterator of j (1-based), batch over a partition of the data into batches of
 --     `size`, the short last one included. options: first, the j to begin with (default 1); count, nil for all the
 --     data, else that many batches chosen afresh for each segment; segment; key; epoch: given if the model keeps
---     buffers. Batch norm makes a gradient depend on its whole batch, so a pass should then, if it is over all the data,
---     go through the batches that the steps of that epoch have
+--     buffers. Batch norm makes a gradient depend on its whole batch, so a pass over all the data should then go
+--     through the batches that the steps of that epoch have
 -- The same options must give the same batches, whatever ran before: that is what lets an interrupted pass continue.
 
 local builder = require "perigee.builder"
@@ -140,9 +140,9 @@ function Evaluator:trace_loss(theta, traced, ctx)
 end
 
 --- evaluator:evaluate(theta, given [, { train = false, key =, buffers = }]) → loss, aux: The loss at theta on a batch,
--- without a gradient: a number, and a list of what else the loss returns, whose tensors are overwritten by the next call.
--- key: default the evaluator's. buffers: the running statistics that batch norm needs unless training; they are read,
--- never changed.
+-- without a gradient: a number, and a list of what else the loss returns, whose tensors are overwritten by the next
+-- call. key: default the evaluator's. buffers: the running statistics that batch norm needs unless training; they are
+-- read, never changed.
 function Evaluator:evaluate(theta, given, options)
   options = options or {}
   local train, running = options.train or false, options.buffers

@@ -50,7 +50,8 @@ local function read_buffer(frame, i, name)
   local changed = frame.changed[i]
   if changed then return changed end
   if not frame.buffers then
-    core.raise(("the buffer '%s' is needed: there is no ctx.buffers (model:init_buffers() makes them)"):format(name))
+    core.raise(("the buffer '%s' is needed, and ctx.buffers is missing: in a loss hand ctx on, net(theta, batch.x, "
+      .. "ctx); elsewhere give { buffers = run.buffers }, or model:init_buffers()"):format(name))
   end
   return core.apply("view", { a = { i - 1 } }, frame.buffers)
 end

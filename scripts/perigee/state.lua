@@ -1,6 +1,6 @@
 -- state.lua: everything an optimizer remembers between steps: q, the model's buffers, the slots of rule and correction,
--- counters, the cost meter, and how far an unfinished pass is. st:tensors() and st:numbers() are the whole of it: loading them elsewhere
--- continues bit for bit.
+-- counters, the cost meter, and how far an unfinished pass is. st:tensors() and st:numbers() are the whole of it:
+-- loading them elsewhere continues bit for bit.
 
 local core = require "perigee.core"
 local cost = require "perigee.cost"

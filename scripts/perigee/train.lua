@@ -163,7 +163,9 @@ local function build(spec)
   local opt = spec.optimizer
   local pass_batch = size_of_passes(spec, source.n)
   opt:configure { steps_per_epoch = source.per_epoch, total_steps = 1 }
-  local kept = spec.buffers or buffers.initial(spec.model, theta.dtype)
+  local kept = spec.buffers and buffers.copy(spec.buffers, theta.dtype, "pg.train")
+    or buffers.initial(spec.model, theta.dtype)
+  buffers.check(spec.model, kept, "pg.train { buffers = } takes another run's run.buffers")
   local st = opt:init(theta, key:fold("optimizer"), kept)
   if spec.from then adopt(st, spec.from) end
   local eval = evaluator { loss = spec.loss, model = spec.model, source = source, key = st.key, batch = pass_batch,

@@ -87,8 +87,9 @@ describe("a call of a model", function()
   end)
 
   it("without buffers or a key where it needs them", function()
-    assert_message("1 (batch_norm(3)): the buffer 'running_mean' is needed: there is no ctx.buffers "
-      .. "(model:init_buffers() makes them)", call(nn.sequential { nn.batch_norm(3) }, pg.ones { 2, 3 }))
+    assert_message("1 (batch_norm(3)): the buffer 'running_mean' is needed, and ctx.buffers is missing: in a loss hand "
+      .. "ctx on, net(theta, batch.x, ctx); elsewhere give { buffers = run.buffers }, or model:init_buffers()",
+      call(nn.sequential { nn.batch_norm(3) }, pg.ones { 2, 3 }))
     assert_message("dropout(0.5): dropout needs ctx.key while training",
       call(nn.dropout(0.5), pg.ones { 2, 3 }, { train = true }))
   end)

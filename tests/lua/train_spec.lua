@@ -220,6 +220,12 @@ describe("pg.train", function()
     local second = train_normed { theta = first.theta, buffers = first.buffers, steps = 0, epochs = "none" }
     assert.equal(first.buffers:bytes(), second.buffers:bytes())
     assert.equal(first.metrics.loss, second.metrics.loss)
+    for message, wrong in pairs { ["pg.train: buffers are a vector"] = { 1 },
+      ["those given are of another model (152 numbers in 7): pg.train { buffers = }"] = first.theta } do
+      local ok, raised = pcall(train_normed, { buffers = wrong })
+      assert.is_false(ok)
+      assert.matches(message, raised, 1, true)
+    end
   end)
 
   it("runs full passes through the steps' batches where batch norm makes a gradient belong to its batch", function()

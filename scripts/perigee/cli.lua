@@ -117,6 +117,7 @@ local function run_source(how)
   if how.keep then
     how.keep(new_globals(env, before))
     sandbox.leave()
+    options.begin()
   end
   if ok then return 0, done end
   return (how.report or report)(raised), done

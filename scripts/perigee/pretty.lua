@@ -11,7 +11,8 @@ local terminal = require "perigee.terminal"
 local pretty = {}
 
 local DEEPEST = 4      -- tables within tables that are shown
-local MOST_ENTRIES = 40 -- entries of one table
+local MOST_ENTRIES = 40 -- entries of a table
+local MOST_INSIDE = 10  -- entries of a table within another
 local MOST_IN_ALL = 400 -- entries of all
 local FEW = 8          -- elements of a tensor that are shown within a table
 
@@ -108,9 +109,11 @@ local render
 local function entries_of(t, state, depth)
   local length, keys = keys_of(t)
   local entries, total = {}, length + #keys
+  local most = depth == 0 and MOST_ENTRIES or MOST_INSIDE
   for i = 1, total do
     state.count = state.count + 1
-    if #entries == MOST_ENTRIES or state.count > MOST_IN_ALL then
+    -- What is left out needs a line of its own, as the last entry does.
+    if (i == most and i < total) or state.count > MOST_IN_ALL then
       entries[#entries + 1] = ("... %d more"):format(total - i + 1)
       break
     end

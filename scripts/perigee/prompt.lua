@@ -145,7 +145,7 @@ local function report(self, raised)
   io.stdout:flush()
   local message = text_of(self, raised)
   if message:find(": interrupted$") or message == "interrupted" then
-    io.stderr:write("interrupted\n")
+    io.stderr:write(self.interactive and "\n" or "", "interrupted\n") -- the terminal has echoed ^C
   else
     local where, n, rest = failure.place(message)
     local line, label = nil, nil
@@ -155,9 +155,12 @@ local function report(self, raised)
     if line then io.stderr:write(failure.mark(rest, line, label), "\n") end
     if type(raised) == "table" and raised.traceback then io.stderr:write(raised.traceback, "\n") end
   end
-  if #self.queue > 0 then
-    io.stderr:write(("(%d more lines were not run)\n"):format(#self.queue))
+  local left = #self.queue
+  if left > 0 then
+    local text = left == 1 and "(the line behind it was not run)\n" or "(%d lines behind it were not run)\n"
+    io.stderr:write(text:format(left))
     self.queue = {}
+    remember_entry(self)
   end
 end
 
@@ -256,7 +259,9 @@ end
 -- The prompt of the program → its exit code: of a pipe, 1 if a statement failed.
 function prompt.main()
   local function leave() return "leave" end
-  local _, failures = prompt.open { env = {}, is_program = true,
+  local env = {}
+  env._G = env
+  local _, failures = prompt.open { env = env, is_program = true,
     commands = { quit = leave, exit = leave, help = commands.short_help },
     banner = ("Perigee %s: pg is loaded. ?name explains, Tab completes, %%help tells more, Ctrl-D leaves.")
       :format(core.version) }

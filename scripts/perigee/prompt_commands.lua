@@ -2,6 +2,7 @@
 -- (prompt.lua) and the text behind its name; what it answers is what prompt.lua's `perform` does.
 
 local help = require "perigee.prompt_help"
+local names = require "perigee.names"
 local options = require "perigee.options"
 local pretty = require "perigee.pretty"
 local text_table = require "perigee.table"
@@ -54,12 +55,11 @@ local function run(self, argument)
   if not self.is_program then
     options.misused("a run stands still here, and another cannot begin inside it; leave this prompt first")
   end
-  local kept = {}
-  local failed
+  local kept, failed = {}, nil
   require("perigee.cli").run_recipe(path, words, { trust = trust, trace = self.trace }, {
     keep = function(values)
       for name, value in next, values do
-        self.env[name], kept[#kept + 1] = value, name
+        if value ~= rawget(_G, name) then self.env[name], kept[name] = value, true end
       end
     end,
     report = function(raised)
@@ -67,20 +67,18 @@ local function run(self, argument)
       return 1
     end,
   })
-  table.sort(kept)
-  if #kept > 0 then print("kept: " .. table.concat(kept, ", ")) end
+  if next(kept) then print("kept: " .. table.concat(names.sorted(kept), ", ")) end
   if failed then error(failed, 0) end
 end
 
 -- ---- the others -----------------------------------------------------------------------------------------------------
 
 local function who(self)
-  local names, rows = {}, {}
-  for name in next, self.env do
-    if type(name) == "string" and name ~= "_" and name ~= "_G" then names[#names + 1] = name end
+  local own, rows = {}, {}
+  for name, value in next, self.env do -- the raw table: a stopped run's values are copied when they are asked for
+    if type(name) == "string" and name ~= "_" and name ~= "_G" then own[name] = value end
   end
-  table.sort(names)
-  for i, name in ipairs(names) do rows[i] = { name, pretty.summarize(rawget(self.env, name), self.env) } end
+  for i, name in ipairs(names.sorted(own)) do rows[i] = { name, pretty.summarize(own[name], self.env) } end
   if #rows > 0 then text_table.print({ "name", "value" }, rows) else print("no variables yet") end
   local list = (getmetatable(self.env) or {}).__names
   if list then print("of the run: " .. table.concat(list(self.env), ", ")) end
@@ -104,10 +102,7 @@ local COMMANDS = {
 }
 
 function commands.names()
-  local list = {}
-  for name in next, COMMANDS do list[#list + 1] = name end
-  table.sort(list)
-  return list
+  return names.sorted(COMMANDS)
 end
 
 -- Run the command `name`; one that is not there raises, naming the nearest. → "leave" or nil

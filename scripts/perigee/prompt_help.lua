@@ -56,28 +56,30 @@ end
 
 -- ---- values ---------------------------------------------------------------------------------------------------------
 
--- Methods of an object's kind that the manual has: model:init, model:summary.
+-- Fields and methods that the manual has of a kind of object: ":init", ":summary", ".shape".
 local function methods_of(kind)
   local list = {}
   for _, name in ipairs(reference.names()) do
-    if name:match("^(%w+)[:.]") == kind then list[#list + 1] = name end
+    local owner, mark, own = name:match("^(%w+)([:.])([%w_]+)$")
+    if owner == kind then list[#list + 1] = mark .. own end
   end
   return list
 end
 
+-- What the manual calls an object of the library; nil for plain values.
 local function kind_of(value)
   if core.is_tensor(value) then return "tensor" end
   local meta = debug.getmetatable(value)
   local name = type(meta) == "table" and rawget(meta, "__name")
-  return type(name) == "string" and name:gsub("^perigee%.", "") or type(value)
+  local kind = type(name) == "string" and name:gsub("^perigee%.", "")
+  return kind == "module" and "model" or kind or nil
 end
 
 local function describe_value(self, name, value)
-  local kind = kind_of(value)
   local lines = { ("%s: %s"):format(name, pretty.summarize(value, self.env)) }
-  local methods = methods_of(kind)
+  local methods = methods_of(kind_of(value))
   if #methods > 0 then
-    local text = "documented: " .. table.concat(methods, " ")
+    local text = ("It has %s"):format(table.concat(methods, ", "))
     lines[#lines + 1] = "\n" .. reference.wrap(text, terminal.width())
   end
   return table.concat(lines, "\n")
@@ -86,8 +88,9 @@ end
 -- The manual's entry for the method `name` (after the colon) of an object.
 local function method_entry(owner, name)
   local method = name:match("[:.]([%a_][%w_]*)$")
-  return method and owner ~= nil and (reference.find(kind_of(owner) .. ":" .. method)
-    or reference.find(kind_of(owner) .. "." .. method))
+  local kind = owner ~= nil and kind_of(owner)
+  if not method or not kind then return nil end
+  return reference.find(kind .. ":" .. method) or reference.find(kind .. "." .. method)
 end
 
 -- ---- names ----------------------------------------------------------------------------------------------------------

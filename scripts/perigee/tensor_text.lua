@@ -77,7 +77,7 @@ local function values(x, shape, offset, style)
   for _, n in ipairs(shape) do size = size * n end
   if size == 0 then return "[]" end
   local entries, width = collect(x, shape, 1, offset, size, style)
-  return join(entries, width, #shape, 0)
+  return join(entries, style == VECTOR and 0 or width, #shape, 0)
 end
 
 local FLOATS = { f32 = true, f64 = true }

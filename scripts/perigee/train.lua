@@ -228,6 +228,20 @@ function Result:curve(y, x, name, split)
   return journal.series(self.history, y, x, name or self.name, split)
 end
 
+-- What is worth knowing of a run at a glance, and what else there is.
+function Result:__tostring()
+  local lines = { ("run %s: %d steps, %s, %.3g s%s"):format(self.name, self.steps, tostring(self.cost), self.seconds,
+    self.directory and ", " .. self.directory or "") }
+  for _, name in ipairs(names.sorted(self.metrics)) do
+    lines[#lines + 1] = ("  %s %.6g"):format(name, self.metrics[name])
+  end
+  for _, change in ipairs(self.changes) do lines[#lines + 1] = "  " .. tostring(change) end
+  local fields = {}
+  for _, name in ipairs(names.sorted(self)) do fields[#fields + 1] = "." .. name end
+  lines[#lines + 1] = "  it has " .. table.concat(fields, ", ")
+  return table.concat(lines, "\n")
+end
+
 --- pg.train { name = "run", data =, model =, loss =, optimizer =, batch =, epochs =, … } → result: Train a model: keyed
 -- shuffles, one optimizer step for each batch, logging, checkpoints, evaluation of the held-out split, a progress line.
 --   data: a data set (train and test) or a split. model: of pg.nn, or any function with an init(key, dtype) of

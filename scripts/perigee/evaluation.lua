@@ -57,14 +57,12 @@ function evaluation.new(b, opt, args)
   return self
 end
 
--- What the loss gets as ctx. live: whether at the current point, so that new buffers are adopted.
-function Evaluation:loss_context(key, live)
+-- What the loss gets as ctx. live: whether at the current point. adopts: whether new buffers are kept.
+function Evaluation:loss_context(key, live, adopts)
   local ctx = { train = true, key = key }
-  if live then
-    ctx.buffers, ctx.update_buffers = self.buffers, self.buffers and true
-  elseif self.buffers then
-    ctx.buffers, ctx.update_buffers = self.frozen_buffers or self.buffers, false
-    ctx.batch_statistics = not self.frozen_buffers
+  if self.buffers then
+    local frozen = not live and self.frozen_buffers
+    ctx.buffers, ctx.update_buffers, ctx.batch_statistics = frozen or self.buffers, adopts, not frozen
   end
   return ctx
 end
@@ -75,9 +73,10 @@ function Evaluation:gradient(theta, k, live)
     key = core.apply("key_fold", nil, key, k)
   end
   local at = core.mark(theta)
-  local ctx = self:loss_context(key, live)
+  local adopts = live and k == 1
+  local ctx = self:loss_context(key, live, adopts)
   local loss, aux = self.evaluator:trace_loss(at, self.batch, ctx)
-  if live and self.buffers then
+  if adopts and self.buffers then
     self.new_buffers = buffers.take(ctx)
   end
   local g = core.vjp({ loss }, { false }, { at })[1]
@@ -91,7 +90,7 @@ end
 -- seen here are the step's (without it only if there are none yet), and the first sample's new buffers.
 function Evaluation:at(q, noise_key, live)
   local stats, loss, aux = self.opt.family:evaluate(q, noise_key or self.noise_key, self.family_o, function(theta, k)
-    return self:gradient(theta, k, live and k == 1)
+    return self:gradient(theta, k, live or false)
   end)
   self.count = self.count + self.opt.family.samples
   self.was_live = self.was_live or live

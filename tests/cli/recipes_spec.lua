@@ -1,5 +1,5 @@
--- Facts about the recipes on images: each trains by all five methods on a small made-up data set in Fashion-MNIST's
--- format, ends with a table and a plot, and stands up to `perigee check`.
+-- Facts about the recipes on images: each trains on a small made-up data set in Fashion-MNIST's format and ends with
+-- its table; those of five methods draw a plot, and stand up to `perigee check`.
 local perigee = os.getenv("PERIGEE") or "build/perigee"
 local root = io.popen("pwd"):read("l")
 local place = (os.getenv "TMPDIR" or "/tmp") .. "/recipes"
@@ -72,6 +72,15 @@ describe("recipes", function()
     local accuracy = tonumber(out:match("\nadamw +([%d.]+)%%"))
     assert(accuracy > 90, out)
     assert.is_nil(out:find("\nsgd"))
+  end)
+
+  it("batch_norm.lua moves its running statistics once a step, of three evaluations", function()
+    local out, code = run("", "batch_norm.lua epochs=2")
+    assert.equal(0, code, out)
+    for _, method in ipairs { "svrg", "ivon%-poco" } do
+      local steps, evaluated, moved = out:match("\n" .. method .. " +[%d.]+%% +[%d.]+ +(%d+) +(%d+) +(%d+) ")
+      assert.same({ "10", "30", "10" }, { steps, evaluated, moved }, out)
+    end
   end)
 
   it("fashion_lenet.lua stands up to check", function()

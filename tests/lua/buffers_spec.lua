@@ -205,6 +205,7 @@ describe("T3: over the pass's partition the corrected statistics average to the 
     diagonal = { { "g", "h" }, function()
       return family.diagonal { ess = 37, h0 = 0.5, beta2 = 1, noise = false, hess_approx = "gradsq" }
     end },
+    ["3 samples"] = { { "g" }, function() return family.isotropic { sigma = 0, samples = 3 } end },
   }
   for _, product in ipairs(pairs_with_networks { { name = "point" }, { name = "diagonal" } }) do
     local network, name = product[1], product[2].name
@@ -219,16 +220,17 @@ describe("T3: over the pass's partition the corrected statistics average to the 
     end)
   end
 
-  it("also where snapshots use the running statistics of the refresh", function()
-    local p = normed.problem()
-    local options = { every = 100, batch_norm = "running" }
-    local _, mean, st = full_and_mean(p, families.point[2], { "g" }, 0.1, options)
-    -- the full gradient at the moved point is by batch statistics, as live evaluations are
-    local full = full_and_mean(p, families.point[2], { "g" }, 0.1, { every = 100 })
-    assert(support.difference(mean.g:totable(), full.g:totable()) < 1e-12)
-    assert.are.equal(p.buffers0():bytes(), st.frozen_buffers:bytes())
-    assert.are_not.equal(p.buffers0():bytes(), st.buffers:bytes())
-  end)
+  for _, name in ipairs { "point", "3 samples" } do
+    it(("also where snapshots use the running statistics of the refresh (%s)"):format(name), function()
+      local p, make_family = normed.problem(), families[name][2]
+      local _, mean, st = full_and_mean(p, make_family, { "g" }, 0.1, { every = 100, batch_norm = "running" })
+      -- the full gradient at the moved point is by batch statistics, as evaluations at q are
+      local full = full_and_mean(p, make_family, { "g" }, 0.1, { every = 100 })
+      assert(support.difference(mean.g:totable(), full.g:totable()) < 1e-12)
+      assert.are.equal(p.buffers0():bytes(), st.frozen_buffers:bytes())
+      assert.are_not.equal(p.buffers0():bytes(), st.buffers:bytes())
+    end)
+  end
 
   it("in pg.train, whose passes go through the batches of the epoch's steps", function()
     local x = pg.randn(pg.key(5), { 37, 2 })

@@ -122,17 +122,30 @@ end
 local ORDER = { "theta", "q", "buffers", "opt", "state", "step", "epoch", "metrics", "log", "run", "model", "data",
   "loss", "evaluate", "plot" }
 
-local function banner(of, readers, step)
-  local there = {}
+-- Something that can be changed, as it is typed; nil if there is nothing.
+local function example(known)
+  local rate = known.by_name["rule.lr"]
+  if rate and not rate.fixed then return "opt.rule.lr" end
+  for _, control in ipairs(known.list) do
+    if not control.fixed then return control.kept and control.name or "opt." .. control.name end
+  end
+end
+
+local function banner(of, readers, view)
+  local there, lines = {}, {}
   for _, name in ipairs(ORDER) do
     if readers[name] then there[#there + 1] = name end
   end
-  local where = of.inside and ("%s: inside %s, after %d of %d steps"):format(of.name, of.inside, of.done, of.steps)
+  lines[1] = of.inside and ("%s: inside %s, after %d of %d steps"):format(of.name, of.inside, of.done, of.steps)
     or ("%s: stopped after %d of %d steps"):format(of.name, of.done, of.steps)
-  local change = readers.opt and "opt.rule.lr = 0.01, from step %d on, recorded; opt lists what can be changed"
-    or "state.x = 1, from step %d on, recorded"
-  return table.concat({ where, "  look    " .. table.concat(there, ", "), "  change  " .. change:format(step),
-    "  leave   continue (or Ctrl-D), quit (saves); and save, plot" }, "\n")
+  lines[2] = "  look    " .. table.concat(there, ", ")
+  local name = example(view.known)
+  if name then
+    lines[3] = ("  change  %s = …, from step %d on, recorded%s"):format(name, view.step,
+      readers.opt and "; opt lists what can be changed" or "")
+  end
+  lines[#lines + 1] = "  leave   continue (or Ctrl-D), quit (saves); and save, plot"
+  return table.concat(lines, "\n")
 end
 
 local function commands_of(of)
@@ -158,7 +171,7 @@ function breakin.open(of)
   local view = live.view(of.changes, step)
   local readers = readers_of(of, view)
   local ok, left = pcall(breakin.prompt, {
-    env = environment(readers, of.variables), banner = banner(of, readers, step), commands = commands_of(of),
+    env = environment(readers, of.variables), banner = banner(of, readers, view), commands = commands_of(of),
     mark = ("(step %d) > "):format(of.done),
   })
   if not ok then io.stderr:write("perigee: ", tostring(left), "\n") end

@@ -99,6 +99,7 @@ function View:proxy(prefix)
     end,
     __newindex = function(_, key, value) self:change(prefix .. tostring(key), value) end,
     __pairs = function() return next, self:values_below(prefix), nil end,
+    __names = function() return names.sorted(self:values_below(prefix)) end,
     __tostring = function() return self:listing(prefix) end,
     __name = "perigee.live",
   })
@@ -117,6 +118,8 @@ function View:state_proxy(prefix, tree)
     end,
     __newindex = function(_, key, value) self:change(prefix .. tostring(key), value) end,
     __pairs = function() return next, live.copy(tree), nil end,
+    __names = function() return names.sorted(tree) end,
+    __tostring = function() return require("perigee.pretty").format(live.copy(tree)) end,
     __len = function() return #tree end,
   })
 end

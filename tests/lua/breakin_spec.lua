@@ -144,7 +144,8 @@ describe("breaking into a run", function()
     local normed = pg.nn.sequential { pg.nn.linear(4, 8), pg.nn.batch_norm(8), pg.nn.relu(), pg.nn.linear(8, 3) }
     local function run_it(at)
       return pg.train { name = "t", model = normed, data = data, loss = loss, optimizer = svrg(), steps = 14,
-        batch = 16, seed = 2, out = false, log_every = 1, hooks = { on_step = function(ctx) pressed = ctx.step == at end } }
+        batch = 16, seed = 2, out = false, log_every = 1,
+        hooks = { on_step = function(ctx) pressed = ctx.step == at end } }
     end
     local whole = run_it()
     typed = function(at)

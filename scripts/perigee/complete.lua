@@ -146,6 +146,8 @@ local function value_before(env, tokens, i)
     local value = open and value_before(env, tokens, open - 1)
     if is_tensor(value) then return SOME_TENSOR end
     return key and complete.get(value, key) or nil
+  elseif token.text == ")" and i > 2 and tokens[i - 1].kind == "string" and matching_open(tokens, i) == i - 2 then
+    return literal(tokens[i - 1]) -- ("text"):rep, or a call with a string, which seldom gives a tensor
   elseif token.text == ")" or token.text == "}" then
     return SOME_TENSOR
   end

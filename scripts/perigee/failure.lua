@@ -74,7 +74,7 @@ end
 
 -- What a message of Lua's points at: near 'x', (global 'x'), (field 'x'), variable 'x'.
 local function find_culprit(message)
-  return message:match("near '([^']+)'$") or message:match("%(%a+ '([%a_][%w_]*)'%)")
+  return message:match("near '([^']+)'") or message:match("%(%a+ '([%a_][%w_]*)'%)")
     or message:match("variable '([%a_][%w_]*)'") or message:match(" has no '([%a_][%w_]*)'")
 end
 

@@ -4,6 +4,7 @@
 
 local core = require "perigee.core"
 local functions = require "perigee.prompt_functions"
+local lexer = require "perigee.lexer"
 local tensor_text = require "perigee.tensor_text"
 local text_table = require "perigee.table"
 local terminal = require "perigee.terminal"
@@ -99,7 +100,7 @@ local function keys_of(t)
 end
 
 local function key_text(key, env)
-  if type(key) == "string" and key:match("^[%a_][%w_]*$") then return key end
+  if type(key) == "string" and key:find("^[%a_][%w_]*$") and not lexer.keywords[key] then return key end
   return "[" .. (leaf_text(key, env) or "table") .. "]"
 end
 

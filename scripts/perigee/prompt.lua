@@ -94,6 +94,7 @@ local function read_statement(self, text)
     text = text .. "\n" .. line
     compiled, message, unfinished = source.compile(text, self.first_line, self.env)
   end
+  if message then message = message .. advice.on_syntax(message, text, self.line - self.first_line + 1) end
   return { compiled = compiled, message = message, timed = timed ~= nil }
 end
 
@@ -150,8 +151,7 @@ local function report(self, raised)
     local where, n, rest = failure.place(message)
     local line, label = nil, nil
     if where then line, label = find_line(self, where, n) end
-    local hint = line and advice.on_syntax(rest, line, 1) or ""
-    say(self, (self.interactive and where == "stdin" and rest or message) .. hint)
+    say(self, self.interactive and where == "stdin" and rest or message)
     if line then io.stderr:write(failure.mark(rest, line, label), "\n") end
     if type(raised) == "table" and raised.traceback then io.stderr:write(raised.traceback, "\n") end
   end
@@ -166,10 +166,9 @@ end
 
 -- ---- doing ----------------------------------------------------------------------------------------------------------
 
-local function print_results(self, results)
-  if results.n == 0 then return end
+local function show_results(self, results, quiet)
   if results[1] ~= nil then rawset(self.env, "_", results[1]) end
-  print(pretty.format_all(results, results.n, self.env))
+  if results.n > 0 and not quiet then print(pretty.format_all(results, results.n, self.env)) end
 end
 
 local function run_statement(self, item)
@@ -187,7 +186,7 @@ local function run_statement(self, item)
   else
     results = table.pack(compiled.chunk(keep))
   end
-  if not compiled.quiet then print_results(self, results) end
+  show_results(self, results, compiled.quiet)
   if time then print(time) end
 end
 

@@ -18,8 +18,8 @@ local data = pg.data.load "fashion-mnist"
 local n = data.train.n
 
 -- LeCun et al. (1998), without the sparse connections of its second layer and the Gaussian ones of its last.
-local activation, pool = pg.nn.tanh, pg.nn.avg_pool2d
-if o.form == "relu" then activation, pool = pg.nn.relu, pg.nn.max_pool2d end
+local activation, pool, sgd_lr = pg.nn.tanh, pg.nn.avg_pool2d, 0.1
+if o.form == "relu" then activation, pool, sgd_lr = pg.nn.relu, pg.nn.max_pool2d, 0.05 end
 local model = pg.nn.sequential {
   pg.nn.conv2d(1, 6, 5, { pad = 2 }), activation(), pool(2),
   pg.nn.conv2d(6, 16, 5), activation(), pool(2),
@@ -35,13 +35,14 @@ local function loss(net, theta, batch, ctx)
   return pg.cross_entropy(net(theta, batch.x, ctx), batch.y)
 end
 
--- Every learning rate falls to 0 over the run, along half a cosine.
+-- Every learning rate falls to 0 over the run, along half a cosine. Peaks: the best of a few on the last 10,000 training
+-- images, held out.
 local function falling(peak) return pg.schedule.cosine { peak = peak } end
 
 local methods = {
-  { "sgd", pg.optim.momentum { lr = falling(0.1), momentum = 0.9, weight_decay = 1e-4 } },
+  { "sgd", pg.optim.momentum { lr = falling(sgd_lr), momentum = 0.9, weight_decay = 1e-4 } },
   { "adamw", pg.optim.adamw { lr = falling(2e-3), weight_decay = 0.01 } },
-  { "svrg", pg.optim.svrg { lr = falling(0.1), momentum = 0.9, weight_decay = 1e-4, every = pg.epochs(1) } },
+  { "svrg", pg.optim.svrg { lr = falling(sgd_lr), momentum = 0.9, weight_decay = 1e-4, every = pg.epochs(1) } },
   { "ivon", pg.optim.ivon { lr = falling(0.5), ess = n, h0 = 0.1, weight_decay = 1e-4 } },
   { "ivon-poco", pg.optim.ivon_poco { lr = falling(0.5), ess = n, h0 = 0.1, weight_decay = 1e-4,
     every = pg.epochs(1) } },

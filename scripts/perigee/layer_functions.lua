@@ -88,6 +88,7 @@ function F.layer_norm(x, shape, options)
   check.check_tensor("layer_norm", x)
   options = nn_options.check("pg.layer_norm", options, { "weight", "bias", "eps" })
   if type(shape) == "number" then shape = { shape } end
+  if type(shape) ~= "table" then raise("layer_norm: the shape of the last axes is missing, as in (x, { 8, 8 })") end
   local whole, axes = x.shape, {}
   for i = 1, #shape do
     axes[i] = #whole - #shape + i

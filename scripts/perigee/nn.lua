@@ -64,6 +64,7 @@ end
 --- pg.nn.residual(body[, shortcut]): body(x) + shortcut(x), or + x without a shortcut (He et al. 2015). Either may be a
 -- module, a function, or a list of modules. Names: "body.1.weight", "shortcut.weight".
 function nn.residual(body, shortcut)
+  if body == nil then core.raise("pg.nn.residual takes a body: a module, a function or a list of modules") end
   return module.new("pg.nn.residual", {
     kind = "residual", children = { { "body", body }, shortcut ~= nil and { "shortcut", shortcut } or nil },
     forward = function(self, x, ctx)

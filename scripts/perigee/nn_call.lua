@@ -99,8 +99,8 @@ local function known_names(node)
 end
 
 local function describe(node)
-  if node.path == "" then return node.module.kind end
-  return ("%s (%s)"):format(node.path, node.module.kind)
+  if node.path == "" then return node.spec.kind end
+  return ("%s (%s)"):format(node.path, node.spec.kind)
 end
 
 function Bound.__index(self, name)
@@ -146,11 +146,11 @@ end
 local function enter(frame, node, x, scope)
   local before = frame.active
   frame.active = node
-  if node.module.takes_tensor and not core.is_tensor(x) then
+  if node.spec.takes_tensor and not core.is_tensor(x) then
     core.raise("the input must be a tensor, got " .. names.describe(x))
   end
   if frame.observer then frame.observer.enter(node, x) end
-  return finish(frame, node, before, node.module.forward(callee(node, frame, scope), x, scope))
+  return finish(frame, node, before, node.spec.forward(callee(node, frame, scope), x, scope))
 end
 
 -- self.child(x, ctx); without ctx, that of the parent. A C function (core.entry), so that `return self.child(x)` leaves
@@ -189,11 +189,18 @@ end
 -- Call the root of a tree. observer: { enter(node, x), leave(node, results…) } or nil.
 function call.run(tree, theta, x, ctx, observer)
   ctx = ctx or {}
+  if type(ctx) ~= "table" then
+    core.raise("ctx is a table, as a loss gets it or { train = true }, not " .. names.describe(ctx))
+  end
   check_vector("a model's parameters", theta, tree.layout, "model:init(key)")
   -- Called twice with one ctx, a model goes on from the buffers that the first call left.
   local buffers = ctx.new_buffers or ctx.buffers
   if buffers and tree.buffer_layout then
     check_vector("ctx.buffers", buffers, tree.buffer_layout, "model:init_buffers()")
+    if buffers.dtype ~= theta.dtype then
+      core.raise(("ctx.buffers are %s and the parameters %s; model:init_buffers takes a dtype"):format(buffers.dtype,
+        theta.dtype))
+    end
   end
   local frame = { tree = tree, theta = theta, ctx = ctx, buffers = buffers, changed = {}, active = tree.root,
     observer = observer }

@@ -80,7 +80,9 @@ function init.draw(name, chosen, key, dtype, declared)
     core.raise(("'%s': an initializer is a number, a function, or one of pg.nn.init, not a %s"):format(name, type(how)))
   end
   for maker, f in next, init.public do
-    if how == f then core.raise(("'%s': pg.nn.init.%s is to be called: pg.nn.init.%s(…)"):format(name, maker, maker)) end
+    if how == f then
+      core.raise(("'%s': pg.nn.init.%s is to be called: pg.nn.init.%s(…)"):format(name, maker, maker))
+    end
   end
   local tensor
   if type(how) == "function" then

@@ -130,16 +130,16 @@ local function number_declarations(list, prefix, all)
   return index
 end
 
--- The node of a module at a path, and those below it: { module, path, place, parameters, buffers (name → number in the
+-- The node of a module at a path, and those below it: { spec, path, place, parameters, buffers (name → number in the
 -- layout), children (name → node) }.
 local function grow(spec, path, place, tree)
   local prefix = path == "" and "" or path .. "."
-  local node = { module = spec, path = path, place = place, children = {} }
+  local node = { spec = spec, path = path, place = place, children = {} }
   node.parameters = number_declarations(spec.parameters, prefix, tree.parameters)
   node.buffers = number_declarations(spec.buffers, prefix, tree.buffers)
   tree.watched[#tree.watched + 1] = spec.watched
   for _, child in ipairs(spec.children) do
-    node.children[child.name] = grow(child.module, prefix .. child.name, child.place, tree)
+    node.children[child.name] = grow(child.module.spec, prefix .. child.name, child.place, tree)
   end
   return node
 end
@@ -151,9 +151,9 @@ local function layout_of(list)
 end
 
 -- The tree below a module as the root.
-local function tree_of(self)
+local function tree_of(spec)
   local tree = { parameters = {}, buffers = {}, watched = {} }
-  tree.root = grow(self, "", nil, tree)
+  tree.root = grow(spec, "", nil, tree)
   tree.layout = layout_of(tree.parameters)
   tree.buffer_layout = #tree.buffers > 0 and layout_of(tree.buffers) or nil
   return tree
@@ -161,21 +161,20 @@ end
 
 -- ---- making modules ----
 
--- A module. spec: kind (its name in messages and summaries), parameters, buffers, children, forward(self, x, ctx);
+-- A module. given: kind (its name in messages and summaries), parameters, buffers, children, forward(self, x, ctx);
 -- watched: the user's function that it computes with; takes_tensor: the input must be one; keeps_memory: the result is
 -- the input's memory, seen otherwise. owner: for messages.
-function module.new(owner, spec)
+function module.new(owner, given)
   local taken = {}
-  local self = setmetatable({
-    kind = spec.kind, forward = spec.forward, watched = spec.watched, takes_tensor = spec.takes_tensor,
-    keeps_memory = spec.keeps_memory,
-    parameters = read_entries(owner, "parameters", spec.parameters, taken),
-    buffers = read_entries(owner, "buffers", spec.buffers, taken),
-    children = read_entries(owner, "children", spec.children, taken),
-  }, Module)
-  self.tree = tree_of(self)
-  self.layout, self.buffer_layout = self.tree.layout, self.tree.buffer_layout
-  return self
+  local spec = {
+    kind = given.kind, forward = given.forward, watched = given.watched, takes_tensor = given.takes_tensor,
+    keeps_memory = given.keeps_memory,
+    parameters = read_entries(owner, "parameters", given.parameters, taken),
+    buffers = read_entries(owner, "buffers", given.buffers, taken),
+    children = read_entries(owner, "children", given.children, taken),
+  }
+  local tree = tree_of(spec)
+  return setmetatable({ spec = spec, tree = tree, layout = tree.layout, buffer_layout = tree.buffer_layout }, Module)
 end
 
 -- Modules one after the other.
@@ -189,7 +188,7 @@ function module.sequential(list)
   made = module.new("pg.nn.sequential", {
     kind = "sequential", children = list,
     forward = function(self, x, ctx)
-      for _, child in ipairs(made.children) do x = self[child.name](x, ctx) end
+      for _, child in ipairs(made.spec.children) do x = self[child.name](x, ctx) end
       return x
     end,
   })
@@ -205,12 +204,13 @@ end
 local ELSEWHERE = {
   forward = "model(theta, x, ctx)", eval = "model(theta, x, { train = false })",
   train = "model(theta, x, { train = true })", state_dict = "model:init(key)", to = "model:init(key, dtype)",
+  parameters = "model.layout", named_parameters = "model.layout", fit = "pg.train", predict = "model(theta, x)",
+  zero_grad = "pg.grad", backward = "pg.grad",
 }
 
-local MAY_LACK = { buffer_layout = true, watched = true, takes_tensor = true, keeps_memory = true }
-
-local Model = names.guard({}, "a model", { prefix = "model:", lacks = MAY_LACK,
-  elsewhere = function(name) return ELSEWHERE[name] end })
+local Model = names.guard({}, "a model", {
+  prefix = "model:", lacks = { buffer_layout = true }, elsewhere = function(name) return ELSEWHERE[name] end,
+})
 module.methods, Module.__index = Model, Model
 
 -- For each tensor the initializer of the longest of the given names that it ends in.

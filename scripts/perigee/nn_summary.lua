@@ -25,14 +25,14 @@ end
 
 -- A row without what only a trace knows.
 local function new_row(node, depth)
-  return { path = node.path, name = node.path:match("[^.]*$"), kind = node.module.kind, depth = depth, node = node,
-    parameters = count_numbers(node.module.parameters) }
+  return { path = node.path, name = node.path:match("[^.]*$"), kind = node.spec.kind, depth = depth, node = node,
+    parameters = count_numbers(node.spec.parameters) }
 end
 
 -- Rows in the order of declaration.
 local function declared_rows(node, depth, rows)
   rows[#rows + 1] = new_row(node, depth)
-  for _, child in ipairs(node.module.children) do declared_rows(node.children[child.name], depth + 1, rows) end
+  for _, child in ipairs(node.spec.children) do declared_rows(node.children[child.name], depth + 1, rows) end
   return rows
 end
 
@@ -64,7 +64,7 @@ local function row_observer(rows)
     leave = function(node, ...)
       local row = table.remove(open)
       row.outputs = leaves_of { ... }
-      row.bytes = (node.module.keeps_memory or #node.module.children > 0) and 0 or output_bytes(row.outputs)
+      row.bytes = (node.spec.keeps_memory or #node.spec.children > 0) and 0 or output_bytes(row.outputs)
     end,
   }
 end
@@ -133,7 +133,7 @@ end
 
 local function tensors_text(node)
   local parts = {}
-  for _, list in ipairs { node.module.parameters, node.module.buffers } do
+  for _, list in ipairs { node.spec.parameters, node.spec.buffers } do
     for _, declared in ipairs(list) do
       parts[#parts + 1] = ("%s [%s]"):format(declared.name, table.concat(declared.shape, ", "))
     end

@@ -99,6 +99,18 @@ describe("a call of a model", function()
     assert_message("ctx.buffers are a vector of 2 tensors, 6 numbers, as model:init_buffers() makes it; got a tensor "
       .. "f32 vector of 2 tensors, 4 numbers", call(nn.batch_norm(3), pg.ones { 2, 3 }, { buffers =
       other:init_buffers() }))
+    assert_message("ctx.buffers are f64 and the parameters f32; model:init_buffers takes a dtype",
+      call(other, pg.ones { 2, 2 }, { buffers = other:init_buffers("f64") }))
+  end)
+
+  it("with a ctx that is none, or in other words", function()
+    assert_message("ctx is a table, as a loss gets it or { train = true }, not true",
+      function() return net(theta, pg.ones { 1, 1, 28, 28 }, true) end)
+    assert_message("a model has no 'forward'; did you mean model(theta, x, ctx)?",
+      function() return net:forward(pg.ones { 1, 1, 28, 28 }) end)
+    assert_message("a model has no 'eval'; did you mean model(theta, x, { train = false })?", function() net:eval() end)
+    assert_message("a model has no 'sumary'; did you mean model:summary?", function() net:sumary() end)
+    assert.is_nil(net.buffer_layout)
   end)
 
   it("to begin it without a key", function()
@@ -206,6 +218,8 @@ describe("a description of a model", function()
     assert_message("pg.nn.sequential: its parts are in order; write { \"a\", … } for a = …",
       function() nn.sequential { a = nn.relu() } end)
     assert_message("pg.nn.sequential takes a list of modules, not a module", function() nn.sequential(nn.relu()) end)
+    assert_message("pg.nn.residual takes a body: a module, a function or a list of modules",
+      function() nn.residual() end)
     assert_message("pg.nn.module needs a function forward(self, x, ctx)", function() nn.module { children = {} } end)
   end)
 

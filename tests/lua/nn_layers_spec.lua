@@ -155,7 +155,7 @@ describe("activations", function()
     { nn.identity(), function(v) return v end },
   }
   for _, case in ipairs(formulas) do
-    it(case[1].kind, function()
+    it(tostring(case[1]):match("%(model%)  (%S+)"), function()
       local want = {}
       for i, v in ipairs(list) do want[i] = case[2](v) end
       assert(support.difference(run(case[1], x):totable(), want) < 1e-15)

@@ -121,12 +121,20 @@ function Bound.__index(self, name)
   return core.raise(names.unknown("name", name, "self", known_names(node)))
 end
 
+local function check_new_buffer(frame, i, name, value)
+  local shape = frame.tree.buffer_layout[i].shape
+  if core.is_tensor(value) and table.concat(value.shape, ",") == table.concat(shape, ",") then return end
+  core.raise(("self.%s is a buffer of shape [%s]; it was given %s"):format(name, table.concat(shape, ", "),
+    names.describe(value)))
+end
+
 function Bound.__newindex(self, name, value)
   local node, frame = rawget(self, NODE), rawget(self, FRAME)
   local i = node.buffers[name]
   if not i then
     core.raise(("self.%s cannot be set: forward keeps nothing but buffers"):format(tostring(name)))
   end
+  check_new_buffer(frame, i, name, value)
   if keeps_buffers(frame) then frame.changed[i] = value end
 end
 
@@ -138,6 +146,7 @@ end
 
 -- After a forward function: its results go on.
 local function finish(frame, node, before, ...)
+  if (...) == nil then core.raise("forward returned nothing; it must return the output") end
   frame.active = before
   if frame.observer then frame.observer.leave(node, ...) end
   return ...

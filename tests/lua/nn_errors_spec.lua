@@ -171,6 +171,20 @@ describe("an error inside a forward function", function()
       call(model(function(self, x) return self(x) end), pg.ones { 2 }))
   end)
 
+  it("that returns nothing, or gives a buffer another shape", function()
+    assert_message("1 (module): forward returned nothing; it must return the output",
+      call(nn.sequential { nn.module { forward = function(_, x) x:relu() end }, nn.relu() }, pg.ones { 2 }))
+    local model = nn.module {
+      buffers = { mean = { 3 } },
+      forward = function(self, x)
+        self.mean = x
+        return x
+      end,
+    }
+    assert_message("module: self.mean is a buffer of shape [3]; it was given a tensor f32 [2]",
+      call(model, pg.ones { 2 }))
+  end)
+
   it("shapes that differ on the two ways of a residual", function()
     assert_message("residual: the body gives f32 [2, 4], and the shortcut f32 [2, 3]; they must have one shape",
       call(nn.residual(nn.linear(3, 4)), pg.ones { 2, 3 }))

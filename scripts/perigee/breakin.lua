@@ -119,8 +119,11 @@ end
 
 -- ---- the prompt -----------------------------------------------------------------------------------------------------
 
-local ORDER = { "theta", "q", "buffers", "opt", "state", "step", "epoch", "metrics", "log", "run", "model", "data",
-  "loss", "evaluate", "plot" }
+-- The names as the banner has them, a line each.
+local ROWS = {
+  { "theta", "q", "buffers", "opt", "state", "step", "epoch", "metrics", "log" },
+  { "run", "model", "data", "loss", "evaluate", "plot" },
+}
 
 -- Something that can be changed, as it is typed; nil if there is nothing.
 local function example(known)
@@ -132,17 +135,19 @@ local function example(known)
 end
 
 local function banner(of, readers, view)
-  local there, lines = {}, {}
-  for _, name in ipairs(ORDER) do
-    if readers[name] then there[#there + 1] = name end
+  local lines = { of.inside and ("%s: inside %s, after %d of %d steps"):format(of.name, of.inside, of.done, of.steps)
+    or ("%s: stopped after %d of %d steps"):format(of.name, of.done, of.steps) }
+  for i, row in ipairs(ROWS) do
+    local there = {}
+    for _, name in ipairs(row) do
+      if readers[name] then there[#there + 1] = name end
+    end
+    lines[#lines + 1] = (i == 1 and "  look    " or "          ") .. table.concat(there, ", ")
   end
-  lines[1] = of.inside and ("%s: inside %s, after %d of %d steps"):format(of.name, of.inside, of.done, of.steps)
-    or ("%s: stopped after %d of %d steps"):format(of.name, of.done, of.steps)
-  lines[2] = "  look    " .. table.concat(there, ", ")
   local name = example(view.known)
   if name then
-    lines[3] = ("  change  %s = …, from step %d on, recorded%s"):format(name, view.step,
-      readers.opt and "; opt lists what can be changed" or "")
+    lines[#lines + 1] = ("  change  %s = …, from step %d on, recorded%s"):format(name, view.step,
+      readers.opt and "; opt lists them all" or "")
   end
   lines[#lines + 1] = "  leave   continue (or Ctrl-D), quit (saves); and save, plot"
   return table.concat(lines, "\n")

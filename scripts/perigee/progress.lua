@@ -3,6 +3,7 @@
 -- that are there anyway and never asks for any.
 
 local files = require("perigee.core").data
+local terminal = require "perigee.terminal"
 
 local progress = {}
 
@@ -53,6 +54,8 @@ function progress.new(name, opts)
         parts[#parts + 1] = "eta " .. duration(elapsed * (1 - state.fraction) / (state.fraction - first))
       end
     end
+    -- a line that wraps could not be written over; two columns are left for the ^C of an interruption
+    while #parts > 2 and #table.concat(parts, "  ") > terminal.width() - 2 do parts[#parts] = nil end
     local line = table.concat(parts, "  ")
     out:write("\r", line, (" "):rep(math.max(0, width - #line)))
     out:flush()

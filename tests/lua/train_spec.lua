@@ -89,6 +89,17 @@ describe("the progress line", function()
     assert.equal(2, #written)
   end)
 
+  it("never wraps: what does not fit is left out", function()
+    local terminal = require "perigee.terminal"
+    local width, written = terminal.width, {}
+    finally(function() terminal.width = width end)
+    terminal.width = function() return 30 end
+    local out = { write = function(_, ...) written[#written + 1] = table.concat { ... } end, flush = function() end }
+    progress.new("svrg", { force = true, out = out }).update { epoch = 3, epochs = 5, fraction = 0.625, done = 1,
+      unit = "ex", shown = { { "loss", 0.3123 }, { "acc", 0.5 } } }
+    assert.equal("\rsvrg  epoch 3/5   62%", written[1])
+  end)
+
   it("is silent where stderr is no terminal", function()
     local pipe = io.popen("[ -t 2 ] && echo yes || echo no")
     local terminal = pipe:read("l") == "yes"

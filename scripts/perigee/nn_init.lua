@@ -61,9 +61,15 @@ local function same_shape(a, b)
   return #a == #b and table.concat(a, ",") == table.concat(b, ",")
 end
 
--- Whether x is what a parameter may begin with.
-function init.is(x)
-  return type(x) == "number" or type(x) == "function" or getmetatable(x) == Initializer
+-- Raise unless x is what a parameter may begin with. label: whose it is, for messages.
+function init.check(label, x)
+  if type(x) ~= "number" and type(x) ~= "function" and getmetatable(x) ~= Initializer then
+    core.raise(("%s: an initializer is a number, a function, or one of pg.nn.init, not %s"):format(label,
+      names.describe(x)))
+  end
+  for maker, f in next, init.public do
+    if x == f then core.raise(("%s: pg.nn.init.%s is to be called: pg.nn.init.%s(…)"):format(label, maker, maker)) end
+  end
 end
 
 -- Whether this initializer is for two axes and more only.
@@ -76,14 +82,6 @@ function init.draw(name, chosen, key, dtype, declared)
   local how, shape = chosen or declared.init, declared.shape
   if how == nil then return draw_default(key, dtype, declared) end
   if type(how) == "number" then return filled(shape, dtype, how) end
-  if not init.is(how) then
-    core.raise(("'%s': an initializer is a number, a function, or one of pg.nn.init, not a %s"):format(name, type(how)))
-  end
-  for maker, f in next, init.public do
-    if how == f then
-      core.raise(("'%s': pg.nn.init.%s is to be called: pg.nn.init.%s(…)"):format(name, maker, maker))
-    end
-  end
   local tensor
   if type(how) == "function" then
     tensor = how(key, { table.unpack(shape) }, dtype)

@@ -27,12 +27,9 @@ end
 
 -- The declaration of a bias of fan_in inputs for the option: true (nil) for the default, false for none, else how it
 -- begins.
-local function declare_bias(owner, option, size, fan_in)
+local function declare_bias(option, size, fan_in)
   if option == false then return nil end
   if option == true then option = nil end
-  if option ~= nil and not init.is(option) then
-    raise("%s: bias is true, false, or how it begins (a number or an initializer), not a %s", owner, type(option))
-  end
   return { "bias", { size }, init = option, fan_in = fan_in }
 end
 
@@ -63,7 +60,7 @@ function nn.linear(inputs, outputs, options)
   check_size(owner, "inputs", inputs)
   check_size(owner, "outputs", outputs)
   options = check_options(owner, options, { "bias", "init" })
-  local bias = declare_bias(owner, options.bias, outputs, inputs)
+  local bias = declare_bias(options.bias, outputs, inputs)
   return layer(owner, {
     kind = ("linear(%d, %d%s)"):format(inputs, outputs, bias and "" or ", no bias"),
     parameters = { { "weight", { inputs, outputs }, init = options.init }, bias },
@@ -135,7 +132,7 @@ function nn.conv2d(inputs, outputs, size, options)
     raise("%s: %d inputs and %d outputs cannot both be divided into %d groups", owner, inputs, outputs, groups)
   end
   local fan_in = inputs // groups * kh * kw
-  local bias = declare_bias(owner, options.bias, outputs, fan_in)
+  local bias = declare_bias(options.bias, outputs, fan_in)
   return layer(owner, {
     kind = ("conv2d(%d, %d, %s%s%s)"):format(inputs, outputs, pair_text(kh, kw), option_text {
       { "stride", stride_h, stride_w, 1 }, { "pad", pad_h, pad_w, 0 }, { "dilation", dilation_h, dilation_w, 1 },

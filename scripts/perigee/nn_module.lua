@@ -56,7 +56,7 @@ end
 local DECLARATION = { "init", "fan_in", "fan_out" }
 
 -- { shape…, init =, fan_in =, fan_out = } or { { shape… }, init = … } → the same with a field shape.
-local function read_declaration(owner, entry)
+local function read_declaration(owner, entry, what)
   local given = entry.value
   local label = ("%s: '%s'"):format(owner, entry.name)
   if type(given) ~= "table" or math.type(entry.place) == "integer" then
@@ -73,6 +73,11 @@ local function read_declaration(owner, entry)
     if type(key) == "string" then fields[key], declared[key] = value, value end
   end
   names.check(label, fields, DECLARATION)
+  if what == "buffers" and fields.init ~= nil and type(fields.init) ~= "number" then
+    core.raise(("%s: a buffer begins with a number, not %s"):format(label, names.describe(fields.init)))
+  elseif fields.init ~= nil then
+    init.check(label, fields.init)
+  end
   return declared
 end
 
@@ -94,7 +99,7 @@ local function read_entries(owner, what, given, taken)
       core.raise(("%s: the name '%s' is taken twice (%s and %s)"):format(owner, entry.name, taken[entry.name], what))
     end
     taken[entry.name] = what
-    list[i] = READERS[what](owner, entry)
+    list[i] = READERS[what](owner, entry, what)
   end
   return list
 end
@@ -225,6 +230,7 @@ local function choose_initializers(entries, given)
     end
     if best then
       unused[best] = nil
+      init.check("model:init: '" .. best .. "'", given[best])
       -- A bare "weight" means matrices and kernels where only those can be drawn; norms keep their own.
       local skipped = init.needs_matrix(given[best]) and #entry.declared.shape < 2 and best ~= entry.name
       if not skipped then chosen[i] = given[best] end

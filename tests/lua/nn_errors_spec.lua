@@ -257,11 +257,15 @@ describe("a description of a model", function()
       function() nn.linear(2, 3, { bias = nn.init.orthogonal() }):init(pg.key(1)) end)
     assert_message("'weight': the initializer must return a f32 tensor of shape [2, 3]",
       function() nn.linear(2, 3, { init = function() return pg.ones { 3, 2 } end }):init(pg.key(1)) end)
-    assert_message("'weight': an initializer is a number, a function, or one of pg.nn.init, not a string",
-      function() nn.linear(2, 3, { init = "he" }):init(pg.key(1)) end)
-    assert_message("'weight': pg.nn.init.he is to be called: pg.nn.init.he(…)",
-      function() nn.linear(2, 3, { init = nn.init.he }):init(pg.key(1)) end)
-    assert_message("pg.nn.linear: bias is true, false, or how it begins (a number or an initializer), not a string",
-      function() nn.linear(2, 3, { bias = "yes" }) end)
+    assert_message("pg.nn.linear: 'weight': an initializer is a number, a function, or one of pg.nn.init, not "
+      .. '"he"', function() nn.linear(2, 3, { init = "he" }) end)
+    assert_message("pg.nn.linear: 'weight': pg.nn.init.he is to be called: pg.nn.init.he(…)",
+      function() nn.linear(2, 3, { init = nn.init.he }) end)
+    assert_message("pg.nn.linear: 'bias': an initializer is a number, a function, or one of pg.nn.init, not "
+      .. '"yes"', function() nn.linear(2, 3, { bias = "yes" }) end)
+    assert_message("model:init: 'weight': an initializer is a number, a function, or one of pg.nn.init, not true",
+      function() net:init(pg.key(1), { weight = true }) end)
+    assert_message("pg.nn.module: 'b': a buffer begins with a number, not a function",
+      function() nn.module { buffers = { b = { 2, init = print } }, forward = print } end)
   end)
 end)

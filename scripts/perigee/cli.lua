@@ -151,7 +151,8 @@ end
 
 --- perigee resume RUN: Continue a run that was ended, bit for bit.
 -- RUN is a run directory. The recipe stored there is executed again: its finished runs answer from their directories,
--- the unfinished one goes on from its newest whole checkpoint.
+-- the unfinished one goes on from its newest whole checkpoint. What a person changed by hand at the prompt that Ctrl-C
+-- opens is changed again at its step.
 local function resume(words, flags)
   if #words > 1 and words[2]:find("=", 1, true) then
     misused("%s: a run goes on with the options it began with; resume takes none", words[2])

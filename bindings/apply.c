@@ -436,6 +436,11 @@ static int core_reduction(lua_State *L) {
 }
 
 static int refuse_order(lua_State *L) {
+  const pgl_tensor *a = pgl_to_tensor(L, 1), *b = pgl_to_tensor(L, 2);
+  if ((a && a->trace) || (b && b->trace))
+    return pgl_error(L,
+                     "a traced value cannot be compared with < or <=, for it is not known yet: x:lt(y), x:le(y) give a "
+                     "mask for pg.where");
   return pgl_error(
       L, "tensors cannot be compared with < or <=: x:lt(y), x:le(y) give a mask for pg.where; a number is x:item()");
 }

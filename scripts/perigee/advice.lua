@@ -12,6 +12,7 @@ local advice = {}
 local SYNTAX = {
   { "", "^%s*#", "comments begin with --" },
   { "near '//'", "//", "comments begin with --" },
+  { "", "^%s*perigee%s+%S", "the prompt runs a recipe by %run RECIPE.lua" },
   { "", "^%s*import%s", 'everything is in pg; a file beside the recipe is had by require "name"' },
   { "", "^%s*from%s+[%w_.]+%s+import", 'everything is in pg; a file beside the recipe is had by require "name"' },
   { "", "^%s*def%s", "functions are: local function name(x) … end" },

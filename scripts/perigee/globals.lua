@@ -66,6 +66,11 @@ function globals.guard(env, pg, base)
   end })
 end
 
+-- "; everything is in pg" for the modules of other frameworks, else "".
+function globals.advise_module(name)
+  return INSTEAD[name] == "pg" and "; everything is in pg" or ""
+end
+
 -- Make `library`, a recipe's copy of one of Lua's, say which of its functions are withheld.
 function globals.guard_library(library, name)
   local withheld = {}

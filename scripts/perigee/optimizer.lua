@@ -31,7 +31,7 @@ local function check_stages(given)
     local list = given[place] or {}
     stages[place] = list
     if type(list) ~= "table" or stage.is(list) then
-      core.raise(("pg.optimizer: stages.%s is a list of stages, as { pg.stage.clip { norm = 1 } }, not %s"):format(
+      core.raise(("pg.optimizer: stages.%s must be a list of stages, as { pg.stage.clip { norm = 1 } }, not %s"):format(
         place, names.describe(list)))
     end
     for i, s in ipairs(list) do
@@ -58,13 +58,13 @@ local function check_parts(spec)
     core.raise("pg.optimizer: lr belongs to the rule, as rule = pg.rule.sgd { lr = 0.1 }")
   end
   names.check("pg.optimizer", spec, { "weight_decay", "family", "correction", "stages", "rule", "dtype" })
-  need(rule.is(spec.rule), "rule is a rule, as pg.rule.sgd { lr = 0.1 }, not %s", names.describe(spec.rule))
-  need(not spec.family or family.is(spec.family), "family is a family, as pg.family.point {}, not %s",
+  need(rule.is(spec.rule), "rule must be a rule, as pg.rule.sgd { lr = 0.1 }, not %s", names.describe(spec.rule))
+  need(not spec.family or family.is(spec.family), "family must be a family, as pg.family.point {}, not %s",
     names.describe(spec.family))
   need(not spec.correction or spec.correction == correction.none or correction.is(spec.correction),
-    "correction is a correction, as pg.correction.svrg {}, not %s", names.describe(spec.correction))
+    "correction must be a correction, as pg.correction.svrg {}, not %s", names.describe(spec.correction))
   need(spec.weight_decay == nil or is_decay(spec.weight_decay),
-    "weight_decay is a number of at least 0, a schedule or pg.per_tensor, not %s", names.describe(spec.weight_decay))
+    "weight_decay must be a number of at least 0, a schedule or pg.per_tensor, not %s", names.describe(spec.weight_decay))
 end
 
 local function make(spec)

@@ -143,7 +143,9 @@ local function make_require(env, directory)
     local path = directory .. "/" .. name:gsub("%.", "/") .. ".lua"
     local ok, refused = sandbox.may_open(path, "r")
     if not ok then error(refused, 2) end
-    if not files.exists(path) then error(("require: there is no file %s"):format(path:gsub("^%./", "")), 2) end
+    if not files.exists(path) then
+      error(("require: there is no file %s%s"):format((path:gsub("^%./", "")), globals.advise_module(name)), 2)
+    end
     local chunk, message = loadfile(path, "t", env)
     if not chunk then error(message, 0) end
     local value = chunk(name)

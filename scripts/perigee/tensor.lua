@@ -233,7 +233,7 @@ function methods.slice(x, ...)
   check_tensor("slice", x)
   local shape = x.shape
   local n = select("#", ...)
-  if n > #shape then raise("slice: %d ranges for %s", n, shape_text(x)) end
+  if n > #shape then raise("slice: %d ranges for %s; one range is {first, last}", n, shape_text(x)) end
   local a, b, c, kept = {}, {}, {}, {}
   for axis, extent in ipairs(shape) do
     local range = axis <= n and (select(axis, ...)) or {}

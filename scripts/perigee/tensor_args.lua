@@ -49,7 +49,7 @@ function M.dtype_of(what, opts, default, more)
   if dtype == nil or dtype == "cpu" then return default end
   if dtypes[dtype] then return dtype end
   if type(dtype) == "number" then
-    M.raise("%s: a shape is one table, as pg.%s({2, 3}); %s after it is not a dtype", what, what, names.describe(dtype))
+    M.raise("%s: a shape is one table, as {2, 3}; a dtype or options may follow, not %s", what, names.describe(dtype))
   end
   return M.raise("%s: %s is not a dtype (f32, f64, i32, i64, u8, bool)%s", what, names.describe(dtype),
     M.dtype_hint(dtype))

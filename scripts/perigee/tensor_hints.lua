@@ -13,7 +13,7 @@ local ELSEWHERE = {
   dim = "x.ndim", detach = "pg.stop_gradient(x)", numpy = "x:totable()", tolist = "x:totable()",
   clamp = "x:clip(low, high)",
   astype = 'x:to("f64")', type = "x.dtype", float = 'x:to("f32")', double = 'x:to("f64")', long = 'x:to("i64")',
-  int = 'x:to("i32")', bool = "x:ne(0)", half = 'x:to("f32")', cuda = 'x:to("cuda:0")', cpu = 'x:to("cpu")',
+  int = 'x:to("i32")', bool = "x:ne(0)", half = 'x:to("f32")', cuda = "x itself: this build computes on the cpu", cpu = 'x:to("cpu")',
   backward = "pg.grad(f), the gradient of a function", grad = "pg.grad(f), the gradient of a function",
   requires_grad = "pg.grad(f), the gradient of a function", mm = "x:matmul(y)", bmm = "x:matmul(y)",
   expand = "x:broadcast_to(shape)", index_select = "x:take(indices)", masked_fill = "pg.where(mask, value, x)",

@@ -30,9 +30,9 @@ local PLAIN = {
     "a name for a directory (letters, digits, _ . and -)" },
   epochs = { is_amount, "a number of epochs" },
   steps = { function(x) return is_whole(x, 0) end, "a whole number of steps" },
-  batch = { function(x) return is_whole(x, 1) end, "a whole number of examples, the batch of a step" },
-  pass_batch = { function(x) return is_whole(x, 1) end, "a whole number of examples" },
-  eval_batch = { function(x) return is_whole(x, 1) end, "a whole number of examples" },
+  batch = { function(x) return is_whole(x, 1) end, "a whole number of examples, at least 1" },
+  pass_batch = { function(x) return is_whole(x, 1) end, "a whole number of examples, at least 1" },
+  eval_batch = { function(x) return is_whole(x, 1) end, "a whole number of examples, at least 1" },
   seed = { function(x) return is_whole(x, math.mininteger) end, "a whole number" },
   eval_every = { is_amount, "a number of epochs" },
   log_every = { function(x) return is_whole(x, 1) end, "a whole number of steps" },
@@ -42,7 +42,7 @@ local PLAIN = {
   out = { function(x) return type(x) == "string" or x == false end, "a directory, or false for nothing on disk" },
   theta = { function(x) return core.is_tensor(x) and x.layout end, "a vector of parameters" },
   dtype = { function(x) return x == "f32" or x == "f64" end, '"f32" or "f64"' },
-  device = { function(x) return x == "cpu" end, '"cpu", where this build computes' },
+  device = { function(x) return x == "cpu" end, '"cpu" (this build has no CUDA)' },
   micro = { function(x) return x == 1 end, "1 (micro-batches are not part of this version)" },
   checkpoint_every = { function(x) return is_amount(x) or type(x) == "table" and is_whole(x.steps, 1) end,
     "a number of seconds, or { steps = n }" },
@@ -110,8 +110,8 @@ local function check_length(spec)
   for _, name in ipairs { "epochs", "steps", "budget" } do
     if spec[name] then given[#given + 1] = name end
   end
-  need(#given == 1, "give one of epochs, steps and budget = { gradients = n }, not %s",
-    #given == 0 and "none of them" or table.concat(given, " and "))
+  need(#given > 0, "how long? Give one of epochs, steps and budget = { gradients = n }")
+  need(#given == 1, "give only one of epochs, steps and budget, not %s", table.concat(given, " and "))
 end
 
 -- Raise at the recipe's line what is wrong with the options of pg.train.

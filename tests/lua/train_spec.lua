@@ -190,7 +190,7 @@ describe("pg.train", function()
       assert.matches(pattern, message, 1, true)
     end
     refused({ bach = 3 }, "did you mean 'batch'")
-    refused({ steps = 3 }, "one of epochs, steps and budget")
+    refused({ steps = 3 }, "only one of epochs, steps and budget")
     refused({ batch = 2.5 }, "whole number")
     refused({ optimizer = {} }, "optimizer")
     refused({ device = "cuda:0" }, "cpu")

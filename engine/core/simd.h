@@ -21,6 +21,13 @@
 #define PG_VECTOR_BYTES 16
 #endif
 
+// In front of a loop of few, known rounds over an array of vectors: written out, so that each has a register.
+#ifdef __clang__
+#define PG_UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define PG_UNROLL _Pragma("GCC unroll 16")
+#endif
+
 typedef float pg_vec_f32 __attribute__((vector_size(PG_VECTOR_BYTES)));
 typedef double pg_vec_f64 __attribute__((vector_size(PG_VECTOR_BYTES)));
 enum { PG_WIDTH_f32 = PG_VECTOR_BYTES / 4, PG_WIDTH_f64 = PG_VECTOR_BYTES / 8 };

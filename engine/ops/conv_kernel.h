@@ -7,8 +7,8 @@
 
 // ---- results: forward, and the gradient of the input ---------------------------------------------------------------
 
-#define EACH_CHANNEL _Pragma("GCC unroll 16") for (int m = 0; m < M; m++)
-#define EACH_VECTOR _Pragma("GCC unroll 4") for (int i = 0; i < NV; i++)
+#define EACH_CHANNEL PG_UNROLL for (int m = 0; m < M; m++)
+#define EACH_VECTOR PG_UNROLL for (int i = 0; i < NV; i++)
 
 // One place of one tile of M channels: out[m][0..n) for the `n` examples of NV vectors, or n < one vector (part).
 // x: the examples in channel 0 of what is summed over; w: the tile's weights, packed [channel][tap h][tap w][M].
@@ -138,33 +138,37 @@ static inline __attribute__((always_inline)) void S(weigh_places)(int M, int K, 
                                                                   const T *x, const int64_t *x_tap, int64_t columns,
                                                                   S(pg_vec) * sums) {
   S(pg_vec) acc[PG_CONV_MAX_WM][PG_CONV_MAX_WK][S(LANE_VECS)], v[PG_CONV_MAX_WM];
-#define EACH_SUM                                                                                                       \
-  _Pragma("GCC unroll 4") for (int m = 0; m < M; m++) _Pragma("GCC unroll 6") for (int k = 0; k < K; k++)              \
-      _Pragma("GCC unroll 4") for (int i = 0; i < S(LANE_VECS); i++)
-  EACH_SUM acc[m][k][i] = sums[(m * K + k) * S(LANE_VECS) + i];
+#define EACH_CHANNEL PG_UNROLL for (int m = 0; m < M; m++)
+#define EACH_TAP PG_UNROLL for (int k = 0; k < K; k++)
+#define EACH_VECTOR PG_UNROLL for (int i = 0; i < S(LANE_VECS); i++)
+  EACH_CHANNEL EACH_TAP EACH_VECTOR acc[m][k][i] = sums[(m * K + k) * S(LANE_VECS) + i];
   for (int64_t q = 0; q < columns; q++, y += s->batch, x += s->x_step) {
     int64_t n = 0;
-    for (; n + S(LANES) <= s->batch; n += S(LANES)) _Pragma("GCC unroll 4") for (int i = 0; i < S(LANE_VECS); i++) {
+    for (; n + S(LANES) <= s->batch; n += S(LANES)) {
+      EACH_VECTOR {
         const int64_t at = n + i * S(PG_WIDTH);
-        _Pragma("GCC unroll 4") for (int m = 0; m < M; m++) v[m] = S(pg_load)(y + m * s->y_channel + at);
-        _Pragma("GCC unroll 6") for (int k = 0; k < K; k++) {
+        EACH_CHANNEL v[m] = S(pg_load)(y + m * s->y_channel + at);
+        EACH_TAP {
           const S(pg_vec) u = S(pg_keep)(S(pg_load)(x + x_tap[k] + at));
-          _Pragma("GCC unroll 4") for (int m = 0; m < M; m++) acc[m][k][i] = S(pg_vfma)(v[m], u, acc[m][k][i]);
+          EACH_CHANNEL acc[m][k][i] = S(pg_vfma)(v[m], u, acc[m][k][i]);
         }
       }
+    }
     if (n == s->batch) continue;
-    _Pragma("GCC unroll 4") for (int i = 0; i < S(LANE_VECS); i++) {
+    EACH_VECTOR {
       const int64_t at = n + i * S(PG_WIDTH), left = s->batch - at, count = left < S(PG_WIDTH) ? left : S(PG_WIDTH);
       if (count <= 0) continue;
-      _Pragma("GCC unroll 4") for (int m = 0; m < M; m++) v[m] = S(pg_load_part)(y + m * s->y_channel + at, count);
-      _Pragma("GCC unroll 6") for (int k = 0; k < K; k++) {
+      EACH_CHANNEL v[m] = S(pg_load_part)(y + m * s->y_channel + at, count);
+      EACH_TAP {
         const S(pg_vec) u = S(pg_load_part)(x + x_tap[k] + at, count);
-        _Pragma("GCC unroll 4") for (int m = 0; m < M; m++) acc[m][k][i] = S(pg_vfma)(v[m], u, acc[m][k][i]);
+        EACH_CHANNEL acc[m][k][i] = S(pg_vfma)(v[m], u, acc[m][k][i]);
       }
     }
   }
-  EACH_SUM sums[(m * K + k) * S(LANE_VECS) + i] = acc[m][k][i];
-#undef EACH_SUM
+  EACH_CHANNEL EACH_TAP EACH_VECTOR sums[(m * K + k) * S(LANE_VECS) + i] = acc[m][k][i];
+#undef EACH_CHANNEL
+#undef EACH_TAP
+#undef EACH_VECTOR
 }
 
 #define WEIGH(M, K)                                                                                                    \

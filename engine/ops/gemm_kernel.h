@@ -10,8 +10,8 @@ static inline __attribute__((always_inline)) void S(gemm_tile)(int M, int NV, bo
                                                                const T *b, T *c, int64_t n) {
   S(pg_vec) acc[GEMM_MAX_M][GEMM_NV], v[GEMM_NV];
   const int64_t last = n - (NV - 1) * S(PG_WIDTH);
-#define EACH_VECTOR _Pragma("GCC unroll 4") for (int i = 0; i < NV; i++)
-#define EACH_ROW _Pragma("GCC unroll 16") for (int m = 0; m < M; m++)
+#define EACH_VECTOR PG_UNROLL for (int i = 0; i < NV; i++)
+#define EACH_ROW PG_UNROLL for (int m = 0; m < M; m++)
   EACH_ROW EACH_VECTOR acc[m][i] = (S(pg_vec)){0};
   for (int64_t k = 0; k < depth; k++) {
     EACH_VECTOR v[i] =

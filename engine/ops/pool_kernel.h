@@ -90,9 +90,8 @@ static inline void S(pool_spread)(const pool_place *p, const T *x, const T *othe
 // One window for n examples, a vector of them at a time.
 #define EACH_VECTOR(kind)                                                                                              \
   static void S(kind##_window)(const pool_place *p, const T *x, const T *other, T *small, T *large, int64_t n) {       \
-    for (int64_t i = 0; i < n; i += S(PG_WIDTH))                                                                       \
-      S(kind)                                                                                                          \
-      (p, x ? x + i : NULL, other ? other + i : NULL, small ? small + i : NULL, large ? large + i : NULL, n - i);      \
+    for (int64_t i = 0; i < n; i += S(PG_WIDTH)) S(kind)                                                               \
+    (p, x ? x + i : NULL, other ? other + i : NULL, small ? small + i : NULL, large ? large + i : NULL, n - i);        \
   }
 EACH_VECTOR(pool_max)
 EACH_VECTOR(pool_route)

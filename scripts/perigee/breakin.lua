@@ -179,6 +179,7 @@ function breakin.open(of)
     env = environment(readers, of.variables), banner = banner(of, readers, view), commands = commands_of(of),
     mark = ("(step %d) > "):format(of.done),
   })
+  of.changes:write()
   if not ok then io.stderr:write("perigee: ", tostring(left), "\n") end
   return not (ok and left == "quit")
 end

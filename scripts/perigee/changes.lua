@@ -105,11 +105,13 @@ end
 
 local function text_of(value) return written.encode(value) or "a function of the recipe" end
 
+-- Bring the record to what is in memory, if a change has not been written: Ctrl-C may have ended that.
 function Changes:write()
-  if not self.path then return end
+  if not self.path or not self.is_unwritten then return end
   local lines = {}
   for i, change in ipairs(self.list) do lines[i] = journal.encode(change) .. "\n" end
   data.write_file_atomic(self.path, table.concat(lines))
+  self.is_unwritten = false
 end
 
 -- Change `name` from `step` on; nil: back to what the recipe says. It is in the record when this returns. A person's
@@ -130,6 +132,7 @@ function Changes:add(name, value, step)
     value = self.originals[name]
     if value == nil then value = control.get() end
   end
+  self.is_unwritten = true
   for i = #self.list, self.applied + 1, -1 do
     if self.list[i].name == name then table.remove(self.list, i) end
   end

@@ -201,9 +201,8 @@ local function names_at_prompt(spec, parts, state, epoch)
   local cost = parts.st.cost
   local function evaluate()
     local forward = cost.forward
-    local found = parts.evaluate()
-    cost.forward = forward
-    return found
+    local _ <close> = setmetatable({}, { __close = function() cost.forward = forward end }) -- after a Ctrl-C too
+    return (parts.evaluate())
   end
   return { theta = parts.st.theta, q = parts.st.q, buffers = parts.st.buffers, model = spec.model, loss = spec.loss,
     data = spec.data, epoch = epoch, metrics = merge(state.metrics, {}), evaluate = parts.evaluate and evaluate }

@@ -179,6 +179,30 @@ describe("breaking into a run", function()
     assert.matches("rule.lr: 0.1 → 0.02 from step 9 on; recorded\n", table.concat(shown), 1, true)
   end)
 
+  it("changes what family and stages have, over IVON with posterior correction", function()
+    local function poco(hyper)
+      return pg.optimizer {
+        family = pg.family.diagonal { ess = hyper.ess or N, h0 = 0.5, beta2 = hyper.beta2 or 0.999 },
+        correction = pg.correction.svrg { every = 6 }, rule = pg.rule.ivon { lr = hyper.lr or 0.1 },
+        stages = { per_evaluation = { pg.stage.clip { norm = hyper.norm or 5 } } }, weight_decay = 1e-3,
+      }
+    end
+    local function switched(a, b) return function(step) return step < 9 and a or b end end
+    local whole = train { out = false, optimizer = poco { ess = switched(N, 10 * N), beta2 = switched(0.999, 0.99),
+      lr = switched(0.1, 0.05), norm = switched(5, 0.01) } }
+    typed = function(at)
+      at "opt.family.ess = 960"
+      at "opt.family.beta2 = 0.99"
+      at "opt.rule.lr = 0.05"
+      at "opt.stages.per_evaluation[1].norm = 0.01"
+      assert.matches("stages.per_evaluation.1.norm%s+0.01", at "tostring(opt.stages)")
+      return "continue"
+    end
+    local changed = train { out = false, at = 8, optimizer = poco {} }
+    assert.same(parts_of(whole), parts_of(changed))
+    assert.not_same(parts_of(whole), parts_of(train { out = false, optimizer = poco {} }))
+  end)
+
   it("keeps the snapshot when a period is changed, until the next period begins", function()
     local refreshed = {}
     typed = function(at)

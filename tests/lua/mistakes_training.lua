@@ -46,8 +46,8 @@ print(m(m:init(pg.key(1)), pg.zeros({2, 1, 4, 4})))]],
     { "batch norm without buffers", [[
 local m = pg.nn.sequential { pg.nn.batch_norm(4) }
 print(m(m:init(pg.key(1)), pg.zeros({2, 4})))]],
-      "2: 1 (batch_norm(4)): the buffer 'running_mean' is needed: there is no ctx.buffers "
-        .. "(model:init_buffers() makes them)" },
+      "2: 1 (batch_norm(4)): the buffer 'running_mean' is needed, and ctx.buffers is missing: in a loss hand ctx on, "
+        .. "net(theta, batch.x, ctx); elsewhere give { buffers = run.buffers }, or model:init_buffers()" },
     { "a layer that was not called",
       "local m = pg.nn.sequential { pg.nn.linear(8, 16), pg.nn.relu, pg.nn.linear(16, 10) }",
       "1: pg.nn.sequential: '2' is the function pg.nn.relu, not a module; call it: pg.nn.relu(…)" },

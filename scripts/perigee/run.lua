@@ -333,6 +333,11 @@ function Listening:__close()
   self.invocation.pressed = core.interrupted(false) or nil
 end
 
+local function listen(inv)
+  core.interrupted() -- from now on one Ctrl-C does not raise
+  return setmetatable({ invocation = inv }, Listening)
+end
+
 -- What Ctrl-C does in a run: with a person at a terminal the prompt opens; without one, or when they say quit, the run
 -- ends here and is saved. inside: what long step it is in the middle of, or nil. Runs that are started at the prompt
 -- are no part of this invocation.
@@ -454,7 +459,7 @@ function run.run(spec)
   checkpoint.flatten(state) -- says now, not at the first checkpoint, what cannot be saved
   local place = open_place(inv, spec)
   local by_hand <close> = place.changes
-  local listening <close> = setmetatable({ invocation = inv }, Listening) -- luacheck: ignore 211
+  local listening <close> = listen(inv) -- luacheck: ignore 211
   local saved, ctx = place.saved, make_context(inv, spec, state, place)
   if spec.at_start then spec.at_start(ctx) end
   if inv.inspect and spec.inspect then inv.inspect(spec.inspect()) end

@@ -236,10 +236,10 @@ describe("breaking into a run at a terminal", function()
     open_gates()
     write(root .. "/loop.lua", "return function(wait) return pg.run { name = 'loop', steps = 4,\n"
       .. "state = { rate = 1.0 }, step = function(st, ctx)\n"
-      .. "if ctx.step == 1 then wait() end ctx:log { rate = st.rate } end } end\n")
+      .. "if ctx.step == 0 then wait() end ctx:log { rate = st.rate } end } end\n")
     local out, code = play("", { "expect > ", "send f = dofile 'loop.lua'\\n", "expect > ",
       "send w = function() print('now ' .. 'at the gate') repeat until io.open 'go' end\\n", "expect > ",
-      "send r = f(w)\\n", "expect now at the gate", "send \\x03", "expect finishing", "touch go", "expect (step 2) > ",
+      "send r = f(w)\\n", "expect now at the gate", "send \\x03", "expect finishing", "touch go", "expect (step 1) > ",
       "send state.rate = 0.5\\n", "expect recorded", "send continue\\n", "expect > ",
       "send r.history[4].rate, #r.changes\\n", "expect 0.5", "expect 1",
       -- a second Ctrl-C leaves the run, not the prompt; and a quit has no recipe to name

@@ -28,7 +28,7 @@ local model = pg.nn.sequential {
   pg.nn.linear(120, 84), activation(),
   pg.nn.linear(84, 10),
 }
-print((model:summary { o.batch, 1, 28, 28 }))
+print(model:summary { o.batch, 1, 28, 28 })
 print()
 
 local function loss(net, theta, batch, ctx)

@@ -203,23 +203,39 @@ local function totals_text(totals)
     line("memory of outputs", bytes_text, totals.bytes)
 end
 
---- model:summary([input[, dtype]]) → text, rows, totals: The model's modules, nested ones indented. Without an input:
--- their parameters. With the shape of one, batch axis included ({ 64, 1, 28, 28 }; dtype "f32" unless given, "i64" for
--- an embedding), or an input itself: for each call in a forward pass outside training the shape of the output,
--- parameters, floating-point operations (an exp counts as several; what a module's own code does stands in its own row)
--- and bytes of the output, all for the whole batch; below, the sums, and those for one example. rows: { path, kind,
--- shape, parameters, own_flops, bytes }; totals: { parameters, flops, bytes, batch }.
-function module.methods:summary(input, dtype)
-  local all = declared_rows(self.tree.root, 0, {})
-  if input == nil then
-    drop_root(all)
-    return plain_table(all) .. size_line(self), all
-  end
+-- The rows of a call with an input, then those of what was not called, and the totals.
+local function measure(self, input, dtype)
   local shape
   shape, dtype = read_input(input, dtype)
   local rows = traced_rows(self, shape, dtype)
-  add_uncalled(rows, all)
+  add_uncalled(rows, declared_rows(self.tree.root, 0, {}))
   drop_root(rows)
-  local totals = add_up(self, rows, math.max(1, shape[1] or 1))
-  return traced_table(rows) .. size_line(self) .. "\n" .. totals_text(totals), rows, totals
+  return rows, add_up(self, rows, math.max(1, shape[1] or 1))
+end
+
+--- model:summary([input[, dtype]]) → text: The model's modules, nested ones indented. Without an input: their
+-- parameters. With the shape of one, batch axis included ({ 64, 1, 28, 28 }; dtype "f32" unless given, "i64" for an
+-- embedding), or an input itself: for each call in a forward pass outside training the shape of the output, parameters,
+-- floating-point operations (an exp counts as several; what a module's own code does stands in its own row) and bytes
+-- of the output, all for the whole batch; below, the sums, and those for one example.
+function module.methods:summary(input, dtype)
+  if input == nil then
+    local rows = declared_rows(self.tree.root, 0, {})
+    drop_root(rows)
+    return plain_table(rows) .. size_line(self)
+  end
+  local rows, totals = measure(self, input, dtype)
+  return traced_table(rows) .. size_line(self) .. "\n" .. totals_text(totals)
+end
+
+--- model:costs(input[, dtype]) → rows, totals: The numbers of model:summary: a list of { path =, kind =, depth =,
+-- shape =, parameters =, flops =, bytes = } in the order of calls (a module that was not called has no shape), and
+-- { parameters =, flops =, bytes =, batch = }.
+function module.methods:costs(input, dtype)
+  local rows, totals = measure(self, input, dtype)
+  for i, row in ipairs(rows) do
+    rows[i] = { path = row.path, kind = row.kind, depth = row.depth, shape = row.shape, parameters = row.parameters,
+      flops = row.own_flops, bytes = row.bytes }
+  end
+  return rows, totals
 end

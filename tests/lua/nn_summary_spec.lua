@@ -1,5 +1,5 @@
--- Facts about model:summary: floating-point operations, memory and shapes against counts by hand, one row for each call
--- in the order of calls, and text that a person can read.
+-- Facts about model:summary and model:costs: floating-point operations, memory and shapes against counts by hand, one
+-- row for each call in the order of calls, and text that a person can read.
 package.path = "tests/lua/?.lua;" .. package.path
 local pg = require("support").pg
 local nn = pg.nn
@@ -15,7 +15,7 @@ end
 local function by_path(rows)
   local found = {}
   for _, row in ipairs(rows) do
-    found[row.path] = { row.own_flops, row.bytes, table.concat(row.shape, "x") }
+    found[row.path] = { row.flops, row.bytes, table.concat(row.shape, "x") }
   end
   return found
 end
@@ -33,22 +33,22 @@ describe("the summary of LeNet-5", function()
   it("counts the operations of a forward pass as by hand", function()
     local biases = sum(ACTIVATIONS) + 10
     local pools = 4 * (6 * 14 * 14 + 16 * 5 * 5)
-    local _, _, totals = lenet(nn.relu, nn.max_pool2d):summary { 1, 1, 28, 28 }
+    local _, totals = lenet(nn.relu, nn.max_pool2d):costs { 1, 1, 28, 28 }
     assert.equal(PRODUCTS + biases + sum(ACTIVATIONS) + pools, totals.flops)
     assert.equal(61706, totals.parameters)
-    local _, _, batch = lenet(nn.relu, nn.max_pool2d):summary { 64, 1, 28, 28 }
+    local _, batch = lenet(nn.relu, nn.max_pool2d):costs { 64, 1, 28, 28 }
     assert.equal(64 * totals.flops, batch.flops)
     assert.equal(64 * totals.bytes, batch.bytes)
   end)
 
   it("counts the bytes of all outputs, in the input's dtype, flatten's not again", function()
     local outputs = 2 * sum(ACTIVATIONS) + 6 * 14 * 14 + 16 * 5 * 5 + 10
-    local _, _, totals = lenet(nn.relu, nn.max_pool2d):summary { 1, 1, 28, 28 }
+    local _, totals = lenet(nn.relu, nn.max_pool2d):costs { 1, 1, 28, 28 }
     assert.equal(4 * outputs, totals.bytes)
   end)
 
   it("has a row for each layer with the shape of its output", function()
-    local _, rows = lenet(nn.tanh, nn.avg_pool2d):summary { 2, 1, 28, 28 }
+    local rows = lenet(nn.tanh, nn.avg_pool2d):costs { 2, 1, 28, 28 }
     assert.equal(12, #rows)
     local found = by_path(rows)
     assert.same({ 2 * (2 * 6 * 28 * 28 * 25 + 6 * 28 * 28), 2 * 4 * 6 * 28 * 28, "2x6x28x28" }, found["1"])
@@ -84,16 +84,16 @@ describe("the summary of nested modules", function()
   local model = nn.sequential { { "first", block }, { "rest", { nn.relu(), nn.batch_norm(4) } } }
 
   it("has a row for each call, in the order of the calls, and one for what was not called", function()
-    local _, rows = model:summary { 1, 4, 5, 5 }
+    local rows = model:costs { 1, 4, 5, 5 }
     local seen = {}
     for i, row in ipairs(rows) do seen[i] = ("%s %d"):format(row.path, row.depth) end
     assert.same({ "first 0", "first.conv 1", "first.conv 1", "rest 0", "rest.1 1", "rest.2 1", "first.idle 1" }, seen)
     assert.same({ 4, 144, 0 }, { rows[1].parameters, rows[2].parameters, rows[3].parameters })
-    assert.equal(2 * 4 * 25 * 4 * 9, rows[2].own_flops)
-    assert.equal(rows[2].own_flops, rows[3].own_flops)
+    assert.equal(2 * 4 * 25 * 4 * 9, rows[2].flops)
+    assert.equal(rows[2].flops, rows[3].flops)
     -- What a module computes by itself stands in its own row.
-    assert.equal(4 * 25, rows[1].own_flops)
-    assert.is_nil(rows[7].called)
+    assert.equal(4 * 25, rows[1].flops)
+    assert.is_nil(rows[7].shape)
   end)
 
   it("says so in the text, children indented", function()
@@ -115,9 +115,9 @@ describe("the summary of nested modules", function()
 
   it("takes tokens, an input itself, and refuses what is neither", function()
     local tokens = nn.sequential { nn.embedding(10, 4), nn.linear(4, 2) }
-    local _, rows = tokens:summary({ 3, 7 }, "i64")
+    local rows = tokens:costs({ 3, 7 }, "i64")
     assert.same({ 3, 7, 2 }, rows[2].shape)
-    local _, again = tokens:summary(pg.zeros({ 3, 7 }, "i64"))
+    local again = tokens:costs(pg.zeros({ 3, 7 }, "i64"))
     assert.same(rows[2].shape, again[2].shape)
     local ok, message = pcall(tokens.summary, tokens, 28)
     assert.is_true(not ok and message:find("nn_summary_spec.lua:%d+: model:summary takes the shape of an input") ~= nil)

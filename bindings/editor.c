@@ -234,6 +234,7 @@ static int editor_read(lua_State *L) {
   locale_t locale = uselocale(editor.locale);
   editor.L = L;
   switch_paste(true);
+  el_set(editor.line, EL_PREP_TERM, 1); // el_gets would do it behind the prompt, and lose keys that answer it at once
   int n = 0;
   const char *text = el_gets(editor.line, &n);
   switch_paste(false);

@@ -42,15 +42,18 @@ local function read_recipe(path)
   misused("%s: no such recipe%s", path, near and ('; did you mean "%s"?'):format(near) or "")
 end
 
+-- raised: of failure.handler, or a table that a recipe raised, which is read raw.
 local function report(raised)
-  if raised.usage then
-    say(raised.usage)
+  if rawget(raised, "usage") then
+    say(rawget(raised, "usage"))
     return 2
-  elseif raised.interrupted then
-    say(tostring(raised))
-    return 1
   end
-  say(raised.traceback or raised.message or "failed")
+  local text = rawget(raised, "traceback") or rawget(raised, "message")
+  if type(text) ~= "string" then
+    local ok, own = pcall(tostring, raised)
+    text = ok and own or "failed"
+  end
+  say(text)
   return 1
 end
 

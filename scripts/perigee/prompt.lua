@@ -135,10 +135,11 @@ local function say(self, message)
   io.stderr:write(head, " ", message, "\n")
 end
 
+-- What was raised as text. It may be any object of the user's, which may not like to be asked.
 local function text_of(self, raised)
-  if type(raised) ~= "table" then return tostring(raised) end
-  if raised.usage or raised.interrupted then return tostring(raised) end
-  return type(raised.message) == "string" and raised.message or pretty.format(raised, self.env)
+  if type(raised) == "table" and type(rawget(raised, "message")) == "string" then return raised.message end
+  local ok, text = pcall(pretty.format, raised, self.env)
+  return ok and text or "(an error object that raises an error when it is to be printed)"
 end
 
 local function report(self, raised)
@@ -153,7 +154,8 @@ local function report(self, raised)
     if where then line, label = find_line(self, where, n) end
     say(self, self.interactive and where == "stdin" and rest or message)
     if line then io.stderr:write(failure.mark(rest, line, label), "\n") end
-    if type(raised) == "table" and raised.traceback then io.stderr:write(raised.traceback, "\n") end
+    local traceback = type(raised) == "table" and rawget(raised, "traceback")
+    if type(traceback) == "string" then io.stderr:write(traceback, "\n") end
   end
   local left = #self.queue
   if left > 0 then

@@ -59,6 +59,7 @@ end
 -- Fields and methods that the manual has of a kind of object: ":init", ":summary", ".shape".
 local function methods_of(kind)
   local list = {}
+  if not kind then return list end
   for _, name in ipairs(reference.names()) do
     local owner, mark, own = name:match("^(%w+)([:.])([%w_]+)$")
     if owner == kind then list[#list + 1] = mark .. own end

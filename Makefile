@@ -1,7 +1,13 @@
 # Perigee's build. `make` builds, `make test` tests, `make demo` runs the main experiment.
-# CC=clang compiles with clang; SAN=1 builds with the address and undefined-behaviour sanitizers, in build-san.
+# CC=clang BUILD=build-clang compiles with clang; PORTABLE=1 builds for any processor with AVX2 (x86-64-v3), in
+# build-portable; SAN=1 builds with the address and undefined-behaviour sanitizers, in build-san.
 ifeq ($(origin CC),default)
 CC = gcc
+endif
+# ARCH: for this processor, or for which others. Code that is generated later is compiled for the same.
+ifeq ($(PORTABLE),1)
+ARCH ?= -march=x86-64-v3
+BUILD ?= build-portable
 endif
 ARCH ?= -march=native
 ifeq ($(SAN),1)
@@ -77,6 +83,7 @@ $(BUILD)/embedded_numerics.h: engine/codegen/embed.sh $(EMBEDDED)
 	sh $^ > $@.new
 	@mv $@.new $@
 $(BUILD)/engine/codegen/generate.o: $(BUILD)/embedded_numerics.h
+$(BUILD)/engine/codegen/compiler.o: ALL_CFLAGS += -DPG_ARCH='"$(ARCH)"'
 
 # The engine for programs in C: link it with $(LIBS). (q: files of different directories may share a name.)
 $(BUILD)/libperigee.a: $(ENGINE_OBJ)

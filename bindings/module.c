@@ -89,7 +89,9 @@ static int core_entry(lua_State *L) {
 }
 
 static int core_doctor(lua_State *L) {
-  lua_createtable(L, 0, 5);
+  lua_createtable(L, 0, 6);
+  lua_pushstring(L, pg_build_description());
+  lua_setfield(L, -2, "build");
   lua_pushstring(L, pg_blas_description());
   lua_setfield(L, -2, "blas");
   lua_pushstring(L, pg_compiler_description());

@@ -227,6 +227,7 @@ void pg_set_executor(pg_executor executor);
 const char *pg_blas_description(void);     // library path, version, core type, whether it is the OpenMP flavour
 const char *pg_compiler_description(void); // path and version, or why there is none
 const char *pg_cpu_description(void);
+const char *pg_build_description(void); // the compiler of the engine, and the processors it is built for
 
 #ifdef __cplusplus
 }

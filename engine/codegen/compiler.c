@@ -17,9 +17,10 @@
 #include "engine/codegen/kernel.h"
 
 static const char *const candidates[] = {"/usr/bin/gcc", "/usr/bin/cc", "/usr/bin/clang"};
-// The numerical flags are those the engine itself is built with: same functions, same bits.
+// The numerical flags and PG_ARCH, the processors to compile for (one -march option, of the Makefile's ARCH), are those
+// that the engine itself is built with: same functions, same bits.
 static const char *const common_flags[] = {"-std=gnu11",
-                                           "-march=native",
+                                           PG_ARCH,
                                            "-ffp-contract=off",
                                            "-fno-math-errno",
                                            "-fno-trapping-math",
@@ -190,6 +191,14 @@ bool pg_compiler_available(void) {
 const char *pg_compiler_description(void) {
   look_up();
   return compiler.description;
+}
+
+const char *pg_build_description(void) {
+#ifdef __clang__
+  return __VERSION__ ", " PG_ARCH;
+#else
+  return "gcc " __VERSION__ ", " PG_ARCH;
+#endif
 }
 
 const char *pg_compiler_identity(void) {

@@ -81,6 +81,7 @@ function doctor.examine()
 
   row("perigee", ("%s, numerics %d, formats %d, %s"):format(core.version, core.numerics_version, core.format_version,
     _VERSION))
+  row("build", facts.build)
   row("processor", facts.cpu)
   row("SIMD", simd_of_cpu())
   local usable, physical = count_cores()

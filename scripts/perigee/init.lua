@@ -7,8 +7,8 @@ local names = require "perigee.names"
 --- pg.version: The version of the program, as a string.
 --- pg.set_threads(n): Use n threads from now on; 0: as many as there are. Results do not depend on it.
 --- pg.threads() → number: How many threads are in use.
---- pg.doctor() → table: What the engine found on this machine, as a table: blas, compiler, cpu, threads, cuda. `perigee
--- doctor` prints and judges them.
+--- pg.doctor() → table: What the engine found on this machine, as a table: build, blas, compiler, cpu, threads, cuda.
+-- `perigee doctor` prints and judges them.
 local pg = { version = core.version, set_threads = core.set_threads, threads = core.threads, doctor = core.doctor }
 
 -- Functions that recipes call stand behind core.entry, so that errors find the recipe's line.

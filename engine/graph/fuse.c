@@ -1,7 +1,9 @@
 // fuse.c: gathers nodes into units of execution. Elementwise nodes join the groups of their consumers (nodes are
 // visited from the last to the first), so that a value used only inside one group never reaches memory; reductions join
-// the group that computes what they reduce. A value that two groups need is stored by the first, unless it is cheap
-// enough to be computed twice: Monte Carlo noise always is (regenerated from its key, never stored).
+// the group that computes what they reduce. Groups that share a value become one where they can, but a cheap value does
+// not tie together what lies far apart, as the two evaluations of a corrected step do: all that the first holds would
+// have to wait for the second. A value that two groups need is stored by the first, unless it is cheap enough to be
+// computed twice: Monte Carlo noise always is (regenerated from its key, never stored).
 #define _GNU_SOURCE // qsort_r
 #include <stdlib.h>
 #include <string.h>
@@ -9,9 +11,11 @@
 #include "engine/graph/plan.h"
 
 enum {
-  MAX_GROUP = 160,      // nodes of one group: keeps generated functions readable and register pressure sane
-  CLONE_BUDGET = 24,    // instructions recomputed rather than stored, for vectors
-  CLONE_BUDGET_GRID = 2 // and for other tensors
+  MAX_GROUP = 160,       // nodes of one group: keeps generated functions readable and register pressure sane
+  CLONE_BUDGET = 24,     // instructions recomputed rather than stored, for vectors
+  CLONE_BUDGET_GRID = 2, // and for other tensors
+  CLONE_BUDGET_FAR = 4,  // and rather than tying groups together that end more than FAR nodes apart
+  FAR = 32
 };
 
 int pg_unit_new(pg_compilation *c, pg_unit_kind kind) {
@@ -245,6 +249,18 @@ static pg_status current_consumers(const pg_compilation *c, pg_value v, const pg
   return PG_OK;
 }
 
+static pg_value last_member(const pg_unit *u) {
+  pg_value last = -1;
+  for (size_t i = 0; i < u->count; i++)
+    if (u->members[i] > last) last = u->members[i];
+  return last;
+}
+
+static bool are_far(const pg_unit *a, const pg_unit *b) {
+  const pg_value p = last_member(a), q = last_member(b);
+  return (p > q ? p - q : q - p) > FAR;
+}
+
 // Undo new_group: every consumer computes v itself.
 static void drop_group(pg_compilation *c, int unit, pg_value v) {
   int kept = 0;
@@ -267,15 +283,19 @@ static pg_status place_map(pg_compilation *c, pg_value v, const pg_value *users,
   if (!scratch->count && !buf->needed) return PG_OK;
   int unit;
   PG_TRY(new_group(c, &node, v, &unit));
+  int budget = node.layout ? CLONE_BUDGET : CLONE_BUDGET_GRID, far_budget = CLONE_BUDGET_FAR;
+  const bool may_part = !node.layout && scratch->count > 1 && !buf->needed && cheap(c, v, &far_budget);
   size_t left = 0;
   for (size_t i = 0; i < scratch->count; i++) {
-    if (can_merge(c, unit, scratch->units[i]))
-      PG_TRY(merge(c, unit, scratch->units[i]));
+    const int other = scratch->units[i];
+    const bool parts = may_part && are_far(&c->units[unit], &c->units[other]);
+    if (parts) budget = CLONE_BUDGET_FAR;
+    if (!parts && can_merge(c, unit, other))
+      PG_TRY(merge(c, unit, other));
     else
-      scratch->units[left++] = scratch->units[i];
+      scratch->units[left++] = other;
   }
   if (!left) return PG_OK;
-  int budget = node.layout ? CLONE_BUDGET : CLONE_BUDGET_GRID;
   if (!c->plan->bufs[c->value_buf[v]].needed && cheap(c, v, &budget)) {
     for (size_t i = 0; i < left; i++)
       if (!c->units[scratch->units[i]].dead) PG_TRY(pg_unit_add(c, scratch->units[i], v));
@@ -423,13 +443,6 @@ static void order_unit(ordering *o, int unit) {
   pg_unit_reads(o->c, unit, order_read, o);
   o->c->units[unit].order = o->count;
   o->order[o->count++] = unit;
-}
-
-static pg_value last_member(const pg_unit *u) {
-  pg_value last = -1;
-  for (size_t i = 0; i < u->count; i++)
-    if (u->members[i] > last) last = u->members[i];
-  return last;
 }
 
 static int by_position(const void *a, const void *b, void *units) {

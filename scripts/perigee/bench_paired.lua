@@ -81,7 +81,7 @@ function paired.step(problem, method)
   local _, batch = source:batches(source.n)()
   local _, info = optimizer:step(state, eval, batch)
   local mode = info.corrected and "corrected" or "plain"
-  local flops = optimizer:program(state, eval, mode, batch).program:flops()
+  local flops = optimizer:program(state, eval, mode, batch).program:info().flops
   return function() optimizer:step(state, eval, batch) end, flops
 end
 

@@ -138,9 +138,9 @@ function Program:result(k)
   return self.program:result(k)
 end
 
--- Floating-point operations of a run, as the plan counts them.
-function Program:flops()
-  return self.program:info().flops
+-- Numbers about the plan: flops, arena_bytes and others (bindings/program.c).
+function Program:info()
+  return self.program:info()
 end
 
 -- What the program is, for people: { label, source ("" where it is interpreted), outline (see perigee.h), inputs =

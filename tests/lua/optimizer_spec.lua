@@ -404,6 +404,27 @@ describe("a step", function()
   end)
 end)
 
+-- The memory that a step's plan needs beside its state.
+local function arena_of(opt, mode)
+  local model = nn.sequential { nn.linear(20, 32), nn.relu(), nn.linear(32, 32), nn.relu(), nn.linear(32, 10) }
+  local eval = evaluator {
+    model = model, loss = function(net, theta, b, ctx) return pg.cross_entropy(net(theta, b.x, ctx), b.y) end,
+  }
+  local st = opt:init(model:init(core.key(1)))
+  opt:evaluate_hypers(0)
+  local batch = { x = core.tensor("f32", { 1024, 20 }), y = core.tensor("i64", { 1024 }) }
+  return opt:program(st, eval, mode, batch).program:info().arena_bytes, model.layout.padded * 4
+end
+
+describe("a corrected step", function()
+  it("makes its evaluations one after the other: beyond a plain step's memory it needs a gradient", function()
+    local plain = arena_of(pg.optim.sgd { lr = 0.1 }, "plain")
+    local corrected, vector = arena_of(pg.optim.svrg { lr = 0.1, every = 10 }, "corrected")
+    assert(corrected <= plain + 2 * vector, ("%d bytes, a plain step %d, a vector %d"):format(corrected, plain,
+      vector))
+  end)
+end)
+
 describe("mistakes", function()
   it("in option names are answered with the nearest", function()
     for name, given in pairs { sgd = { momentun = 1 }, ivon = { es = 1 }, ivon_poco = { ess = 1, aplha = 1 } } do

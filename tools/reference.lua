@@ -281,7 +281,7 @@ end
 local function escape(text)
   local out = {}
   for plain, code in (text .. "``"):gmatch("([^`]*)(`[^`]*`)") do
-    out[#out + 1] = plain:gsub("[<%*]", "\\%0") .. code
+    out[#out + 1] = plain:gsub("[<%*]", "\\%0"):gsub("%](%()", "\\]%1") .. code
   end
   return (table.concat(out):gsub("``$", ""))
 end

@@ -29,7 +29,7 @@ describe("documentation", function()
     local broken, count = {}, 0
     for _, page in ipairs(pages()) do
       local directory = page:match("^(.*/)") or ""
-      for target in prose(page):gsub("`[^`\n]*`", ""):gmatch("%]%(([^)#]+)[^)]*%)") do
+      for target in prose(page):gsub("`[^`\n]*`", ""):gmatch("[^\\]%]%(([^)#]+)[^)]*%)") do
         if not target:find("^https?:") then
           count = count + 1
           local path = (directory .. target):gsub("[%w_]+/%.%./", "")

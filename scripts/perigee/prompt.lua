@@ -264,7 +264,7 @@ function prompt.main()
   env._G = env
   local _, failures = prompt.open { env = env, is_program = true,
     commands = { quit = leave, exit = leave, help = commands.short_help },
-    banner = ("Perigee %s: pg is loaded. ?name explains, Tab completes, %%help tells more, Ctrl-D leaves.")
+    banner = ("Perigee %s: ?name explains, Tab completes, %%help tells more, Ctrl-D leaves")
       :format(core.version) }
   return failures > 0 and not core.data.isatty(0) and 1 or 0
 end

@@ -41,22 +41,28 @@ local function same(a, b)
   return true
 end
 
+-- Call f; its first result, or nil and the message without the place in the library.
+local function try(f, ...)
+  local ok, result = pcall(f, ...)
+  if ok then return result end
+  return nil, (tostring(result):gsub("^[^\n]-:%d+: ", ""))
+end
+
 -- The part with one option replaced, which finds what is wrong with a value; nil and the message.
 local function try_option(owner, key, value)
   local given = part.merge(owner.hyper.given, {})
   for _, option in ipairs { "every", "start", "mega", "noise", "samples" } do given[option] = owner[option] end
   given[key] = value
-  local ok, made = pcall(owner.make, given)
-  if ok then return made end
-  return nil, (tostring(made):gsub("^[^\n]-:%d+: ", ""))
+  return try(owner.make, given)
 end
 
--- A string stands for a schedule, so that a formula may be typed as text. → value, or nil and a message
-local function read_scalar(name, value)
+-- The number or schedule that was typed for `name`, to hold from `step` on; nil and a message if it is none, gives no
+-- number at that step, or cannot be written down. A string is the text of a formula.
+local function read_scalar(name, value, step, units)
   if type(value) == "string" then
-    local ok, made = pcall(schedule.formula, value)
-    if not ok then return nil, (tostring(made):gsub("^[^\n]-:%d+: ", "")) end
-    return made
+    local formula, message = try(schedule.formula, value)
+    if not formula then return nil, message end
+    value = formula
   end
   if type(value) ~= "number" and not schedule.is_schedule(value) then
     return nil, ("%s is a number or a schedule, not %s"):format(name, names.describe(value))
@@ -64,13 +70,8 @@ local function read_scalar(name, value)
   if value ~= value then return nil, ("%s cannot be nan"):format(name) end
   local text, why = written.encode(value)
   if not text then return nil, ("%s: %s"):format(name, why) end
-  return value
-end
-
--- Whether a schedule gives numbers from `step` on, as far as one look can tell. → true, or nil and a message
-local function gives_numbers(value, step, units)
-  local ok, message = pcall(schedule.value, value, step, units)
-  return ok, not ok and (tostring(message):gsub("^[^\n]-:%d+: ", "")) or nil
+  local number, wrong = try(schedule.value, value, step, units)
+  return number and value, wrong
 end
 
 -- A hyperparameter of a part. prefix: "rule." …
@@ -83,10 +84,8 @@ local function of_hyper(owner, prefix, key, units)
     return control
   end
   function control.check(given, step)
-    local value, why = read_scalar(name, given)
+    local value, why = read_scalar(name, given, step, units)
     if value == nil then return nil, why end
-    local ok, wrong = gives_numbers(value, step, units)
-    if not ok then return nil, wrong end
     local other, message = try_option(owner, key, value)
     if not other then return nil, message end
     if not same(owner.variant, other.variant) or not same(owner.slot_names, other.slot_names)
@@ -130,13 +129,7 @@ local function of_decay(opt)
   local control = { name = "weight_decay", units = opt.units, get = function() return decay.given end }
   function control.set(value) decay.given = value end
   if not decay.scalar then control.fixed = "values per tensor are part of the compiled step" end
-  function control.check(given, step)
-    local value, why = read_scalar("weight_decay", given)
-    if value == nil then return nil, why end
-    local ok, wrong = gives_numbers(value, step, opt.units)
-    if not ok then return nil, wrong end
-    return value
-  end
+  function control.check(value, step) return read_scalar("weight_decay", value, step, opt.units) end
   return control
 end
 

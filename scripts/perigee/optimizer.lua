@@ -63,8 +63,9 @@ local function check_parts(spec)
     names.describe(spec.family))
   need(not spec.correction or spec.correction == correction.none or correction.is(spec.correction),
     "correction must be a correction, as pg.correction.svrg {}, not %s", names.describe(spec.correction))
-  need(spec.weight_decay == nil or is_decay(spec.weight_decay),
-    "weight_decay must be a number of at least 0, a schedule or pg.per_tensor, not %s", names.describe(spec.weight_decay))
+  local decay = spec.weight_decay
+  need(decay == nil or is_decay(decay),
+    "weight_decay must be a number of at least 0, a schedule or pg.per_tensor, not %s", names.describe(decay))
 end
 
 local function make(spec)

@@ -91,7 +91,8 @@ end
 
 -- name → { run(self, argument), help }. %time is a statement with something before it, and so prompt.lua's.
 local COMMANDS = {
-  time = { help = "%time code: how long it takes. An expression of less than 50 ms is repeated, and the median is\n"
+  time = { run = function() error("%time takes what it is to time, as %time pg.ones({ 3 }) * 2", 0) end,
+    help = "%time code: how long it takes. An expression of less than 50 ms is repeated, and the median is\n"
     .. "given; a statement runs once. The memory of tensors that it leaves behind is told where there is any." },
   run = { run = run, help = "%run [--trust] FILE.lua [key=value ...]: run a recipe as `perigee FILE.lua` does, in its\n"
     .. "sandbox. Its global and top-level local variables are then the prompt's, also after an error." },

@@ -83,8 +83,9 @@ function schedule.check_duration(owner, name, x, least)
   elseif x == nil or type(x) == "number" and x >= least then
     return
   end
-  core.raise(("%s: %s must be a number of steps of at least %d, pg.steps(n), pg.epochs(n) or pg.whole_run, not %s"):format(
-    owner, name, least, getmetatable(x) == Duration and tostring(x) or names.describe(x)))
+  local found = getmetatable(x) == Duration and tostring(x) or names.describe(x)
+  core.raise(("%s: %s must be a number of steps of at least %d, pg.steps(n), pg.epochs(n) or pg.whole_run, not %s")
+    :format(owner, name, least, found))
 end
 
 function schedule.is_duration(x)

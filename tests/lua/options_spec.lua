@@ -5,6 +5,26 @@ local function resolve(defaults, ...)
   return options.resolve(defaults, assert(options.split { ... }))
 end
 
+describe("the nearest word", function()
+  local known = { "lr", "momentum", "batch", "epochs", "relu", "weight_decay" }
+
+  it("is one or two edits away, neighbours swapped counting as one", function()
+    for word, meant in pairs { lrr = "lr", momentun = "momentum", rleu = "relu", epoch = "epochs", Batch = "batch",
+      weigth_deacy = "weight_decay" } do
+      assert.equal(meant, options.nearest(word, known), word)
+    end
+  end)
+
+  it("begins like the word, or the word like it", function()
+    assert.equal("batch", options.nearest("batch_size", known))
+    assert.equal("weight_decay", options.nearest("weight", known))
+  end)
+
+  it("is nothing for words that are only short", function()
+    for _, word in ipairs { "x", "foo", "tau", "seed", "clip" } do assert.is_nil(options.nearest(word, known), word) end
+  end)
+end)
+
 describe("pg.options", function()
   local defaults = { lr = 0.1, epochs = 10, nesterov = false, method = { "svrg", "ivon" }, data = "a9a" }
 

@@ -221,6 +221,13 @@ describe("softmax and losses", function()
     assert.near((each[1] + each[2]) / 2, pg.cross_entropy(logits, labels):item(), 1e-7)
     assert.near(each[1] + each[2], pg.cross_entropy(logits, labels, { reduction = "sum" }):item(), 1e-6)
     raises(function() pg.cross_entropy(logits, labels, { reduction = "max" }) end, "got \"max\"")
+    local compiled = pg.jit(function(x, y) return pg.cross_entropy(x, y, { reduction = "none" }) end)
+    for _, label in ipairs { -1, 3, 300 } do
+      local found = compiled(logits, pg.tensor({ label, 1 }, "i32")):totable()
+      assert.is_true(found[1] ~= found[1], "a label that is no class gives a loss")
+      assert.equal(each[2], compiled(logits, labels):totable()[2])
+      assert.equal(found[2], compiled(logits, pg.tensor({ 0, 1 }, "i32")):totable()[2])
+    end
     assert.near(math.log(2), pg.binary_cross_entropy_with_logits(pg.zeros { 1 }, pg.ones { 1 }):item(), 1e-6)
     assert.equal(2.5, pg.squared_loss(pg.tensor { 1, 2 }, pg.tensor { 0, 0 }):item())
   end)

@@ -55,18 +55,17 @@ local function part_name(input, offset)
   return offset > 0 and ("%s + %d bytes"):format(input.name, offset) or input.name
 end
 
--- The text of a step with in3 and out0 replaced by what they hold.
-local function name_memory(program, names, text)
+-- The text of a step with in3 and out0 replaced by what they hold. whole: vectors are meant as a whole, not the tensor
+-- they begin with.
+local function name_memory(program, names, text, whole)
   text = text:gsub("%f[%w]out(%d+)%+?(%d*)", function(k, offset)
     local donated = program.results[k + 1].donated
-    if donated then return ("in%d+%s"):format(donated - 1, offset == "" and "0" or offset) end
+    if donated then return ("in%d+%s"):format(donated - 1, offset) end
     return ("result %d%s"):format(k + 1, offset == "" and "" or (" + %s bytes"):format(offset))
   end)
-  return (text:gsub("%f[%w]in(%d+)(%+?)(%d*)", function(i, plus, offset)
-    local input = names[math.tointeger(i)]
-    -- a whole vector is written without the name of its first tensor
-    if plus == "" then return input.name end
-    return offset == "0" and input.name or part_name(input, tonumber(offset))
+  return (text:gsub("%f[%w]in(%d+)%+?(%d*)", function(i, offset)
+    local input, at = names[math.tointeger(i)], tonumber(offset) or 0
+    return at == 0 and whole and input.name or part_name(input, at)
   end))
 end
 
@@ -106,7 +105,8 @@ function Printer:put_steps(program, names)
         end
         return "pg_kernel_" .. self.numbers[kernel.body]
       end)
-      rows[#rows + 1] = { name_memory(program, names, what), kind == "kernel" and operations or kind == "loop" and
+      local whole = extents:find("^vector") ~= nil
+      rows[#rows + 1] = { name_memory(program, names, what, whole), kind == "kernel" and operations or kind == "loop" and
         operations or "library", extents, lines }
     end
   end

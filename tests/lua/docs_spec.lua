@@ -56,8 +56,13 @@ describe("documentation", function()
     assert.same({}, missing)
   end)
 
-  it("lists every page in its index, and the README every recipe", function()
+  it("lists every page in its index, and the README every recipe and command", function()
     local index, front = read "docs/README.md", read "README.md"
+    for _, name in ipairs(require("perigee.reference").names()) do
+      local command = name:match("^perigee (%l+)$")
+      local shown = command ~= "run" and command ~= "version" and command -- a recipe's name alone runs it
+      assert(not shown or front:find("\n    perigee " .. shown, 1, true), name)
+    end
     for _, page in ipairs(pages()) do
       local name = page:match("^docs/(.*)$")
       assert(not name or name == "README.md" or index:find("(" .. name .. ")", 1, true), page)

@@ -35,8 +35,8 @@ local function loss(net, theta, batch, ctx)
   return pg.cross_entropy(net(theta, batch.x, ctx), batch.y)
 end
 
--- Every learning rate falls to 0 over the run, along half a cosine. Peaks: the best of a few on the last 10,000 training
--- images, held out.
+-- Every learning rate falls to 0 over the run, along half a cosine. Peaks: the best of a few on the last 10,000
+-- training images, held out.
 local function falling(peak) return pg.schedule.cosine { peak = peak } end
 
 local methods = {

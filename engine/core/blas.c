@@ -1,6 +1,6 @@
-// blas.c: what is known about the OpenBLAS that was loaded. See blas.h. All flavours share a SONAME, but only the OpenMP
-// one lives in the engine's thread pool; the others bring a pool of their own, or none that is safe to call from several
-// threads.
+// blas.c: what is known about the OpenBLAS that was loaded. See blas.h. All flavours share a SONAME, but only the
+// OpenMP one lives in the engine's thread pool; the others bring a pool of their own, or none that is safe to call from
+// several threads.
 #define _GNU_SOURCE
 #include "engine/core/blas.h"
 

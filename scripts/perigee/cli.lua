@@ -143,8 +143,9 @@ local function one_argument(words, what)
   return words[1]
 end
 
---- perigee: Open a prompt: tensors as on a calculator. `?name` explains anything, %help lists its commands, Ctrl-D ends it.
--- With input from a pipe it runs the statements quietly and fails if one of them did.
+--- perigee: Open a prompt: tensors as on a calculator.
+-- `?name` explains anything, %help lists its commands, Ctrl-D ends it. With input from a pipe it runs the statements
+-- quietly and fails if one of them did.
 
 --- perigee run RECIPE.lua [key=value …]: Run a recipe; the word `run` may be left out.
 -- Each pg.train or pg.run in it makes a run directory with the recipe, the settings, the metrics and the checkpoints.

@@ -106,8 +106,8 @@ function Printer:put_steps(program, names)
         return "pg_kernel_" .. self.numbers[kernel.body]
       end)
       local whole = extents:find("^vector") ~= nil
-      rows[#rows + 1] = { name_memory(program, names, what, whole), kind == "kernel" and operations or kind == "loop" and
-        operations or "library", extents, lines }
+      local done = (kind == "kernel" or kind == "loop") and operations or "library"
+      rows[#rows + 1] = { name_memory(program, names, what, whole), done, extents, lines }
     end
   end
   self:put(" *\n")

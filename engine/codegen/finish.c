@@ -2,10 +2,7 @@
 // they depend on shapes alone, never on threads or on the executor.
 #include "engine/codegen/kernel.h"
 #include "engine/codegen/lanes.h"
-
-static int64_t divide_up(int64_t a, int64_t b) {
-  return (a + b - 1) / b;
-}
+#include "engine/core/integers.h"
 
 int64_t pg_kernel_tiles(const pg_kernel *k, int64_t nvtiles, int64_t *rows, int64_t *rows_per_tile, int64_t *chunks) {
   *rows = *rows_per_tile = *chunks = 1;
@@ -14,12 +11,12 @@ int64_t pg_kernel_tiles(const pg_kernel *k, int64_t nvtiles, int64_t *rows, int6
   for (int d = 0; d < kept; d++) *rows *= k->dim[d];
   int64_t inner = k->dim[k->ndim - 1];
   if (k->reduction == PG_REDUCE_OUTER) {
-    *chunks = divide_up(k->dim[k->ndim - 2], PG_ROWS);
-    return *rows * *chunks * divide_up(inner, PG_COLUMNS);
+    *chunks = pg_divide_up(k->dim[k->ndim - 2], PG_ROWS);
+    return *rows * *chunks * pg_divide_up(inner, PG_COLUMNS);
   }
-  *chunks = divide_up(inner, PG_CHUNK);
+  *chunks = pg_divide_up(inner, PG_CHUNK);
   if (*chunks <= 1) *rows_per_tile = PG_CHUNK / (inner > 1 ? inner : 1);
-  return divide_up(*rows, *rows_per_tile) * *chunks;
+  return pg_divide_up(*rows, *rows_per_tile) * *chunks;
 }
 
 // ---- the last fold -------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 // held in registers; weight gradients are tiles of channels × taps. The number of registers decides the tiles' sizes.
 #include <string.h>
 
+#include "engine/core/integers.h"
 #include "engine/core/parallel.h"
 #include "engine/core/simd.h"
 #include "engine/ops/conv.h"
@@ -87,19 +88,11 @@ typedef struct pg_conv_weigh_task {
   int64_t q0[PG_CONV_MAX_WK], q1[PG_CONV_MAX_WK], all0, all1; // columns where each tap, and where all taps, are inside
 } pg_conv_weigh_task;
 
-static int64_t divide_up(int64_t a, int64_t b) {
-  return (a + b - 1) / b;
-}
-
-static int64_t smaller(int64_t a, int64_t b) {
-  return a < b ? a : b;
-}
-
 // The columns at which tap t of a row is inside: [*q0, *q1).
 static void find_columns(const pg_window_axis *w, int64_t t, int64_t *q0, int64_t *q1) {
   const int64_t shift = w->pad - t * w->dilation; // column q looks at q * stride - shift
-  *q0 = shift > 0 ? smaller(divide_up(shift, w->stride), w->out) : 0;
-  *q1 = w->in - 1 + shift < 0 ? 0 : smaller((w->in - 1 + shift) / w->stride + 1, w->out);
+  *q0 = shift > 0 ? pg_smaller(pg_divide_up(shift, w->stride), w->out) : 0;
+  *q1 = w->in - 1 + shift < 0 ? 0 : pg_smaller((w->in - 1 + shift) / w->stride + 1, w->out);
   if (*q1 < *q0) *q1 = *q0;
 }
 
@@ -111,9 +104,9 @@ static pg_conv_weigh_task pg_conv_weigh_task_at(const pg_conv_grad *c, int64_t t
   w.group = t % c->window.groups;
   w.chunk = t / c->window.groups;
   w.p0 = w.chunk * c->chunk_rows;
-  w.p1 = smaller(w.p0 + c->chunk_rows, c->window.h.out);
-  w.m = (int)smaller(c->outputs - w.m0, c->m);
-  w.k = (int)smaller(c->inputs * c->window.w.size - w.k0, c->k);
+  w.p1 = pg_smaller(w.p0 + c->chunk_rows, c->window.h.out);
+  w.m = (int)pg_smaller(c->outputs - w.m0, c->m);
+  w.k = (int)pg_smaller(c->inputs * c->window.w.size - w.k0, c->k);
   w.all1 = c->window.w.out;
   for (int k = 0; k < w.k; k++) {
     find_columns(&c->window.w, (w.k0 + k) % c->window.w.size, &w.q0[k], &w.q1[k]);
@@ -144,9 +137,9 @@ static pg_conv conv_of(const pg_attrs *attrs, bool forward, int64_t outputs, int
   pg_conv c = {.window = pg_window_of(attrs), .forward = forward, .batch = batch};
   c.kept = (forward ? outputs : inputs) / c.window.groups;
   c.summed = (forward ? inputs : outputs) / c.window.groups;
-  c.blocks = divide_up(c.kept, most_channels(&c));
-  c.m = c.blocks ? divide_up(c.kept, c.blocks) : 1;
-  c.slabs = divide_up(batch, PG_CONV_SLAB);
+  c.blocks = pg_divide_up(c.kept, most_channels(&c));
+  c.m = c.blocks ? pg_divide_up(c.kept, c.blocks) : 1;
+  c.slabs = pg_divide_up(batch, PG_CONV_SLAB);
   const pg_window_axis *h = &c.window.h, *w = &c.window.w;
   c.rows = forward ? h->out : h->in, c.columns = forward ? w->out : w->in;
   c.x_rows = forward ? h->in : h->out, c.x_columns = forward ? w->in : w->out;
@@ -194,14 +187,14 @@ static pg_conv_grad grad_of(const pg_attrs *attrs, int64_t outputs, int64_t inpu
   pg_conv_grad c = {.window = pg_window_of(attrs), .batch = batch};
   c.outputs = outputs / c.window.groups;
   c.inputs = inputs / c.window.groups;
-  c.m_blocks = divide_up(c.outputs, WEIGH_M);
-  c.m = c.m_blocks ? divide_up(c.outputs, c.m_blocks) : 1;
+  c.m_blocks = pg_divide_up(c.outputs, WEIGH_M);
+  c.m = c.m_blocks ? pg_divide_up(c.outputs, c.m_blocks) : 1;
   const int64_t taps = c.inputs * c.window.w.size;
-  c.k_blocks = divide_up(taps, WEIGH_K);
-  c.k = c.k_blocks ? divide_up(taps, c.k_blocks) : 1;
-  const int64_t row = c.window.w.out * divide_up(batch, 16);
+  c.k_blocks = pg_divide_up(taps, WEIGH_K);
+  c.k = c.k_blocks ? pg_divide_up(taps, c.k_blocks) : 1;
+  const int64_t row = c.window.w.out * pg_divide_up(batch, 16);
   c.chunk_rows = row >= PG_CONV_CHUNK || row == 0 ? 1 : PG_CONV_CHUNK / row;
-  c.chunks = divide_up(c.window.h.out, c.chunk_rows);
+  c.chunks = pg_divide_up(c.window.h.out, c.chunk_rows);
   return c;
 }
 

@@ -98,7 +98,7 @@ static void S(conv_rows)(void *arg, int64_t first, int64_t last) {
     const T *x = (const T *)c->x + group * c->summed * p.x_channel + n0;
     const T *w = (const T *)c->packed + (group * c->kept + m0) * weights;
     T *out = (T *)c->out + (group * c->kept + m0) * p.out_channel + row * c->columns * c->batch + n0;
-    S(conv_row)(c, &p, (int)smaller(c->kept - m0, c->m), x, w, out, smaller(c->batch - n0, PG_CONV_SLAB));
+    S(conv_row)(c, &p, (int)pg_smaller(c->kept - m0, c->m), x, w, out, pg_smaller(c->batch - n0, PG_CONV_SLAB));
   }
 }
 

@@ -4,6 +4,7 @@
 
 #include <string.h>
 
+#include "engine/core/integers.h"
 #include "engine/core/parallel.h"
 #include "engine/core/simd.h"
 
@@ -41,14 +42,6 @@ typedef struct gemm {
   bool pack_a, pack_b;
 } gemm;
 
-static int64_t smaller(int64_t a, int64_t b) {
-  return a < b ? a : b;
-}
-
-static int64_t divide_up(int64_t a, int64_t b) {
-  return (a + b - 1) / b;
-}
-
 pg_matrix pg_matrix_at(const pg_operand *out, const pg_operand *x, int64_t i, int64_t r, int64_t c) {
   const int n = x->ndim;
   pg_matrix m = {NULL, x->stride[n - 2], x->stride[n - 1]};
@@ -75,7 +68,7 @@ static int64_t columns_of_panel(pg_dtype dtype) {
 
 // K in blocks of equal length.
 static int64_t block_length(int64_t k) {
-  return divide_up(k, divide_up(k, PG_GEMM_DEPTH));
+  return pg_divide_up(k, pg_divide_up(k, PG_GEMM_DEPTH));
 }
 
 static size_t round_up(size_t bytes) {
@@ -83,11 +76,11 @@ static size_t round_up(size_t bytes) {
 }
 
 static void choose_panels(gemm *g, pg_dtype dtype, int64_t depth) {
-  g->row_panels = divide_up(g->rows, GEMM_MAX_M);
-  g->m = divide_up(g->rows, g->row_panels);
-  g->row_panels = divide_up(g->rows, g->m);
-  g->row_blocks = divide_up(g->row_panels, GEMM_BLOCK);
-  g->column_panels = divide_up(g->columns, columns_of_panel(dtype));
+  g->row_panels = pg_divide_up(g->rows, GEMM_MAX_M);
+  g->m = pg_divide_up(g->rows, g->row_panels);
+  g->row_panels = pg_divide_up(g->rows, g->m);
+  g->row_blocks = pg_divide_up(g->row_panels, GEMM_BLOCK);
+  g->column_panels = pg_divide_up(g->columns, columns_of_panel(dtype));
   g->a_size = g->rows * depth;
   g->b_size = g->column_panels * columns_of_panel(dtype) * depth;
 }
@@ -114,7 +107,7 @@ void pg_gemm_run(const pg_operand *out, const pg_operand *a, const pg_operand *b
   const bool f32 = out->dtype == PG_F32;
   const double size = (double)g.batch * (double)depth;
   for (g.k0 = 0; g.k0 < k; g.k0 += depth) {
-    g.depth = smaller(depth, k - g.k0);
+    g.depth = pg_smaller(depth, k - g.k0);
     const int64_t panels = g.batch * ((g.pack_a ? g.row_panels : 0) + (g.pack_b ? g.column_panels : 0));
     pg_parallel_for(panels, size * (double)((g.pack_a ? g.rows : 0) + (g.pack_b ? g.columns : 0)),
                     f32 ? pack_panels_f32 : pack_panels_f64, &g);

@@ -62,7 +62,7 @@ static void S(pack_across)(const T *from, int64_t line, int64_t step, int64_t li
   int64_t done = 0; // lines whose whole squares are done
   const int64_t whole = step == 1 && lines >= S(PG_SQUARE) ? depth / S(PG_SQUARE) * S(PG_SQUARE) : 0;
   while (whole && done < lines) {
-    const int64_t i = smaller(done, lines - S(PG_SQUARE)); // the last squares may overlap those before
+    const int64_t i = pg_smaller(done, lines - S(PG_SQUARE)); // the last squares may overlap those before
     for (int64_t k = 0; k < whole; k += S(PG_SQUARE))
       S(pg_transpose)(from + i * line + k, line, to + k * width + i, width);
     done = i + S(PG_SQUARE);
@@ -102,12 +102,12 @@ static void S(pack_panels)(void *arg, int64_t first, int64_t last) {
       const pg_matrix a = pg_matrix_at(g->out, g->a, i, 0, 0);
       const int64_t row = p * g->m;
       S(pack_rows)
-      (&a, row, smaller(g->m, g->rows - row), g->k0, g->depth, (T *)g->packed_a + i * g->a_size + row * g->depth);
+      (&a, row, pg_smaller(g->m, g->rows - row), g->k0, g->depth, (T *)g->packed_a + i * g->a_size + row * g->depth);
     } else {
       const pg_matrix b = pg_matrix_at(g->out, g->b, i, 0, 0);
       const int64_t column = (p - rows) * S(PANEL);
       S(pack_columns)
-      (&b, column, smaller(S(PANEL), g->columns - column), g->k0, g->depth,
+      (&b, column, pg_smaller(S(PANEL), g->columns - column), g->k0, g->depth,
        (T *)g->packed_b + i * g->b_size + column * g->depth);
     }
   }
@@ -118,16 +118,16 @@ static void S(multiply_panels)(void *arg, int64_t first, int64_t last) {
   const gemm *g = arg;
   for (int64_t t = first; t < last; t++) {
     const int64_t column = t % g->column_panels * S(PANEL), block = t / g->column_panels % g->row_blocks,
-                  i = t / g->column_panels / g->row_blocks, n = smaller(S(PANEL), g->columns - column);
+                  i = t / g->column_panels / g->row_blocks, n = pg_smaller(S(PANEL), g->columns - column);
     const pg_matrix a = pg_matrix_at(g->out, g->a, i, 0, 0), b = pg_matrix_at(g->out, g->b, i, 0, 0);
     const gemm_strides s = {
         .a_row = a.rs, .a_column = a.cs, .b_row = g->pack_b ? S(PANEL) : b.rs, .c_row = g->columns, .add = g->k0 > 0};
     const T *right = g->pack_b ? (const T *)g->packed_b + i * g->b_size + column * g->depth
                                : (const T *)b.data + g->k0 * b.rs + column;
     const int vectors = n > S(PG_WIDTH), part = n % S(PG_WIDTH) != 0;
-    const int64_t end = smaller((block + 1) * GEMM_BLOCK, g->row_panels);
+    const int64_t end = pg_smaller((block + 1) * GEMM_BLOCK, g->row_panels);
     for (int64_t p = block * GEMM_BLOCK; p < end; p++) {
-      const int64_t row = p * g->m, m = smaller(g->m, g->rows - row);
+      const int64_t row = p * g->m, m = pg_smaller(g->m, g->rows - row);
       const T *left = g->pack_a ? (const T *)g->packed_a + i * g->a_size + row * g->depth
                                 : (const T *)a.data + row * a.rs + g->k0 * a.cs;
       S(gemm_table)

@@ -5,8 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "engine/core/blas.h"
-
 static uint64_t state = 7;
 
 static double next(void) {
@@ -281,7 +279,6 @@ static void shapes_that_do_not_fit_are_named(void) {
 }
 
 static void the_blas_is_the_openmp_flavour(void) {
-  CHECK_STATUS(pg_blas_check(), PG_OK);
   CHECK_THAT(strstr(pg_blas_description(), "OpenMP flavour"), "%s", pg_blas_description());
 }
 

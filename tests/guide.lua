@@ -6,20 +6,11 @@
 --   … Run:                /  It prints:     the commands succeed; the output holds the text (… stands for anything)
 -- A block marked `text` without such a paragraph is only there to be read; any other is an error of the page.
 
+local files = require "files"
+
 local guide = {}
 
-local function read(path)
-  local file = assert(io.open(path, "rb"))
-  local text = file:read("a")
-  file:close()
-  return text
-end
-
-local function write(path, text)
-  local file = assert(io.open(path, "wb"))
-  file:write(text)
-  file:close()
-end
+local function read(path) return assert(files.read(path)) end
 
 local function quote(text) return "'" .. text:gsub("'", "'\\''") .. "'" end
 
@@ -86,7 +77,7 @@ end
 
 -- What to do with a block, by the end of the paragraph before it.
 local INSTRUCTIONS = {
-  { "[Nn]ew file `([^`]+)`:$", function(self, block, path) write(self.directory .. "/" .. path, block.text) end },
+  { "[Nn]ew file `([^`]+)`:$", function(self, block, path) files.write(self.directory .. "/" .. path, block.text) end },
   { "[Ii]n `([^`]+)`, below:$", function(self, block, path)
     local _, _, last = self:locate(block, path, block.text)
     self.place = { path = path, first = last + 1, last = last }
@@ -105,7 +96,7 @@ function Walk:put(block)
   if not place then self:fail(block, "nothing says where this goes") end
   local path = self.directory .. "/" .. place.path
   local text = read(path)
-  write(path, text:sub(1, place.first - 1) .. block.text .. text:sub(place.last + 1))
+  files.write(path, text:sub(1, place.first - 1) .. block.text .. text:sub(place.last + 1))
   self.place = nil
 end
 

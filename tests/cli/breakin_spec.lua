@@ -55,13 +55,7 @@ local run = pg.train {
 print("done", run.steps, #run.changes)
 ]]
 
-local function read(path)
-  local file = io.open(path, "rb")
-  if not file then return nil end
-  local text = file:read("a")
-  file:close()
-  return text
-end
+local read = require("files").read
 
 if not read(perigee) then
   describe("breaking in", function() pending("is not built: " .. perigee) end)

@@ -60,13 +60,7 @@ pg.train {
 }
 ]]
 
-local function read(path)
-  local file = io.open(path, "rb")
-  if not file then return nil end
-  local text = file:read("a")
-  file:close()
-  return text
-end
+local read = require("files").read
 
 if not read(perigee) then
   describe("kill and resume", function() pending("is not built: " .. perigee) end)

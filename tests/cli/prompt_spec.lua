@@ -8,13 +8,7 @@ local here = io.popen("pwd"):read("l")
 if perigee:sub(1, 1) ~= "/" then perigee = here .. "/" .. perigee end
 if build:sub(1, 1) ~= "/" then build = here .. "/" .. build end
 
-local function read(path)
-  local file = io.open(path, "rb")
-  if not file then return nil end
-  local text = file:read("a")
-  file:close()
-  return text
-end
+local read = require("files").read
 
 local root = os.tmpname()
 os.remove(root)

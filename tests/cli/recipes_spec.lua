@@ -1,5 +1,6 @@
 -- Facts about the recipes on images: each trains on a small made-up data set in Fashion-MNIST's format and ends with
 -- its table; those of five methods draw a plot, and stand up to `perigee check`.
+local files = require "files"
 local perigee = os.getenv("PERIGEE") or "build/perigee"
 local root = io.popen("pwd"):read("l")
 local place = (os.getenv "TMPDIR" or "/tmp") .. "/recipes"
@@ -11,11 +12,7 @@ local function shell(command)
   return out, (select(3, pipe:close()))
 end
 
-local function write(name, text)
-  local file = assert(io.open(place .. "/data/fashion-mnist/" .. name, "wb"))
-  file:write(text)
-  file:close()
-end
+local function write(name, text) files.write(place .. "/data/fashion-mnist/" .. name, text) end
 
 -- Images whose class is the brightest of ten stripes, and their labels.
 local function write_split(name, count)

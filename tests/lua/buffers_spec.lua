@@ -1,9 +1,9 @@
 -- Facts about buffers (the running statistics of batch norm) under paired evaluation, dropout and batch norm on: T2,
 -- T3, T4 of the methods' specification (variance reduction, section 8), over the point and the diagonal (IVON) family;
 -- that only evaluations at the current point move them; and how they are saved, loaded and asked for.
-package.path = "tests/lua/?.lua;" .. package.path
 local support = require "support"
 local normed = require "normed"
+local watch = require("problems").watch
 local pg, core = support.pg, support.core
 local correction, evaluation, family, rule = require "perigee.correction", require "perigee.evaluation",
   require "perigee.family", require "perigee.rule"
@@ -25,19 +25,6 @@ local function run(p, opt, st, steps)
     until not info.suspended
   end
   return st
-end
-
--- A rule that keeps the statistics it gets and moves nothing.
-local function watch(fields)
-  local state = {}
-  for i, field in ipairs(fields) do state[i] = "seen_" .. field end
-  return rule.define {
-    name = "watch", state = state,
-    update = function(p, stats, s)
-      for _, field in ipairs(fields) do s["seen_" .. field] = stats[field] end
-      return p + 0
-    end,
-  }
 end
 
 local function zeros(n) return ("\0"):rep(n) end

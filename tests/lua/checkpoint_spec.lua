@@ -2,19 +2,9 @@
 local pg = require "perigee"
 local core = require "perigee.core"
 local checkpoint = require "perigee.checkpoint"
+local files = require "files"
 
-local function bytes_of(path)
-  local file = assert(io.open(path, "rb"))
-  local text = file:read("a")
-  file:close()
-  return text
-end
-
-local function write(path, text)
-  local file = assert(io.open(path, "wb"))
-  file:write(text)
-  file:close()
-end
+local function bytes_of(path) return assert(files.read(path)) end
 
 describe("checkpoint", function()
   local path = os.tmpname()
@@ -105,17 +95,17 @@ describe("checkpoint", function()
     checkpoint.save(path, make_tree(), { step = "1" })
     local whole = bytes_of(path)
     for cut = 0, #whole - 1, 37 do
-      write(path, whole:sub(1, cut))
+      files.write(path, whole:sub(1, cut))
       local saved, message = checkpoint.load(path)
       assert.is_nil(saved, cut)
       assert.matches(path, message, 1, true)
     end
     for at = 1, #whole, 29 do
       local changed = string.char(whole:byte(at) ~ 1)
-      write(path, whole:sub(1, at - 1) .. changed .. whole:sub(at + 1))
+      files.write(path, whole:sub(1, at - 1) .. changed .. whole:sub(at + 1))
       assert.is_nil(checkpoint.load(path), ("byte %d changed and nobody noticed"):format(at))
     end
-    write(path, whole)
+    files.write(path, whole)
     assert.is_truthy(checkpoint.load(path))
   end)
 

@@ -1,14 +1,9 @@
 -- Facts about the command line: exit codes, one-line errors that name the nearest thing, help everywhere. It runs the
 -- program that `make` built (PERIGEE names it; default build/perigee) and looks at what comes out.
+local files = require "files"
 local perigee = os.getenv("PERIGEE") or "build/perigee"
 
-local function have(path)
-  local file = io.open(path, "rb")
-  if file then file:close() end
-  return file ~= nil
-end
-
-if not have(perigee) then
+if not files.read(perigee) then
   describe("perigee", function() pending("is not built: " .. perigee) end)
   return
 end
@@ -17,11 +12,7 @@ local scratch = os.tmpname()
 os.remove(scratch)
 assert(os.execute("mkdir -p " .. scratch))
 
-local function write(name, text)
-  local file = assert(io.open(scratch .. "/" .. name, "wb"))
-  file:write(text)
-  file:close()
-end
+local function write(name, text) files.write(scratch .. "/" .. name, text) end
 
 -- Run with arguments in the scratch directory; → exit code, stdout, stderr.
 local absolute = perigee:sub(1, 1) == "/" and perigee or io.popen("pwd"):read("l") .. "/" .. perigee

@@ -1,6 +1,5 @@
 -- Facts about convolutions and pooling: values, gradients and second-order gradients are those of PyTorch in f64, for
 -- tests/golden/make_conv.py's cases, each to 1e-10 of the largest number.
-package.path = "tests/lua/?.lua;" .. package.path
 local golden = require "golden"
 local core = require("support").core
 local data = dofile "tests/golden/conv.lua"

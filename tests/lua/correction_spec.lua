@@ -1,6 +1,5 @@
 -- Facts about corrections: SVRG and alpha-SVRG reproduce reference trajectories through pg.optimizer, cost counts
 -- included; a correction of one's own is a dozen lines; refusals say what is wrong.
-package.path = "tests/lua/?.lua;" .. package.path
 local support = require "support"
 local problems = require "problems"
 local pg, core = support.pg, support.core

@@ -1,11 +1,8 @@
 -- Facts about the pages of documentation: what they link to and the files they name are there.
 
-local function read(path)
-  local file = assert(io.open(path, "rb"))
-  local text = file:read("a")
-  file:close()
-  return text
-end
+local files = require "files"
+
+local function read(path) return assert(files.read(path)) end
 
 local function exists(path)
   local file = io.open(path, "rb")

@@ -1,24 +1,11 @@
 -- Facts about families: the points they sample, their statistics, the diagonal family's precision, and a family of
 -- one's own.
-package.path = "tests/lua/?.lua;" .. package.path
 local support = require "support"
 local problems = require "problems"
 local pg, core = support.pg, support.core
-local family, rule = require "perigee.family", require "perigee.rule"
+local watch = problems.watch
+local family = require "perigee.family"
 local vectors = require "perigee.vectors"
-
--- Statistics and loss of one evaluation of an optimizer's plain step, read through a rule that stores them.
-local function watch(fields)
-  local state = {}
-  for i, field in ipairs(fields) do state[i] = "seen_" .. field end
-  return rule.define {
-    name = "watch", state = state,
-    update = function(p, stats, s)
-      for _, field in ipairs(fields) do s["seen_" .. field] = stats[field] end
-      return p + 0
-    end,
-  }
-end
 
 -- 0.5 sum_j c_j (theta_j - 1)^2, whatever the batch.
 local CURVATURE = { 0.5, 1, 2, 4 }

@@ -1,8 +1,9 @@
 -- helper.lua: makes `require "perigee"` find the module that `make` built (PERIGEE_BUILD names another build
--- directory), and temporary files go where TMPDIR says, which os.tmpname does not ask. Read by busted before the
--- specs, because .busted says so.
+-- directory) and `require` the modules beside this file. Temporary files go where TMPDIR says, which os.tmpname does
+-- not ask. Read by busted before the specs, because .busted says so.
 assert(_VERSION == "Lua 5.4", "run the specs under Lua 5.4: lua5.4 /usr/bin/busted")
 package.cpath = (os.getenv("PERIGEE_BUILD") or "build") .. "/?.so;" .. package.cpath
+package.path = "tests/lua/?.lua;" .. package.path
 require "perigee"
 
 local directory, count = os.getenv("TMPDIR"), 0

@@ -1,6 +1,5 @@
 -- Facts about LeNet-5: from the same weights and batches its first losses under SGD with momentum are PyTorch's, in
 -- both of its forms. tests/golden/make_lenet.py says what weights and batches are.
-package.path = "tests/lua/?.lua;" .. package.path
 local golden = require "golden"
 local support = require "support"
 local pg, core = support.pg, support.core

@@ -1,6 +1,7 @@
 -- Facts about likely mistakes of a new user: what perigee says, word for word, when one makes it. The tables of recipes
 -- are in mistakes_language.lua and mistakes_training.lua; here are also those on the command line and at the prompt. A
 -- message stands on one line and names the recipe and its line.
+local files = require "files"
 local runner = require "tests.lua.recipe_runner"
 
 local perigee = os.getenv("PERIGEE") or "build/perigee"
@@ -10,18 +11,9 @@ local scratch = os.tmpname()
 os.remove(scratch)
 assert(os.execute("mkdir -p " .. scratch .. "/runs"))
 
-local function write(name, text)
-  local file = assert(io.open(scratch .. "/" .. name, "wb"))
-  file:write(text)
-  file:close()
-end
+local function write(name, text) files.write(scratch .. "/" .. name, text) end
 
-local function read(name)
-  local file = assert(io.open(scratch .. "/" .. name, "rb"))
-  local text = file:read("a")
-  file:close()
-  return text
-end
+local function read(name) return assert(files.read(scratch .. "/" .. name)) end
 
 -- The first line of recipes on training and data.
 local PREPARED = ([[

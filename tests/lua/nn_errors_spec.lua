@@ -1,6 +1,5 @@
 -- Facts about mistakes with models: each is one line that begins with the recipe's line, names the layer's path, what
 -- was found and what would fit.
-package.path = "tests/lua/?.lua;" .. package.path
 local pg = require("support").pg
 local nn = pg.nn
 

@@ -1,6 +1,5 @@
 -- Facts about initial values: bounds and moments against the formulas of each distribution, orthogonality, draws that
 -- depend on the key and the tensor's name only, and who decides: the layer, the declaration, or model:init.
-package.path = "tests/lua/?.lua;" .. package.path
 local pg = require("support").pg
 local nn = pg.nn
 local init = nn.init

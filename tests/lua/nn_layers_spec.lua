@@ -1,6 +1,5 @@
 -- Facts about layers: convolutions and pools against plain loops over numbers, activations against formulas, shapes,
 -- norms on batches of rows and of images, gradients of a small network against central differences.
-package.path = "tests/lua/?.lua;" .. package.path
 local support = require "support"
 local pg, core = support.pg, support.core
 local nn = pg.nn

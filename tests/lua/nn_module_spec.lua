@@ -1,6 +1,5 @@
 -- Facts about modules of one's own and how they are put together: names, shared and tied parameters, what ctx and
 -- buffers are inside a forward function, keys that differ by place and call.
-package.path = "tests/lua/?.lua;" .. package.path
 local support = require "support"
 local pg, core = support.pg, support.core
 local nn = pg.nn

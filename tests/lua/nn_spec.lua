@@ -1,6 +1,5 @@
 -- Facts about models: forward values against plain arithmetic, initialization that depends on names only, dropout
 -- keyed per example, gradients against central differences.
-package.path = "tests/lua/?.lua;" .. package.path
 local support = require "support"
 local pg, core = support.pg, support.core
 local nn = require "perigee.nn"

@@ -1,6 +1,5 @@
 -- Facts about model:summary and model:costs: floating-point operations, memory and shapes against counts by hand, one
 -- row for each call in the order of calls, and text that a person can read.
-package.path = "tests/lua/?.lua;" .. package.path
 local pg = require("support").pg
 local nn = pg.nn
 

@@ -1,7 +1,6 @@
 -- Facts about normalization and embedding: values, gradients and second-order gradients are those of PyTorch in f64,
 -- for tests/golden/make_conv.py's cases, each to 1e-10 of the largest number; batch norm's layer has those values in
 -- its three modes, and leaves the running statistics that PyTorch's does.
-package.path = "tests/lua/?.lua;" .. package.path
 local golden = require "golden"
 local support = require "support"
 local pg, core = support.pg, support.core

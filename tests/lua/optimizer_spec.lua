@@ -1,7 +1,6 @@
 -- Facts about pg.optimizer: every cell of family x correction x rule runs; an interrupted pass and a resumed run
 -- give the same bits; corrected gradients are locked to the pass under dropout; after prepare a step takes no
 -- memory.
-package.path = "tests/lua/?.lua;" .. package.path
 local support = require "support"
 local problems = require "problems"
 local pg, core = support.pg, support.core

@@ -1,27 +1,14 @@
 -- Facts about IVON, SVRG and posterior correction: the numbered identities of the methods' specification (section 7)
 -- and its golden trace (8.2). Seeds are fixed in the text.
-package.path = "tests/lua/?.lua;" .. package.path
 local support = require "support"
 local problems = require "problems"
 local pg, core = support.pg, support.core
+local watch = problems.watch
 local family, correction, rule = require "perigee.family", require "perigee.correction", require "perigee.rule"
 local stage, statistics = require "perigee.stage", require "perigee.statistics"
 
 local function vector(list)
   return support.flat("f64", list)
-end
-
--- A rule that keeps the statistics it gets and moves nothing.
-local function watch(...)
-  local fields, state = { ... }, {}
-  for i, field in ipairs(fields) do state[i] = "seen_" .. field end
-  return rule.define {
-    name = "watch", state = state,
-    update = function(p, stats, s)
-      for _, field in ipairs(fields) do s["seen_" .. field] = stats[field] end
-      return p + 0
-    end,
-  }
 end
 
 -- The family's statistics for a given gradient and noise.
@@ -183,7 +170,7 @@ describe("IVON", function()
     local c = { 0.5, 1, 2, 4 }
     local p = problems.logistic { X = { { 0, 0, 0, 0 } }, y = { 1 }, w0 = { 0, 3, 1, -2 },
       loss = function(_, t) return 0.5 * (vector(c) * (t - 1) * (t - 1)):sum() end }
-    local opt = pg.optimizer { family = family.diagonal { ess = 10, h0 = 1, beta2 = 1 }, rule = watch "h" }
+    local opt = pg.optimizer { family = family.diagonal { ess = 10, h0 = 1, beta2 = 1 }, rule = watch { "h" } }
     local st = opt:init(p.theta0(), core.key(11))
     local count, sums, squares, batch = 4000, { 0, 0, 0, 0 }, { 0, 0, 0, 0 }, p.batch { 0 }
     for _ = 1, count do
@@ -206,8 +193,8 @@ describe("IVON", function()
     local p = logistic()
     local evaluation = require "perigee.evaluation"
     local function seen(samples)
-      local opt = pg.optimizer { family = family.diagonal { ess = 50, h0 = 1, samples = samples }, rule = watch("g",
-        "h") }
+      local opt = pg.optimizer { family = family.diagonal { ess = 50, h0 = 1, samples = samples },
+        rule = watch { "g", "h" } }
       return run(p, opt, 1, 60)
     end
     local three = seen(3)
@@ -302,7 +289,7 @@ describe("IVON", function()
 
   it("10: with ess = 1e30 a posterior sample predicts as the mean does", function()
     local p = logistic { w0 = { 0.3, -1, 2, 0.5 } }
-    local opt = pg.optimizer { family = family.diagonal { ess = 1e30, h0 = 1, beta2 = 1 }, rule = watch "g" }
+    local opt = pg.optimizer { family = family.diagonal { ess = 1e30, h0 = 1, beta2 = 1 }, rule = watch { "g" } }
     local st = run(p, opt, 1, 60)
     local _, g = pg.value_and_grad(function(w) return p.evaluator.loss(nil, w, p.cyclic(0, 60)) end)(p.theta0())
     assert(support.difference(st.rule.seen_g:totable(), g:totable()) < 1e-13)
@@ -342,7 +329,7 @@ for _, cell in ipairs(cells) do
         it(("12: right after a refresh the statistics are the pass's (M = %s, prox %s)"):format(mega, prox), function()
           local p = logistic()
           local opt = pg.optimizer {
-            family = make_family(), rule = watch(table.unpack(fields)), weight_decay = 0.01,
+            family = make_family(), rule = watch(fields), weight_decay = 0.01,
             correction = correction.svrg { every = 1, mega = mega, prox = prox },
             stages = { per_evaluation = { stage.clip { norm = 0.1 } } },
           }
@@ -553,7 +540,7 @@ describe("posterior correction", function()
   local function variance(noise, r, corrected_too, field)
     local problem = problems.random_logistic(200, 4, { seed = 3 })
     local opt = pg.optimizer {
-      family = family.diagonal { ess = 200, h0 = 0.2, beta2 = 1 }, rule = watch("g", "h"),
+      family = family.diagonal { ess = 200, h0 = 0.2, beta2 = 1 }, rule = watch { "g", "h" },
       correction = corrected_too and correction.svrg { every = 1e6, noise = noise } or nil,
     }
     local st = opt:init(problem.theta0(), core.key(77))

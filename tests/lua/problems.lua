@@ -74,4 +74,17 @@ end
 
 problems.pg = pg
 
+-- A rule that keeps the statistics it gets in state seen_FIELD and moves nothing.
+function problems.watch(fields)
+  local state = {}
+  for i, field in ipairs(fields) do state[i] = "seen_" .. field end
+  return pg.rule.define {
+    name = "watch", state = state,
+    update = function(p, stats, s)
+      for _, field in ipairs(fields) do s["seen_" .. field] = stats[field] end
+      return p + 0
+    end,
+  }
+end
+
 return problems

@@ -1,6 +1,7 @@
 -- Facts about the reference manual: every name that a user can reach has an entry that says how it is called and what
 -- it does, no entry speaks of what is not there, defaults are those of the code, and docs/reference.md is up to date.
 
+local files = require "files"
 local pg = require "perigee"
 local core = require "perigee.core"
 local names = require "perigee.names"
@@ -41,12 +42,7 @@ local function faults(list)
   return found
 end
 
-local function read(path)
-  local file = assert(io.open(path, "rb"))
-  local text = file:read("a")
-  file:close()
-  return text
-end
+local function read(path) return assert(files.read(path)) end
 
 local function output_of(command)
   local pipe = assert(io.popen(command .. " 2>&1"))

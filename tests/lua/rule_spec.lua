@@ -1,6 +1,5 @@
 -- Facts about rules: the ready-made ones reproduce reference trajectories; a rule of one's own is a dozen lines;
 -- branches that a trace would swallow are found.
-package.path = "tests/lua/?.lua;" .. package.path
 local support = require "support"
 local pg, core = support.pg, support.core
 local golden = dofile "tests/golden/rules.lua"

@@ -46,6 +46,11 @@ static void add_attrs(call *c) {
   c->nlayouts += at->layout != NULL;
 }
 
+// Infinities and NaN are not.
+static bool is_whole(double x) {
+  return x - floor(x) == 0;
+}
+
 static void note_dtype(call *c, pg_dtype dtype) {
   c->ints |= pg_dtype_is_int(dtype);
   c->floats |= pg_dtype_is_float(dtype);
@@ -67,7 +72,7 @@ static void add_tensor(call *c, const pg_tensor *t) {
 }
 
 static void add_number(call *c, double x) {
-  c->fractional |= x != floor(x);
+  c->fractional |= !is_whole(x);
   c->words[c->nwords++] = c->baked ? 3 : 1;
   if (c->baked) memcpy(&c->words[c->nwords++], &x, sizeof x);
   c->scalars[c->nscalars++] = x;
@@ -111,7 +116,7 @@ static int refuse_fraction(lua_State *L, const call *c) {
   }
   const char *text = pgl_push_type_text(L, &type);
   for (int i = c->first; i < c->first + c->n; i++)
-    if (!lua_isuserdata(L, i) && lua_tonumber(L, i) != floor(lua_tonumber(L, i)))
+    if (!lua_isuserdata(L, i) && !is_whole(lua_tonumber(L, i)))
       return pgl_error(L, "%s: %s holds whole numbers, and %s is not one; convert the tensor with :to(\"f32\")",
                        c->name, text, luaL_tolstring(L, i, NULL));
   return pgl_error(L, "%s: %s holds whole numbers, so / would cut off fractions; convert it with :to(\"f32\")", c->name,
@@ -395,6 +400,9 @@ static void refuse_names(lua_State *L, const char *name, int table) {
 // The argument keepdims: true, false, nil or {keepdims = …}.
 static bool check_keepdims(lua_State *L, const char *name, int i) {
   if (lua_istable(L, i)) {
+    for (lua_pushnil(L); lua_next(L, i); lua_pop(L, 1))
+      if (lua_type(L, -2) != LUA_TSTRING || strcmp(lua_tostring(L, -2), "keepdims") != 0)
+        pgl_error(L, "%s: unknown option '%s' (known: keepdims)", name, luaL_tolstring(L, -2, NULL));
     lua_getfield(L, i, "keepdims");
     lua_replace(L, i);
   }

@@ -95,6 +95,16 @@ static int trace_finish(lua_State *L) {
 }
 
 // core.tracing() → whether a trace is open.
+// core.is_usable(x): whether tensor x can be an operand here: eager, or of a trace that is open.
+static int core_is_usable(lua_State *L) {
+  const pgl_tensor *t = pgl_check_tensor(L, 1);
+  bool usable = !t->trace;
+  for (const pgl_trace *trace = pgl_get_state(L)->current; trace && !usable; trace = trace->outer)
+    usable = trace->serial == t->trace;
+  lua_pushboolean(L, usable);
+  return 1;
+}
+
 static int core_tracing(lua_State *L) {
   lua_pushboolean(L, pgl_get_state(L)->current != NULL);
   return 1;
@@ -440,8 +450,9 @@ static int trace_size(lua_State *L) {
 static const luaL_Reg methods[] = {{"input", trace_input},   {"scalar", trace_scalar}, {"compile", trace_compile},
                                    {"finish", trace_finish}, {"size", trace_size},     {NULL, NULL}};
 static const luaL_Reg functions[] = {
-    {"trace", core_trace}, {"tracing", core_tracing}, {"capture", core_capture}, {"vjp", core_vjp},
-    {"jvp", core_jvp},     {"mark", core_mark},       {"tap", core_tap},         {NULL, NULL}};
+    {"trace", core_trace},     {"tracing", core_tracing}, {"is_usable", core_is_usable},
+    {"capture", core_capture}, {"vjp", core_vjp},         {"jvp", core_jvp},
+    {"mark", core_mark},       {"tap", core_tap},         {NULL, NULL}};
 
 void pgl_open_trace(lua_State *L) {
   luaL_setfuncs(L, functions, 0);

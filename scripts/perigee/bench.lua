@@ -172,8 +172,9 @@ function benchmarks.compile()
     seconds = tonumber(seconds)
     if seconds then compare("compiling the demo's plan: " .. name, nil, nil, seconds, seconds, { at_most = 1 }) end
   end
-  pipe:close()
+  local ok = pipe:close()
   os.execute("rm -rf '" .. place .. "'")
+  if not ok then error("the process that compiles failed", 0) end
 end
 
 local ORDER = {

@@ -53,6 +53,7 @@ function correction.define(definition)
   if type(definition.name) ~= "string" or type(definition.correct) ~= "function" then
     core.raise("pg.correction.define needs a name and a correct function")
   end
+  hyper.check_limits("pg.correction.define", definition)
   local function make(given)
     given = given or {}
     local owner = "correction " .. definition.name

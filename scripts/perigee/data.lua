@@ -131,8 +131,12 @@ function methods:all(dtype) return self:fill(self:staging(self.n, dtype), make_i
 --- split:rows(a [, b]) → split: The examples a … b, counted from 1, from the end if negative; b: default the last.
 function methods:rows(a, b)
   local n = self.n
+  if math.type(a) ~= "integer" or b ~= nil and math.type(b) ~= "integer" then
+    fail("split:rows takes the first and the last row, as (1, %d), not (%s, %s)", n, names.describe(a),
+      names.describe(b))
+  end
   local first, last = a < 0 and n + a + 1 or a, (b or n) < 0 and n + b + 1 or b or n
-  if math.type(first) ~= "integer" or math.type(last) ~= "integer" or first < 1 or last > n or first > last then
+  if first < 1 or last > n or first > last then
     fail("split:rows(%s, %s): rows count from 1 to %d", tostring(a), tostring(b), n)
   end
   local fields = {}
@@ -147,7 +151,9 @@ end
 
 --- split:take(n) → split: The first n examples.
 function methods:take(n)
-  if n > self.n then fail("cannot take %d of %d examples", n, self.n) end
+  if math.type(n) ~= "integer" or n < 1 or n > self.n then
+    fail("split:take takes a number of examples from 1 to %d, not %s", self.n, names.describe(n))
+  end
   return self:rows(1, n)
 end
 

@@ -5,11 +5,11 @@
 
 local builder = require "perigee.builder"
 local options = require "perigee.options"
+local bytes_of = require("perigee.tensor_args").bytes
 
 local emit = {}
 
 local MARK = "// ---- kernels ----\n"
-local DTYPE_BYTES = { f32 = 4, f64 = 8, i32 = 4, i64 = 8, u8 = 1, bool = 1, key = 16 }
 
 -- ---- kernels --------------------------------------------------------------------------------------------------------
 
@@ -48,7 +48,7 @@ end
 local function part_name(input, offset)
   local layout = input.layout
   for i = 1, layout and #layout or 0 do
-    if layout[i].offset * DTYPE_BYTES[input.dtype] == offset then
+    if layout[i].offset * bytes_of[input.dtype] == offset then
       return ('%s["%s"]'):format(input.name, layout[i].name)
     end
   end

@@ -35,6 +35,7 @@ function family.define(definition)
       core.raise("pg.family.define needs " .. need)
     end
   end
+  hyper.check_limits("pg.family.define", definition)
   local function make(given)
     given = given or {}
     local owner = "family " .. definition.name

@@ -27,11 +27,30 @@ local function type_fits(default, value)
   return type(default) == type(value)
 end
 
--- Whether x lies in an interval written as "[0, 1)" or "(0, inf)"; its ends belong to it by its brackets.
+local function read_end(text) return text == "-inf" and -math.huge or text == "inf" and math.huge or tonumber(text) end
+
+-- An interval written as "[0, 1)" or "(0, inf)" → its ends, and whether they belong to it; nil if it is none.
+local function read_interval(text)
+  local left, low, high, right = tostring(text):match("^([%[%(])%s*(%S-)%s*,%s*(%S-)%s*([%]%)])$")
+  low, high = left and read_end(low), left and read_end(high)
+  if low and high then return low, high, left == "[", right == "]" end
+end
+
 local function lies_in(x, interval)
-  local left, low, high, right = interval:match("^([%[%(])(%S+), (%S+)([%]%)])$")
-  low, high = low == "-inf" and -math.huge or tonumber(low), high == "inf" and math.huge or tonumber(high)
-  return (left == "[" and x >= low or x > low) and (right == "]" and x <= high or x < high)
+  local low, high, from, to = read_interval(interval)
+  return (from and x >= low or x > low) and (to and x <= high or x < high)
+end
+
+-- Check the limits of a part that is being defined: intervals for hyperparameters that it has.
+function hyper.check_limits(owner, definition)
+  local limits = definition.limits or {}
+  names.check("the limits of " .. owner, limits, names.sorted(definition.hyper or {}))
+  for _, name in ipairs(names.sorted(limits)) do
+    if not read_interval(limits[name]) then
+      core.raise(('%s: the limits of %s are written as "[0, 1)" or "(0, inf)", not %s'):format(owner, name,
+        names.describe(limits[name])))
+    end
+  end
 end
 
 local function check_value(owner, name, default, value, interval)

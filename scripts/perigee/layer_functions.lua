@@ -88,7 +88,9 @@ function F.layer_norm(x, shape, options)
   check.check_tensor("layer_norm", x)
   options = nn_options.check("pg.layer_norm", options, { "weight", "bias", "eps" })
   if type(shape) == "number" then shape = { shape } end
-  if type(shape) ~= "table" then raise("layer_norm: the shape of the last axes is missing, as in (x, { 8, 8 })") end
+  if type(shape) ~= "table" or #shape == 0 then
+    raise("layer_norm: the shape of the last axes is missing, as in (x, { 8, 8 })")
+  end
   local whole, axes = x.shape, {}
   for i = 1, #shape do
     axes[i] = #whole - #shape + i
@@ -121,7 +123,8 @@ end
 
 local INTEGERS = { i64 = true, i32 = true, u8 = true }
 
---- pg.embedding(indices, weight) → [..., dim]: The rows of weight [n, dim] at whole numbers [...] that count from 0.
+--- pg.embedding(indices, weight) → [..., dim]: The rows of weight [n, dim] at whole numbers [...] that count from
+-- 0. One out of range is an error; where the function was traced, and values are not known, it stands for the nearest.
 function F.embedding(indices, weight)
   check.check_tensor("embedding", indices)
   check.check_tensor("embedding", weight)

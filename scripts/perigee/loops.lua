@@ -3,6 +3,7 @@
 local core = require "perigee.core"
 local fingerprint = require "perigee.fingerprint"
 local transform = require "perigee.transform"
+local read_options = require("perigee.tensor_args").read_options
 local tree = require "perigee.tree"
 
 local is_tensor = core.is_tensor
@@ -75,7 +76,7 @@ local scan_anywhere = anywhere(scan_inline)
 -- carry, xs and y are tensors or tables of them; the xs share their first extent. Differentiable to any order; memory
 -- grows with the number of steps. reverse = true goes backwards.
 function M.scan(f, carry, xs, opts)
-  return scan_anywhere(f, carry, xs, opts ~= nil and opts.reverse == true)
+  return scan_anywhere(f, carry, xs, read_options("pg.scan", opts, { reverse = false }).reverse)
 end
 
 -- ---- while ----

@@ -188,10 +188,25 @@ local function placed(frame, message)
   return where .. describe(frame.active) .. ": " .. message:sub(#where + 1)
 end
 
+-- New buffers → the ctx.buffers that they came from.
+local origins = setmetatable({}, { __mode = "k" })
+
+-- Called twice with one ctx, a model goes on from the buffers that the first call left; but not from those that came
+-- from other buffers than ctx has now, or that were made in a trace which has ended.
+local function buffers_of(ctx)
+  local new = ctx.new_buffers
+  local origin = origins[new or ctx]
+  local stale = origin and not (rawequal(origin, ctx.buffers) and core.is_usable(new))
+  return not stale and new or ctx.buffers
+end
+
 local function conclude(frame, ok, ...)
   if not ok then error((...), 0) end
-  local buffers = new_buffers(frame)
-  if buffers then frame.ctx.new_buffers = buffers end
+  local buffers, ctx = new_buffers(frame), frame.ctx
+  if buffers then
+    origins[buffers] = ctx.buffers
+    ctx.new_buffers = buffers
+  end
   return ...
 end
 
@@ -202,8 +217,7 @@ function call.run(tree, theta, x, ctx, observer)
     core.raise("ctx is a table, as a loss gets it or { train = true }, not " .. names.describe(ctx))
   end
   check_vector("a model's parameters", theta, tree.layout, "model:init(key)")
-  -- Called twice with one ctx, a model goes on from the buffers that the first call left.
-  local buffers = ctx.new_buffers or ctx.buffers
+  local buffers = buffers_of(ctx)
   if buffers and tree.buffer_layout then
     check_vector("ctx.buffers", buffers, tree.buffer_layout, "model:init_buffers()")
     if buffers.dtype ~= theta.dtype then

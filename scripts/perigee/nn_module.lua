@@ -62,6 +62,9 @@ local function read_declaration(owner, entry, what)
   if type(given) ~= "table" or math.type(entry.place) == "integer" then
     core.raise(("%s: a parameter or buffer is declared as NAME = { shape… }"):format(owner))
   end
+  if type(given[1]) == "table" and given[2] ~= nil then
+    core.raise(("%s: behind the shape stand named fields, as init = …, not %s"):format(label, names.describe(given[2])))
+  end
   local declared, fields = { name = entry.name, shape = {} }, {}
   for i, extent in ipairs(type(given[1]) == "table" and given[1] or given) do
     if math.type(extent) ~= "integer" or extent < 1 then
@@ -82,6 +85,10 @@ local function read_declaration(owner, entry, what)
 end
 
 local function read_child(owner, entry)
+  if entry.paired and entry.value[2] ~= nil then
+    core.raise(("%s: '%s' names several modules; write { \"%s\", { a, b } } for one after the other"):format(owner,
+      entry.name, entry.name))
+  end
   local found, why = module.from(entry.paired and entry.value[1] or entry.value)
   if not found then core.raise(("%s: '%s' is %s"):format(owner, entry.name, why)) end
   return { name = entry.name, place = entry.place, module = found }
@@ -218,25 +225,28 @@ local Model = names.guard({}, "a model", {
 })
 module.methods, Module.__index = Model, Model
 
--- For each tensor the initializer of the longest of the given names that it ends in.
+-- For each tensor the initializer of the longest of the given names that it ends in; then a name that fits no tensor,
+-- and one that fits only tensors which its initializer cannot draw.
 local function choose_initializers(entries, given)
-  local chosen, unused = {}, {}
-  for _, name in ipairs(names.sorted(given)) do unused[name] = true end
+  local chosen, unused, undrawn = {}, {}, {}
+  for _, name in ipairs(names.sorted(given)) do
+    unused[name], undrawn[name] = true, true
+    init.check("model:init: '" .. name .. "'", given[name])
+  end
   for i, entry in ipairs(entries) do
     local best
     for name in next, given do
-      local ends = entry.name == name or entry.name:sub(-#name - 1) == "." .. name
-      if ends and (not best or #name > #best) then best = name end
+      if entry.name == name or entry.name:sub(-#name - 1) == "." .. name then
+        unused[name] = nil
+        -- A bare "weight" means matrices and kernels where only those can be drawn; norms keep their own.
+        local drawn = not init.needs_matrix(given[name]) or #entry.declared.shape >= 2 or name == entry.name
+        if drawn then undrawn[name] = nil end
+        if not best or #name > #best.name then best = { name = name, drawn = drawn } end
+      end
     end
-    if best then
-      unused[best] = nil
-      init.check("model:init: '" .. best .. "'", given[best])
-      -- A bare "weight" means matrices and kernels where only those can be drawn; norms keep their own.
-      local skipped = init.needs_matrix(given[best]) and #entry.declared.shape < 2 and best ~= entry.name
-      if not skipped then chosen[i] = given[best] end
-    end
+    if best and best.drawn then chosen[i] = given[best.name] end
   end
-  return chosen, names.sorted(unused)[1]
+  return chosen, names.sorted(unused)[1], names.sorted(undrawn)[1]
 end
 
 -- All ends of names, at dots: "conv.weight", "weight".
@@ -260,10 +270,12 @@ function Model:init(key, dtype, initializers)
   end
   dtype = dtype or "f32"
   local entries, layout = self.tree.parameters, self.layout
-  local chosen, unused = choose_initializers(entries, initializers or {})
+  local chosen, unused, undrawn = choose_initializers(entries, initializers or {})
   if unused then
     core.raise(("model:init: no tensor's name is or ends in '%s'%s"):format(unused,
       options.hint(unused, ends_of(entries))))
+  elseif undrawn then
+    core.raise(("model:init: '%s' fits only tensors of one axis, and its initializer draws matrices"):format(undrawn))
   end
   local theta = core.vector(layout, dtype)
   for i, entry in ipairs(entries) do
@@ -287,7 +299,7 @@ end
 
 --- model(theta, x[, ctx]) → output: The forward function at parameters theta, a vector of model.layout. ctx: { train =,
 -- key =, buffers =, update_buffers = }, as a loss gets it. If modules changed buffers, ctx.new_buffers holds them
--- afterwards.
+-- afterwards, and another call with the same ctx goes on from there; a traced function returns them.
 Module.__call = core.entry(function(self, theta, x, ctx)
   return call.run(self.tree, theta, x, ctx)
 end)

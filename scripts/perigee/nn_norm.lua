@@ -81,6 +81,7 @@ end
 function nn.layer_norm(shape, options)
   local owner = "pg.nn.layer_norm"
   if type(shape) ~= "table" then shape = { shape } end
+  if #shape == 0 then raise("%s: the shape of the last axes is missing, as in (8) or ({ 8, 8 })", owner) end
   for _, extent in ipairs(shape) do check_size(owner, "an extent of the shape", extent) end
   local o = nn_options.read(owner, options, { affine = true, eps = 1e-5 })
   return module.new(owner, {

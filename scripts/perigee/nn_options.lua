@@ -1,14 +1,11 @@
 -- nn_options.lua: options and sizes that layers and their functions take: checked, with defaults, and turned into the
 -- engine's numbers.
 
-local core = require "perigee.core"
+local args = require "perigee.tensor_args"
 local names = require "perigee.names"
 
-local nn_options = {}
-
-local function raise(format, ...)
-  return core.raise(format:format(...))
-end
+local raise = args.raise
+local nn_options = { read = args.read_options }
 
 -- Raise unless n is a whole number of at least 1.
 function nn_options.check_size(owner, what, n)
@@ -21,18 +18,6 @@ end
 function nn_options.check(owner, given, known)
   names.check(owner, given or {}, known)
   return given or {}
-end
-
--- Options over their defaults, whose types they have.
-function nn_options.read(owner, given, defaults)
-  given = nn_options.check(owner, given, names.sorted(defaults))
-  local o = {}
-  for key, default in next, defaults do
-    o[key] = default
-    if given[key] ~= nil then o[key] = given[key] end
-    if type(o[key]) ~= type(default) then raise("%s: %s is a %s, not a %s", owner, key, type(default), type(o[key])) end
-  end
-  return o
 end
 
 -- An option that is a whole number or a pair { height, width } of them, at least `least` → the two.
@@ -65,6 +50,10 @@ function nn_options.window(owner, size, o)
   a[1], a[2] = nn_options.pair(owner, "size", size, 1)
   a[3], a[4] = nn_options.pair(owner, "stride", o.stride or { a[1], a[2] }, 1)
   a[5], a[6] = nn_options.pair(owner, "pad", o.pad or 0, 0)
+  local include = o.count_include_pad
+  if include ~= nil and type(include) ~= "boolean" then
+    raise("%s: count_include_pad is true or false, not %s", owner, names.describe(include))
+  end
   if 2 * a[5] > a[1] or 2 * a[6] > a[2] then raise("%s: pad is at most half of size", owner) end
   return a
 end

@@ -6,10 +6,9 @@ local core = require "perigee.core"
 local module = require "perigee.nn_module"
 local text_table = require "perigee.table"
 local tree = require "perigee.tree"
+local bytes_of = require("perigee.tensor_args").bytes
 
 local thousands = text_table.thousands
-
-local ELEMENT_BYTES = { f32 = 4, f64 = 8, i32 = 4, i64 = 8, u8 = 1, bool = 1, key = 16 }
 
 local function count_numbers(declarations)
   local count = 0
@@ -46,7 +45,7 @@ end
 
 local function output_bytes(tensors)
   local bytes = 0
-  for _, x in ipairs(tensors) do bytes = bytes + x.size * ELEMENT_BYTES[x.dtype] end
+  for _, x in ipairs(tensors) do bytes = bytes + x.size * bytes_of[x.dtype] end
   return bytes
 end
 

@@ -65,6 +65,7 @@ function rule.define(definition)
   if type(definition.name) ~= "string" or type(definition.update) ~= "function" then
     core.raise("pg.rule.define needs a name and an update function")
   end
+  hyper.check_limits("pg.rule.define", definition)
   local info = getinfo(definition.update, "S")
   local full = {
     name = definition.name, state = definition.state or {}, hyper = definition.hyper or {},

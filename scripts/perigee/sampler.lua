@@ -4,6 +4,8 @@
 
 local builder = require "perigee.builder"
 local core = require "perigee.core"
+local names = require "perigee.names"
+local read_options = require("perigee.tensor_args").read_options
 
 local sampler = {}
 
@@ -25,14 +27,17 @@ end
 -- without replacement: a keyed permutation for each epoch, cut into pieces; the short last one is used. dtype: of float
 -- fields.
 function sampler.shuffled(split, batch, key, opts)
-  opts = opts or {}
+  local dtype = read_options("pg.sampler.shuffled", opts, { dtype = "f32" }).dtype
+  if not core.is_tensor(key) or key.dtype ~= "key" then
+    error("pg.sampler.shuffled needs a key behind the batch size, as pg.key(1), got " .. names.describe(key), 3)
+  end
   if type(batch) ~= "number" or batch < 1 or batch % 1 ~= 0 then
     error(("a batch has a whole number of examples, not %s"):format(tostring(batch)), 3)
   end
   local n = split.n
   batch = math.tointeger(math.min(batch, n))
   local self = setmetatable({
-    split = split, n = n, batch_size = batch, dtype = opts.dtype or "f32", per_epoch = (n + batch - 1) // batch,
+    split = split, n = n, batch_size = batch, dtype = dtype, per_epoch = (n + batch - 1) // batch,
     steps = {}, passes = {}, natural = core.apply("iota", { a = { n }, b = { 0 }, dtype = "i64" }), numbers = {},
   }, Sampler)
   self.program = shuffling_program(key:fold("order"), n, self.numbers)

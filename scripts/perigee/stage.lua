@@ -22,6 +22,7 @@ function stage.define(definition)
   if type(definition.name) ~= "string" or type(definition.apply) ~= "function" then
     core.raise("pg.stage.define needs a name and an apply function")
   end
+  hyper.check_limits("pg.stage.define", definition)
   local function make(given)
     local h = hyper.resolve("stage " .. definition.name, definition.hyper or {}, given, definition.static,
       nil, definition.limits)

@@ -15,7 +15,8 @@ local apply, is_tensor = core.apply, core.is_tensor
 local methods = core.methods
 local raise, check_tensor, check_list = check.raise, check.check_tensor, check.check_list
 local axis_of, axes_of, shape_of, dtype_of = check.axis_of, check.axes_of, check.shape_of, check.dtype_of
-local check_count, check_range, shape_text = check.check_count, check.check_range, text.type
+local check_count, check_range, read_options = check.check_count, check.check_range, check.read_options
+local shape_text = text.type
 local F = {} -- the functions of pg
 
 -- Methods that are not functions of pg: those of the userdata itself, and names that say too little without a tensor.
@@ -110,8 +111,8 @@ end
 --- tensor:var([axes [, { correction = 0, keepdims = false }]]), pg.var(x [, axes [, opts]]): The variance over axes:
 -- of a population, or of a sample with correction = 1.
 function methods.var(x, axes, opts)
-  local a = axes_of("var", axes, x)
-  return apply("var", { a = a, flags = opts and opts.keepdims and 1 or 0, x = opts and opts.correction or 0 }, x)
+  local a, o = axes_of("var", axes, x), read_options("pg.var", opts, { correction = 0, keepdims = false })
+  return apply("var", { a = a, flags = o.keepdims and 1 or 0, x = o.correction }, x)
 end
 
 --- tensor:std([axes [, { correction = 0, keepdims = false }]]), pg.std(x [, axes [, opts]]): The square root of var.
@@ -150,9 +151,10 @@ end
 
 --- tensor:flatten([from = 1 [, to = -1]]), pg.flatten(x [, from = 1 [, to = -1]]): The axes from … to as one.
 function methods.flatten(x, from, to)
-  local shape, ndim = x.shape, x.ndim
+  local shape, ndim = check_tensor("flatten", x).shape, x.ndim
   if ndim == 0 then return x:reshape { 1 } end
   local first, last = axis_of("flatten", from or 1, ndim, x) + 1, axis_of("flatten", to or -1, ndim, x) + 1
+  if first > last then raise("flatten: the axes go from %d to %d; the first comes first", first, last) end
   local result, merged = {}, 1
   for i, n in ipairs(shape) do
     if i >= first and i <= last then merged = merged * n end
@@ -312,12 +314,17 @@ for _, name in ipairs { "softmax", "log_softmax" } do methods[name] = along_axis
 -- axis, without overflow.
 function methods.logsumexp(x, axis, keepdims)
   check_tensor("logsumexp", x)
+  if type(keepdims) ~= "boolean" then
+    keepdims = read_options("pg.logsumexp", keepdims, { keepdims = false }).keepdims
+  end
   return apply("logsumexp", { a = { axis_of("logsumexp", axis or -1, x.ndim, x) }, flags = keepdims and 1 or 0 }, x)
 end
 
 --- tensor:gelu([{ approximate = false }]), pg.gelu(x [, { approximate = false }]): x times the normal distribution
 -- function at x; approximate = true: the form with tanh (Hendrycks & Gimpel 2016).
-function methods.gelu(x, opts) return apply("gelu", { flags = opts and opts.approximate and 1 or 0 }, x) end
+function methods.gelu(x, opts)
+  return apply("gelu", { flags = read_options("pg.gelu", opts, { approximate = false }).approximate and 1 or 0 }, x)
+end
 
 --- tensor:leaky_relu([slope = 0.01]), pg.leaky_relu(x [, slope = 0.01]): x where it is positive, slope x elsewhere.
 function methods.leaky_relu(x, slope) return apply("leaky_relu", { x = slope or 0.01 }, x) end

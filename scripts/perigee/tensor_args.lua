@@ -11,6 +11,9 @@ local M = {}
 local dtypes = { f32 = true, f64 = true, i32 = true, i64 = true, u8 = true, bool = true }
 M.dtypes = dtypes
 
+-- Bytes of one element.
+M.bytes = { f32 = 4, f64 = 8, i32 = 4, i64 = 8, u8 = 1, bool = 1, key = 16 }
+
 function M.raise(format, ...)
   return core.raise(select("#", ...) > 0 and format:format(...) or format)
 end
@@ -90,6 +93,21 @@ function M.axes_of(what, axes, x)
   local a, ndim = {}, x.ndim
   for i, axis in ipairs(axes) do a[i] = M.axis_of(what, axis, ndim, x) end
   return a
+end
+
+-- Options over their defaults, whose types they have; nil for none. owner: "pg.var", for messages.
+function M.read_options(owner, given, defaults)
+  if given == nil then return defaults end
+  names.check(owner, given, names.sorted(defaults))
+  local o = {}
+  for key, default in next, defaults do
+    o[key] = default
+    if given[key] ~= nil then o[key] = given[key] end
+    if type(o[key]) ~= type(default) then
+      M.raise("%s: %s is a %s, not %s", owner, key, type(default), names.describe(o[key]))
+    end
+  end
+  return o
 end
 
 function M.check_list(what, list)

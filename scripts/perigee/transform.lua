@@ -103,7 +103,8 @@ end
 
 --- pg.jit(f [, { executor = "auto" }]) → function: f as one compiled plan for each signature of its arguments.
 -- f is traced once for each combination of dtypes, shapes, table structures, strings and booleans; numbers among the
--- arguments are run-time inputs, captured numbers are baked in and watched: when one changes, f is traced again.
+-- arguments are run-time inputs (where one meets a tensor of whole numbers its fraction is cut off), captured numbers
+-- are baked in and watched: when one changes, f is traced again.
 -- Arguments and results are tensors, numbers and tables of them. executor: "auto", "interpret" or "generate" (C through
 -- the system's compiler; same bits).
 function M.jit(f, opts)

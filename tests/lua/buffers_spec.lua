@@ -9,11 +9,7 @@ local correction, evaluation, family, rule = require "perigee.correction", requi
   require "perigee.family", require "perigee.rule"
 local sampler = require "perigee.sampler"
 
-local function state_bytes(st)
-  local parts = {}
-  for _, entry in ipairs(st:tensors()) do parts[#parts + 1] = entry[1] .. "=" .. entry[2]:bytes() end
-  return table.concat(parts)
-end
+local state_bytes = support.state_bytes
 
 local function start(p, opt) return opt:init(p.theta0(), core.key(3), p.buffers0()) end
 

@@ -270,6 +270,19 @@ describe("buffers", function()
     assert.is_nil(ctx.new_buffers)
   end)
 
+  it("go on from ctx.buffers where what a call left is of other buffers or of a trace that has ended", function()
+    local net = pg.nn.sequential { pg.nn.batch_norm(2) }
+    local start, before = net:init(pg.key(1)), net:init_buffers()
+    local ctx = { train = true, buffers = before }
+    local step = pg.value_and_grad(function(t, input) return net(t, input, ctx):sum() end)
+    for rows = 3, 5 do step(start, pg.randn(pg.key(rows), { rows, 2 })) end
+    net(start, pg.randn(pg.key(2), { 4, 2 }), ctx)
+    local moved = ctx.new_buffers
+    ctx.buffers = net:init_buffers()
+    net(start, pg.randn(pg.key(2), { 4, 2 }), ctx)
+    assert.equal(moved:bytes(), ctx.new_buffers:bytes())
+  end)
+
   it("carry no gradient and come out of a trace", function()
     local ctx_buffers = counter:init_buffers()
     local f = pg.value_and_grad(function(at)
@@ -279,6 +292,25 @@ describe("buffers", function()
     local loss, g, after = f(x)
     assert.same({ 6, 6, 6 }, { loss:item(), g:item(), after["count"]:item() })
     assert.equal(core.layout({ { "count", {} } }), after.layout)
+  end)
+end)
+
+describe("what is declared", function()
+  it("is not dropped in silence", function()
+    local function raises(message, f, ...)
+      local ok, raised = pcall(f, ...)
+      assert.is_false(ok)
+      assert.matches(message, raised, 1, true)
+    end
+    raises("'block' names several modules", pg.nn.sequential, { { "block", pg.nn.linear(2, 2), pg.nn.relu() } })
+    raises("behind the shape stand named fields", pg.nn.module,
+      { parameters = { w = { { 3, 3 }, pg.nn.init.he() } }, forward = function(_, x) return x end })
+    raises("the shape of the last axes is missing", pg.nn.layer_norm)
+    raises("the shape of the last axes is missing", pg.layer_norm, pg.ones { 2, 3 }, {})
+    local net = pg.nn.sequential { pg.nn.linear(2, 3) }
+    raises("'bias' fits only tensors of one axis", net.init, net, pg.key(1), { bias = pg.nn.init.he() })
+    local theta = net:init(pg.key(1), { weight = 0, ["1.weight"] = 1 })
+    assert.same({ { 1, 1, 1 }, { 1, 1, 1 } }, theta["1.weight"]:totable())
   end)
 end)
 

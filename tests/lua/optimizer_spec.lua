@@ -10,11 +10,7 @@ local nn, rule, schedule, stage = require "perigee.nn", require "perigee.rule", 
   require "perigee.stage"
 local statistics = require "perigee.statistics"
 
-local function state_bytes(st)
-  local parts = {}
-  for _, entry in ipairs(st:tensors()) do parts[#parts + 1] = entry[1] .. "=" .. entry[2]:bytes() end
-  return table.concat(parts)
-end
+local state_bytes = support.state_bytes
 
 -- A small network with dropout on made-up data; ids let dropout be keyed by example.
 local function network(options)

@@ -66,4 +66,11 @@ function support.stream(seed)
   end
 end
 
+-- Everything that an optimizer remembers between steps, as one string.
+function support.state_bytes(st)
+  local parts = {}
+  for _, entry in ipairs(st:tensors()) do parts[#parts + 1] = entry[1] .. "=" .. entry[2]:bytes() end
+  return table.concat(parts)
+end
+
 return support

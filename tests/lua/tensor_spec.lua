@@ -75,6 +75,12 @@ describe("arithmetic", function()
     raises(function() x[1] = 3 end, "tensors are values")
   end)
 
+  it("takes no infinities among whole numbers", function()
+    local ok, raised = pcall(function() return pg.tensor({ 1, 2 }, "i32") * math.huge end)
+    assert.is_false(ok)
+    assert.matches("holds whole numbers, and inf is not one", raised, 1, true)
+  end)
+
   it("lets numbers take the dtype of the tensor they meet", function()
     assert.equal("f64", (pg.tensor({ 1 }, "f64") * 0.1).dtype)
     assert.equal(0.1, (pg.tensor({ 1 }, "f64") * 0.1):item())
@@ -140,6 +146,25 @@ describe("reductions", function()
     assert.same({ 1, 2, 3 }, x:min(1):totable())
     raises(function() return x:sum(3) end, "axis 3", "1..2", "[2, 3]", "tensor_spec.lua")
     raises(function() return x:sum(0) end, "axis 0")
+  end)
+
+  it("know their options, and no others", function()
+    local ones = pg.ones { 2, 3 }
+    assert.same({ 2, 1 }, ones:logsumexp(-1, true).shape)
+    assert.same({ 2 }, ones:logsumexp(-1, { keepdims = false }).shape)
+    assert.same({ 1, 3 }, ones:var(1, { keepdims = true }).shape)
+    for message, f in pairs {
+      ["sum: unknown option 'keepdim' (known: keepdims)"] = function() return ones:sum(1, { keepdim = true }) end,
+      ["unknown option 'unbiased' of pg.var"] = function() return ones:var(1, { unbiased = true }) end,
+      ["pg.var takes a table of options, not true"] = function() return ones:var(1, true) end,
+      ["unknown option 'aproximate' of pg.gelu"] = function() return ones:gelu { aproximate = true } end,
+      ["flatten: the axes go from 2 to 1"] = function() return ones:flatten(2, 1) end,
+      ["flatten: a tensor was expected, got 3"] = function() return pg.flatten(3) end,
+    } do
+      local ok, raised = pcall(f)
+      assert.is_false(ok)
+      assert.matches(message, raised, 1, true)
+    end
   end)
 
   it("give positions from 0", function()

@@ -23,6 +23,24 @@ local function train(changes)
   return pg.train(spec)
 end
 
+describe("accuracy", function()
+  local labels = pg.tensor({ 0, 1, 1, 0 }, "i64")
+
+  it("goes by the sign where there is one output, with an axis of its own or without", function()
+    local out = pg.tensor { -1, 2, -3, 4 }
+    assert.same({ 1, 1, 0, 0 }, pg.metric.accuracy(out, { y = labels }):totable())
+    assert.same({ 1, 1, 0, 0 }, pg.metric.accuracy(out:reshape { 4, 1 }, { y = labels }):totable())
+  end)
+
+  it("goes by the largest of several, and says when rows and labels differ", function()
+    assert.same({ 1, 0, 1, 1 }, pg.metric.accuracy(pg.tensor { { 2, 1 }, { 2, 1 }, { 0, 1 }, { 1, 0 } }, { y = labels })
+      :totable())
+    local ok, raised = pcall(pg.metric.accuracy, pg.ones { 3 }, { y = labels })
+    assert.is_false(ok)
+    assert.matches("outputs are f32 [3] and labels i64 [4]", raised, 1, true)
+  end)
+end)
+
 describe("the sampler", function()
   it("gives every example once an epoch, the short batch last, another order every epoch", function()
     local source = sampler.shuffled(data.train, 16, key)

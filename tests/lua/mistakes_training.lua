@@ -270,10 +270,10 @@ pg.train(with { optimizer = pg.optimizer { rule = rule } })]],
       "3: o of rule mine has no 'rl'; did you mean o.lr?" },
     { "limits that are no interval",
       'print(pg.rule.define { name = "r", hyper = { lr = 1 }, limits = { lr = { 0, 1 } }, update = print })',
-      '1: pg.rule.define: the limits of lr are written as "[0, 1)" or "(0, inf)", not a table' },
+      '2: pg.rule.define: the limits of lr are written as "[0, 1)" or "(0, inf)", not a table' },
     { "limits of what is not there",
       'print(pg.rule.define { name = "r", hyper = { lr = 1 }, limits = { rl = "[0,1]" }, update = print })',
-      "1: unknown option 'rl' of the limits of pg.rule.define; did you mean 'lr'?" },
+      "2: unknown option 'rl' of the limits of pg.rule.define; did you mean 'lr'?" },
     { "a rule that returns nothing", [[
 local rule = pg.rule.define { name = "mine", hyper = { lr = 0.1 }, update = function(p, stats, s, o)
   p = p - o.lr * stats.g

@@ -21,7 +21,7 @@ static int add_traceback(lua_State *L) {
     if (luaL_callmeta(L, 1, "__tostring") && lua_isstring(L, -1)) return 1;
     message = lua_pushfstring(L, "(error object is a %s value)", luaL_typename(L, 1));
   }
-  if (getenv("PERIGEE_TRACEBACK"))
+  if (getenv("PERIGEE_TRACE"))
     luaL_traceback(L, L, message, 1);
   else
     lua_pushstring(L, message);

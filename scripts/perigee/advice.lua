@@ -34,10 +34,12 @@ local SYNTAX = {
   { "", "^%s*continue%s*$", "there is no continue; write goto continue, and ::continue:: at the end of the loop" },
 }
 
+local PYTHON = { ["for"] = true, ["if"] = true, ["while"] = true, ["else"] = true, elif = true, def = true,
+  class = true, try = true, with = true }
+
 -- A line of a program in Python: its blocks begin so.
 local function is_python_block(line)
-  local word = line:match("^%s*(%a+).*:%s*$") or line:match("^%s*(%a+):%s*$")
-  return word and ("for if while else elif def class try with"):find(word, 1, true) ~= nil
+  return PYTHON[line:match("^%s*(%a+).*:%s*$") or line:match("^%s*(%a+):%s*$")]
 end
 
 local PYTHON_BLOCK = "blocks have no colon: for i = 1, n do … end, if x then … end"
@@ -58,9 +60,12 @@ function advice.on_syntax(message, source, n)
     if message:find(row[1]) and line:find(row[2]) then return "; " .. row[3] end
   end
   -- An error at the end is that of a block that began somewhere before.
-  for earlier in (source .. "\n"):gmatch("(.-)\n") do
-    if is_python_block(earlier) then return "; " .. PYTHON_BLOCK end
+  if message:find("<eof>", 1, true) then
+    for earlier in (source .. "\n"):gmatch("(.-)\n") do
+      if is_python_block(earlier) then return "; " .. PYTHON_BLOCK end
+    end
   end
+  if is_python_block(line) then return "; " .. PYTHON_BLOCK end
   return ""
 end
 

@@ -75,6 +75,7 @@ local function environment(readers, own)
   local base = setmetatable({}, { __index = function(_, name)
     local reader = readers[name]
     if not reader then return _G[name] end
+    if name == "run" then return reader() end -- it tells what has been changed, and that may be more by now
     if known[name] == nil then known[name] = reader() end
     return known[name]
   end })

@@ -55,7 +55,7 @@ end
 
 -- Values that save themselves, as an optimizer's state does: value:tensors() → list of { name, tensor },
 -- value:numbers() → name → number, value:load(name → tensor, name → number).
-local function is_saving(value)
+function checkpoint.is_saving(value)
   local meta = getmetatable(value)
   return type(meta) == "table" and type(value.tensors) == "function" and type(value.numbers) == "function"
 end
@@ -79,7 +79,7 @@ local function walk(tree, path, visit, open)
   if #keys == 0 and path ~= "" then visit(path, tree) end
   for _, name in ipairs(keys) do
     local value, below = tree[by_name[name]], path == "" and name or path .. "/" .. name
-    if type(value) == "table" and is_saving(value) then value = saved_parts(value) end
+    if type(value) == "table" and checkpoint.is_saving(value) then value = saved_parts(value) end
     if type(value) == "table" then
       walk(value, below, visit, open)
     else
@@ -232,7 +232,7 @@ function checkpoint.restore(tree, saved)
   end
   for key, value in next, saved do
     local now = tree[key]
-    if type(value) == "table" and type(now) == "table" and is_saving(now) then
+    if type(value) == "table" and type(now) == "table" and checkpoint.is_saving(now) then
       now:load(value.tensors or {}, value.numbers or {})
     elseif type(value) == "table" and type(now) == "table" then
       checkpoint.restore(now, value)

@@ -5,6 +5,7 @@
 
 local core = require "perigee.core"
 local names = require "perigee.names"
+local optimizer = require "perigee.optimizer"
 local part = require "perigee.part"
 local schedule = require "perigee.schedule"
 local written = require "perigee.written"
@@ -26,13 +27,6 @@ local OF_THE_RUN = {
 
 -- A control: { name, get(), set(value), and for a fixed one fixed = why; else check(value, step) → value, or nil and
 -- why }. kept: whether checkpoints hold its value. settle(): what a change does besides, once, at its step.
-
-local function is_in(list, word)
-  for _, entry in ipairs(list) do
-    if entry == word then return true end
-  end
-  return false
-end
 
 local function same(a, b)
   for key, value in next, a or {} do
@@ -79,8 +73,8 @@ local function of_hyper(owner, prefix, key, units)
   local h, name = owner.hyper, prefix .. key
   local control = { name = name, owner = owner, units = units, get = function() return h.given[key] end }
   function control.set(value) h.given[key] = value end
-  if not is_in(h.scalars, key) then
-    control.fixed = is_in(h.tensors, key) and "values per tensor are part of the compiled step" or COMPILED
+  if not names.includes(h.scalars, key) then
+    control.fixed = names.includes(h.tensors, key) and "values per tensor are part of the compiled step" or COMPILED
     return control
   end
   function control.check(given, step)
@@ -129,7 +123,13 @@ local function of_decay(opt)
   local control = { name = "weight_decay", units = opt.units, get = function() return decay.given end }
   function control.set(value) decay.given = value end
   if not decay.scalar then control.fixed = "values per tensor are part of the compiled step" end
-  function control.check(value, step) return read_scalar("weight_decay", value, step, opt.units) end
+  function control.check(given, step)
+    local value, why = read_scalar("weight_decay", given, step, opt.units)
+    if value ~= nil and not optimizer.is_decay(value) then
+      return nil, "weight_decay must be at least 0, not " .. names.describe(value)
+    end
+    return value, why
+  end
   return control
 end
 

@@ -2,6 +2,7 @@
 -- its optimizer as a table whose fields read as the hyperparameters and take assignments, each of which becomes a
 -- recorded change (changes.lua).
 
+local checkpoint = require "perigee.checkpoint"
 local controls = require "perigee.controls"
 local core = require "perigee.core"
 local names = require "perigee.names"
@@ -10,11 +11,6 @@ local text_table = require "perigee.table"
 local written = require "perigee.written"
 
 local live = {}
-
-local function saves_itself(value)
-  local meta = getmetatable(value)
-  return type(meta) == "table" and type(value.tensors) == "function" and type(value.numbers) == "function"
-end
 
 -- A value of the run as somebody who looks may have it: tensors and plain tables copied, and state that saves itself by
 -- its parts { tensors, numbers }.
@@ -25,7 +21,7 @@ function live.copy(value)
   if posterior.is(value) then
     for _, field in ipairs(value.fields) do out[field] = value[field]:copy() end
     return posterior.new(value.fields, out)
-  elseif saves_itself(value) then
+  elseif checkpoint.is_saving(value) then
     for _, entry in ipairs(value:tensors()) do out[entry[1]] = entry[2]:copy() end
     return { tensors = out, numbers = value:numbers() }
   elseif getmetatable(value) ~= nil then
@@ -105,6 +101,21 @@ function View:proxy(prefix)
   })
 end
 
+-- A copy of a table of the run's state, with what was changed and holds from the next step on.
+function View:copy_state(prefix, tree)
+  local out = live.copy(tree)
+  for key, value in next, out do
+    local name = prefix .. tostring(key)
+    local control = self.known.by_name[name]
+    if control and not control.fixed then
+      out[key] = self.changes:current(control, self.step)
+    elseif type(value) == "table" and getmetatable(value) == nil and getmetatable(tree[key]) == nil then
+      out[key] = self:copy_state(name .. ".", tree[key])
+    end
+  end
+  return out
+end
+
 -- A table of the run's state, whose values are named prefix .. key: reads as a copy would; assignments to its plain
 -- values become changes, others are refused.
 function View:state_proxy(prefix, tree)
@@ -117,9 +128,9 @@ function View:state_proxy(prefix, tree)
       return live.copy(value)
     end,
     __newindex = function(_, key, value) self:change(prefix .. tostring(key), value) end,
-    __pairs = function() return next, live.copy(tree), nil end,
+    __pairs = function() return next, self:copy_state(prefix, tree), nil end,
     __names = function() return names.sorted(tree) end,
-    __tostring = function() return require("perigee.pretty").format(live.copy(tree)) end,
+    __tostring = function() return require("perigee.pretty").format(self:copy_state(prefix, tree)) end,
     __len = function() return #tree end,
   })
 end

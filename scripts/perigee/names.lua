@@ -21,7 +21,8 @@ function names.sorted(t)
   return keys
 end
 
-local function includes(list, word)
+-- Whether a list has an entry.
+function names.includes(list, word)
   for _, known in ipairs(list) do
     if known == word then return true end
   end
@@ -32,7 +33,7 @@ end
 function names.meant(word, known)
   local ours = words[word]
   for _, translation in ipairs(type(ours) == "table" and ours or { ours }) do
-    if includes(known, translation) then return translation end
+    if names.includes(known, translation) then return translation end
   end
   return nearest(word, known)
 end

@@ -44,8 +44,9 @@ local function check_stages(given)
   return stages
 end
 
--- Whether x may be a weight decay: a number that is not negative, a schedule, pg.per_tensor or a vector.
-local function is_decay(x)
+--- pg.optimizer.is_decay(x): Whether x may be a weight decay: a number that is not negative, a schedule, pg.per_tensor
+-- or a vector.
+function optimizer.is_decay(x)
   if type(x) == "number" then return x >= 0 end
   return schedule.is_schedule(x) or per_tensor.is(x) or core.is_tensor(x)
 end
@@ -64,7 +65,7 @@ local function check_parts(spec)
   need(not spec.correction or spec.correction == correction.none or correction.is(spec.correction),
     "correction must be a correction, as pg.correction.svrg {}, not %s", names.describe(spec.correction))
   local decay = spec.weight_decay
-  need(decay == nil or is_decay(decay),
+  need(decay == nil or optimizer.is_decay(decay),
     "weight_decay must be a number of at least 0, a schedule or pg.per_tensor, not %s", names.describe(decay))
 end
 

@@ -20,7 +20,7 @@ local function rate(per_second)
   return ("%.0f"):format(per_second)
 end
 
-local silent = { silent = true, update = function() end, clear = function() end }
+local silent = { is_due = function() return false end, update = function() end, clear = function() end }
 
 -- A progress line for the run `name`. Options: force = true writes whatever stderr is (for tests), out = a file.
 function progress.new(name, opts)
@@ -31,12 +31,14 @@ function progress.new(name, opts)
   local started, shown_at, width = files.clock(), -1, 0
   local done_before
 
+  -- Whether it is time to show something again. Cheap: to be asked at every step before anything is put together.
+  function self.is_due() return files.clock() - shown_at >= 0.1 end
+
   -- state: epoch, epochs, fraction (of the whole run), done (units so far), unit ("ex", "steps"), what ("full pass" or
-  -- nil), shown = {{"loss", 0.31}, …}, idle (seconds not to count, or nil). Cheap to call at every step: it looks at
-  -- the clock and returns.
+  -- nil), shown = {{"loss", 0.31}, …}, idle (seconds not to count, or nil). Nothing is shown if it is not due.
   function self.update(state)
+    if not self.is_due() then return end
     local now = files.clock()
-    if now - shown_at < 0.1 then return end
     shown_at = now
     done_before = done_before or state.done
     local parts = { name }

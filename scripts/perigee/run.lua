@@ -220,7 +220,7 @@ end
 local function make_due(every, ctx)
   if type(every) == "table" then
     names.check("checkpoint_every", every, { "steps" })
-    return function() return ctx.completed > ctx.saved and ctx.completed % every.steps == 0 end
+    return function() return ctx.completed > (ctx.saved or 0) and ctx.completed % every.steps == 0 end
   end
   local seconds, last = type(every) == "number" and every or 60, data.clock()
   return function()
@@ -284,11 +284,17 @@ local function take(directory)
 end
 
 -- Where a run lives: { directory, journal, changes, saved, identity, before (seconds spent earlier) }. With out = false
--- it lives in memory only and leaves nothing.
+-- it lives in memory only and leaves nothing. When this process lets go of it, by an error too, another may go on.
+local Place = {}
+function Place:__close()
+  self.journal:close()
+  if self.directory then data.remove(self.directory .. "/running") end
+end
+
 local function open_place(inv, spec)
   local adjust = spec.adjust or { state = spec.state }
   if spec.out == false then
-    return { journal = journal.in_memory(), changes = changes.open(nil, adjust), before = 0 }
+    return setmetatable({ journal = journal.in_memory(), changes = changes.open(nil, adjust), before = 0 }, Place)
   end
   local directory, existed = find_directory(inv, spec)
   local place = { directory = directory, identity = identity(inv, spec), before = 0 }
@@ -302,7 +308,7 @@ local function open_place(inv, spec)
     place.journal = must(journal.open(directory .. "/metrics.jsonl", 0))
   end
   place.changes = changes.open(directory .. "/changes.jsonl", adjust)
-  return place
+  return setmetatable(place, Place)
 end
 
 local function append_timing(directory, step, seconds)
@@ -344,7 +350,7 @@ end
 local function make_break_in(spec, state, ctx, place)
   local inv, variables = invocation, {}
   local function announce()
-    local path = place.directory and ctx.saved > 0 and checkpoint_path(place.directory, ctx.saved) or nil
+    local path = place.directory and ctx.saved and checkpoint_path(place.directory, ctx.saved) or nil
     breakin.announce { directory = place.directory, path = path, resumes = inv.source ~= nil, leaves = inv.leaves }
   end
   local function ask(inside)
@@ -409,12 +415,13 @@ local Interruption = { __tostring = function(raised)
 end }
 
 -- The context that `step` sees, at the checkpoint of the place if there is one. Besides: completed (steps), saved (the
--- last one saved), idle (seconds spent at the prompt), save(step, is_final), due(), break_in(inside), seconds().
+-- last one saved, or nil), idle (seconds spent at the prompt), save(step, is_final), due(), break_in(inside),
+-- seconds().
 local function make_context(inv, spec, state, place)
   local started, saved = data.clock(), place.saved
   local announce
   local ctx = setmetatable({ journal = place.journal, directory = place.directory, run_key = core.key(spec.seed),
-    cost = spec.cost, samplers = {}, completed = 0, saved = 0, idle = 0.0, invocation = inv },
+    cost = spec.cost, samplers = {}, completed = 0, idle = 0.0, invocation = inv },
     { __index = context_index })
   ctx.hash_every = inv.limit and 1 or spec.hash_every or (place.directory and 100 or 0)
   function ctx.seconds() return place.before + data.clock() - started - ctx.idle end
@@ -457,7 +464,7 @@ function run.run(spec)
   spec.seed = spec.seed or 1
   local state = spec.state or {}
   checkpoint.flatten(state) -- says now, not at the first checkpoint, what cannot be saved
-  local place = open_place(inv, spec)
+  local place <close> = open_place(inv, spec)
   local by_hand <close> = place.changes
   local listening <close> = listen(inv) -- luacheck: ignore 211
   local saved, ctx = place.saved, make_context(inv, spec, state, place)
@@ -483,9 +490,7 @@ function run.run(spec)
     end
     total = ctx.seconds()
   end
-  place.journal:close()
   if place.directory then
-    data.remove(place.directory .. "/running")
     inv.done[#inv.done + 1] = { name = spec.name, directory = place.directory, steps = ctx.completed }
   end
   if ctx.interrupted and spec.at_interrupt then spec.at_interrupt(ctx) end

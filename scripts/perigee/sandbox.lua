@@ -238,7 +238,4 @@ function sandbox.leave()
   readable, writable = nil, nil
 end
 
--- Whether recipes are confined at present.
-function sandbox.active() return readable ~= nil end
-
 return sandbox

@@ -74,7 +74,6 @@ function schedule.resolve_steps(duration, units)
   return round(duration.n * total)
 end
 
---- pg.schedule.is_duration(x): Whether x is a duration of pg.epochs, pg.steps or pg.whole_run.
 --- pg.schedule.check_duration(owner, name, x, least): An error at the recipe's line, in the name of `owner`, unless x
 -- is nil or a duration of at least `least` steps, as far as that is known: for options of corrections of one's own.
 function schedule.check_duration(owner, name, x, least)
@@ -88,6 +87,7 @@ function schedule.check_duration(owner, name, x, least)
     :format(owner, name, least, found))
 end
 
+--- pg.schedule.is_duration(x): Whether x is a duration of pg.epochs, pg.steps or pg.whole_run.
 function schedule.is_duration(x)
   return getmetatable(x) == Duration
 end
@@ -141,8 +141,8 @@ local function make(name, argument, at)
   return setmetatable({ at = at, text = text, name = name, argument = argument }, Schedule)
 end
 
--- Check the options of a schedule. fields: name → "number", "duration", "durations" (a list) or "value" (a number or a
--- schedule), with a "?" behind what may be left out.
+-- Check the options of a schedule. fields: name → "number", "duration", "period" (a duration of at least a step),
+-- "durations" (a list) or "value" (a number or a schedule), with a "?" behind what may be left out.
 local function check_fields(name, spec, fields)
   local owner = "pg.schedule." .. name
   names.check(owner, spec, names.sorted(fields))
@@ -151,9 +151,12 @@ local function check_fields(name, spec, fields)
     local value = spec[field]
     if value == nil and optional == "" then
       core.raise(("%s needs '%s'"):format(owner, field))
-    elseif kind == "duration" then
-      schedule.check_duration(owner, field, value, 0)
+    elseif kind == "duration" or kind == "period" then
+      schedule.check_duration(owner, field, value, kind == "period" and 1 or 0)
     elseif kind == "durations" then
+      if value ~= nil and (type(value) ~= "table" or schedule.is_duration(value)) then
+        core.raise(("%s: %s is a list of steps or durations, not %s"):format(owner, field, names.describe(value)))
+      end
       for _, entry in ipairs(value or {}) do schedule.check_duration(owner, field, entry, 0) end
     elseif value ~= nil and type(value) ~= "number" and not (kind == "value" and schedule.is_schedule(value)) then
       core.raise(("%s: %s must be a number%s, not %s"):format(owner, field, kind == "value" and " or a schedule" or "",
@@ -207,7 +210,7 @@ end
 --- pg.schedule.step { from =, factor =, every =, at = {…} } → schedule: `from` times `factor` for each `every` steps
 -- passed, or for each of the steps in `at` that is reached. Either every or at is given, in steps or durations.
 function schedule.step(spec)
-  check_fields("step", spec, { from = "number", factor = "number", every = "duration?", at = "durations?" })
+  check_fields("step", spec, { from = "number", factor = "number", every = "period?", at = "durations?" })
   local from, factor = spec.from, spec.factor
   if (spec.every == nil) == (spec.at == nil) then
     core.raise("pg.schedule.step needs either 'every' or 'at'")
@@ -228,10 +231,19 @@ end
 --- pg.schedule.piecewise { { value, until }, …, { value } } → schedule: Each value holds before its step `until`; the
 -- last one to the end. Values may be schedules, which see the step of the run.
 function schedule.piecewise(pieces)
+  if type(pieces) ~= "table" or getmetatable(pieces) ~= nil or #pieces == 0 then
+    core.raise("pg.schedule.piecewise takes a list of pieces { value, step at which it ends }, not "
+      .. names.describe(pieces))
+  end
   for i, piece in ipairs(pieces) do
-    if i < #pieces and piece[2] == nil then
+    local value = type(piece) == "table" and piece[1]
+    if type(value) ~= "number" and not schedule.is_schedule(value) then
+      core.raise(("pg.schedule.piecewise: piece %d is { value, step at which it ends }, not %s"):format(i,
+        names.describe(piece)))
+    elseif i < #pieces and piece[2] == nil then
       core.raise("pg.schedule.piecewise: every piece but the last needs the step at which it ends")
     end
+    schedule.check_duration("pg.schedule.piecewise", ("the end of piece %d"):format(i), piece[2], 0)
   end
   local result = make("piecewise", pieces, function(step, units)
     for i, piece in ipairs(pieces) do
@@ -258,7 +270,7 @@ end
 --- pg.schedule.hold { of =, every = } → schedule: The value that `of` has at the first step of each period of `every`
 -- steps: constant within a segment of SVRG.
 function schedule.hold(spec)
-  check_fields("hold", spec, { of = "value", every = "duration" })
+  check_fields("hold", spec, { of = "value", every = "period" })
   local of, every = spec.of, spec.every
   return make("hold", spec, function(step, units)
     local length = schedule.resolve_steps(every, units)

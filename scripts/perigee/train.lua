@@ -154,6 +154,11 @@ local function size_of_passes(spec, n)
   return math.tointeger(math.min(size, n))
 end
 
+-- Whole steps; of a part of an epoch at least one.
+local function steps_of_epochs(epochs, per_epoch)
+  return epochs > 0 and math.max(1, math.floor(epochs * per_epoch + 0.5)) or 0
+end
+
 -- Everything a run is made of: optimizer state, evaluator, source, evaluation, step counts.
 local function build(spec)
   local key = core.key(spec.seed or 1)
@@ -172,7 +177,7 @@ local function build(spec)
     steps_per_epoch = source.per_epoch }
   local batches = source:prepare(opt.correction and pass_batch or nil)
   st.pass_size = pass_batch
-  local steps = spec.steps or spec.epochs and math.floor(spec.epochs * source.per_epoch + 0.5)
+  local steps = spec.steps or spec.epochs and steps_of_epochs(spec.epochs, source.per_epoch)
     or steps_of_budget(spec.budget.gradients, opt, st, eval, batches[1], source)
   eval.total_steps = steps
   opt:configure { total_steps = steps }
@@ -185,7 +190,7 @@ local function build(spec)
 end
 
 local function show(parts, line, ctx, shown, what, fraction_of_pass)
-  if line.silent then return end
+  if not line.is_due() then return end
   local source, steps = parts.source, parts.steps
   local done = ctx.step + (fraction_of_pass and 0 or 1)
   line.update {
@@ -265,7 +270,7 @@ function train.train(spec)
   local hooks = spec.hooks or {}
   local per_epoch = source.per_epoch
   local log_every = spec.log_every or math.max(1, per_epoch // 50)
-  local eval_steps = math.floor((spec.eval_every or 1) * per_epoch + 0.5)
+  local eval_steps = steps_of_epochs(spec.eval_every or 1, per_epoch)
   local state = { optimizer = st, since = { loss = 0.0, count = 0 }, metrics = {} }
   local name = spec.name or "run"
   local line = progress.new(name)

@@ -27,13 +27,17 @@ end
 
 -- A constructor's argument: a table of written values. nil and the reason where one cannot be written.
 local function literal(t)
-  local parts = {}
+  local parts, keys = {}, {}
+  for i = 1, #t do keys[i] = i end -- a list in its own order
   for _, key in ipairs(names.sorted(t)) do
+    if math.type(key) ~= "integer" then keys[#keys + 1] = key end
+  end
+  for i, key in ipairs(keys) do
     local value = t[key]
     local is_plain = type(value) == "table" and getmetatable(value) == nil
     local text, why = (is_plain and literal or written.encode)(value)
     if not text then return nil, why end
-    parts[#parts + 1] = math.type(key) == "integer" and text or ("%s = %s"):format(key, text)
+    parts[i] = math.type(key) == "integer" and text or ("%s = %s"):format(key, text)
   end
   return ("{ %s }"):format(table.concat(parts, ", "))
 end

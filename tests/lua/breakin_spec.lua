@@ -247,6 +247,23 @@ describe("breaking into a run", function()
       changed.changes)
   end)
 
+  it("keeps long lists in their order, for a resume too", function()
+    local pieces = {}
+    for i = 1, 12 do pieces[i] = ("{ %g, %d }"):format(i / 100, i * 2 + 2) end
+    pieces[13] = "{ 0.2 }"
+    typed = function(at)
+      at("opt.rule.lr = pg.schedule.piecewise { " .. table.concat(pieces, ", ") .. " }")
+      return "continue"
+    end
+    local whole = train { at = 2 }
+    begin_again()
+    assert.is_false(pcall(train, { at = 2, crash = 9 }))
+    typed = nil
+    resume()
+    assert.same(parts_of(whole), parts_of(train {}))
+    assert.is_nil(files.exists(root .. "/t/running") or nil)
+  end)
+
   it("replays changes when it is resumed from before them, and from after them", function()
     local function change(at)
       at "opt.rule.lr = 1/30"
@@ -365,6 +382,7 @@ describe("breaking into a run", function()
       refused("opt.rule.lr = '0.1 +'", "formula")
       refused("opt.rule.lr = '0.1 * stepp'", "did you mean 'step'?")
       refused("opt.rule.momentum = 0", "another form")
+      refused("opt.weight_decay = -1", "weight_decay must be at least 0, not -1")
       refused("opt.correction.every = 0", "correction.every must be at least 1 step")
       refused("opt.correction.every = '3'", "pg.epochs(n)")
       refused("theta = theta * 0", "theta cannot be set: it is a copy to look at")
@@ -379,7 +397,7 @@ describe("breaking into a run", function()
       return "continue"
     end
     local after = train { out = false, at = 8 }
-    assert.equal(25, #tried)
+    assert.equal(26, #tried)
     assert.same(parts_of(whole), parts_of(after))
     assert.same({}, after.changes)
   end)
@@ -444,6 +462,10 @@ describe("breaking into a run", function()
       at "state.inner.on = false"
       at "state.word = 'b\\n'"
       assert.equal(0.25, at "state.rate")
+      assert.matches("rate = 0.25", at "tostring(state)", 1, true)
+      assert.matches("on = false", at "tostring(state)", 1, true)
+      assert.same({ "changed by hand at step 3: state.rate 1.0 → 0.25, state.inner.on true → false, "
+        .. 'state.word "a" → "b\\n"' }, at "run.changes")
       assert.same({ 3, 3 }, at "state.x:totable()")
       assert.matches("state.rate is a number, not \"x\"", select(2, pcall(at, "state.rate = 'x'")), 1, true)
       assert.matches("tensors change in steps only", select(2, pcall(at, "state.x = state.x * 2")), 1, true)

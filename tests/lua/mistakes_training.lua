@@ -268,6 +268,13 @@ local rule = pg.rule.define { name = "mine", hyper = { lr = 0.1 }, update = func
 end }
 pg.train(with { optimizer = pg.optimizer { rule = rule } })]],
       "3: o of rule mine has no 'rl'; did you mean o.lr?" },
+    { "a period of nothing", "print(pg.schedule.hold { of = 0.1, every = 0 })",
+      "2: pg.schedule.hold: every must be a number of steps of at least 1, pg.steps(n), pg.epochs(n) or pg.whole_run, "
+        .. "not 0" },
+    { "pieces without braces", "print(pg.schedule.piecewise { 0.1, 0.2 })",
+      "2: pg.schedule.piecewise: piece 1 is { value, step at which it ends }, not 0.1" },
+    { "one step for a list", 'print(pg.schedule.step { from = 1, factor = 0.1, at = 3 })',
+      "2: pg.schedule.step: at is a list of steps or durations, not 3" },
     { "limits that are no interval",
       'print(pg.rule.define { name = "r", hyper = { lr = 1 }, limits = { lr = { 0, 1 } }, update = print })',
       '2: pg.rule.define: the limits of lr are written as "[0, 1)" or "(0, inf)", not a table' },

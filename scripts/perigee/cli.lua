@@ -278,6 +278,7 @@ COMMANDS = {
 
 local SWITCHES = { trust = true, trace = true, help = true, version = true }
 local VALUES = { memory = true, threads = true, runs = true, only = true }
+local OF_RECIPES = { "memory", "only", "runs", "trust" }
 local FLAGS = { "help", "memory", "only", "runs", "threads", "trace", "trust", "version" }
 
 -- Split argv into flags and words.
@@ -332,6 +333,9 @@ local function dispatch(argv)
   local command = COMMANDS[first]
   if command then
     if flags.help then return print_command_help(first) end
+    for _, name in ipairs(command.flags and {} or OF_RECIPES) do
+      if flags[name] then misused("--%s says nothing to perigee %s; see perigee %s --help", name, first, first) end
+    end
     table.remove(words, 1)
     return command.run(words, flags)
   end

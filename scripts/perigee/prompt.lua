@@ -115,6 +115,9 @@ local function read_item(self)
   local word = find_word(self, text)
   if word then return word end
   local about = text:match("^%s*%?%s*(.-)%s*$") or text:match("^%s*([%a_%%][%w_%.:]*)%s*%?%s*$")
+  if not about and rawget(self.env, "help") == nil then -- what people type first
+    about = text:match("^%s*help%s*$") and "" or text:match("^%s*help%s+([%a_%%][%w_%.:]*)%s*$")
+  end
   if about then return { about = about } end
   local command, argument = text:match("^%s*%%(%a+)%s*(.-)%s*$")
   if command and not (command == "time" and argument ~= "") then return { command = command, argument = argument } end
@@ -263,7 +266,7 @@ function prompt.main()
   local env = {}
   env._G = env
   local _, failures = prompt.open { env = env, is_program = true,
-    commands = { quit = leave, exit = leave, help = commands.short_help },
+    commands = { quit = leave, exit = leave },
     banner = ("Perigee %s: ?name explains, Tab completes, %%help tells more, Ctrl-D leaves")
       :format(core.version) }
   return failures > 0 and not core.data.isatty(0) and 1 or 0

@@ -26,7 +26,7 @@ Up and Down find earlier input that begins with what stands before the cursor, C
 `perigee help` in a shell lists the commands of the program; docs/prompt.md has examples.
 ]]
 
-function commands.short_help() io.write(SHORT) end
+local function short_help() io.write(SHORT) end
 
 -- ---- %run -----------------------------------------------------------------------------------------------------------
 
@@ -98,7 +98,7 @@ local COMMANDS = {
     .. "sandbox. Its global and top-level local variables are then the prompt's, also after an error." },
   who = { run = who, help = "%who: your variables, each with its type, shape or length." },
   trace = { run = trace, help = "%trace on|off: whether an error shows where in the library it came from." },
-  help = { run = commands.short_help, help = "%help: how to use the prompt." },
+  help = { run = short_help, help = "%help: how to use the prompt." },
   quit = { run = function() return "leave" end, help = "%quit: leave the prompt; Ctrl-D does too." },
 }
 
@@ -119,7 +119,7 @@ end
 
 -- `?argument`
 function commands.explain(self, argument)
-  if argument == "" then return commands.short_help() end
+  if argument == "" then return short_help() end
   local command = COMMANDS[argument:match("^%%(%a+)$") or ""]
   print(command and command.help or help.about(self, argument))
 end

@@ -19,13 +19,7 @@ local absolute = perigee:sub(1, 1) == "/" and perigee or io.popen("pwd"):read("l
 local function run(arguments, before)
   local command = "cd %s && %s %s %s >out.txt 2>err.txt </dev/null"
   local _, _, code = os.execute(command:format(scratch, before or "", absolute, arguments))
-  local function text(name)
-    local file = assert(io.open(scratch .. "/" .. name, "rb"))
-    local all = file:read("a")
-    file:close()
-    return all
-  end
-  return code, text("out.txt"), text("err.txt")
+  return code, files.read(scratch .. "/out.txt"), files.read(scratch .. "/err.txt")
 end
 
 describe("perigee", function()
@@ -68,6 +62,12 @@ describe("perigee", function()
     assert.equal(2, (run("resume runs/none")))
     assert.equal(2, (run("resume")))
     assert.equal(2, (run("quadratic.lua lr")))
+  end)
+
+  it("refuses options that say nothing to a command", function()
+    local code, _, err = run("version --only=svrg")
+    assert.equal(2, code)
+    assert.equal("perigee: --only says nothing to perigee version; see perigee version --help\n", err)
   end)
 
   it("sets options from the command line", function()

@@ -124,6 +124,8 @@ describe("the prompt's help", function()
     local out = prompt "?\n"
     assert.equal(out, (prompt "%help\n"))
     assert.equal(out, (prompt "help\n"))
+    assert.equal((prompt "?pg.nn.linear\n"), (prompt "help pg.nn.linear\n"))
+    assert.equal("3\n", (prompt "help = 3\nhelp\n"))
     for _, name in ipairs { "time", "run", "who", "trace", "help", "quit" } do
       assert.matches("%" .. name, out, 1, true)
       assert.matches("^%%" .. name, (prompt("?%" .. name .. "\n")))

@@ -103,9 +103,15 @@ static bool is_crowded(void) {
   return false;
 }
 
+static bool serially;
+
+void pg_run_serially(bool on) {
+  serially = on;
+}
+
 void pg_parallel_for(int64_t tiles, double work, pg_tile_fn fn, void *arg) {
   int threads = pg_threads();
-  if (threads <= 1 || tiles <= 1 || work < PG_PARALLEL_WORK || omp_in_parallel() || is_crowded()) {
+  if (threads <= 1 || serially || tiles <= 1 || work < PG_PARALLEL_WORK || omp_in_parallel() || is_crowded()) {
     if (tiles > 0) fn(arg, 0, tiles);
     return;
   }

@@ -12,4 +12,7 @@
 typedef void (*pg_tile_fn)(void *arg, int64_t t0, int64_t t1);
 void pg_parallel_for(int64_t tiles, double work, pg_tile_fn fn, void *arg);
 
+// While set, all loops run serially: for a caller that has found this to be faster.
+void pg_run_serially(bool serially);
+
 #endif

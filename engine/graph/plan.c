@@ -5,6 +5,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "engine/core/parallel.h"
 #include "engine/graph/weak.h"
@@ -313,8 +314,22 @@ pg_status pg_plan_run_in(pg_plan *p, void *arena, void *const *inputs, const dou
   return PG_OK;
 }
 
+static double seconds_now(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
 pg_status pg_plan_run(pg_plan *p, void *const *inputs, const double *scalars, void *const *outputs) {
-  return pg_plan_run_in(p, pg_arena(), inputs, scalars, outputs);
+  // Too little work for any of its loops to fork, as in eager operations: nothing to find out.
+  if (p->flops < PG_PARALLEL_WORK || pg_threads() <= 1) return pg_plan_run_in(p, pg_arena(), inputs, scalars, outputs);
+  bool timed;
+  pg_run_serially(pg_pace_next(&p->pace, &timed));
+  const double start = timed ? seconds_now() : 0;
+  const pg_status status = pg_plan_run_in(p, pg_arena(), inputs, scalars, outputs);
+  pg_pace_note(&p->pace, timed ? seconds_now() - start : 0);
+  pg_run_serially(false);
+  return status;
 }
 
 static pg_status check_tensor(const char *what, int i, const pg_tensor *t, const pg_node *type) {

@@ -12,6 +12,7 @@
 
 #include "engine/codegen/kernel.h"
 #include "engine/graph/graph.h"
+#include "engine/graph/pace.h"
 
 typedef enum pg_place { PG_PLACE_ARENA, PG_PLACE_INPUT, PG_PLACE_OUTPUT, PG_PLACE_INSIDE } pg_place;
 
@@ -138,6 +139,7 @@ struct pg_plan {
   pg_code *code;
   bool generated;
   double flops;
+  pg_pace pace;
   pg_executor executor; // asked for, for inner plans
   // what the pointer table was last filled for
   void **last_inputs, **last_outputs;

@@ -2,6 +2,7 @@
 // the edges of every tile grid: of products (64, 128, 256, 512), of rows (256), columns (1024) and chunks (4096).
 #include <stdlib.h>
 
+#include "engine/graph/pace.h"
 #include "tests/c/network.h"
 
 enum { STEPS = 3, THREADS = 3 };
@@ -82,7 +83,33 @@ static void training_trains(void) {
   pg_layout_release(layout);
 }
 
+// ---- whether threads pay
+// ---------------------------------------------------------------------------------------------
+
+// Runs of a plan that takes these times on all threads and on one: how many of `n` were serial.
+static int count_serial(pg_pace *pace, int n, double threads, double one) {
+  int serial = 0;
+  for (int i = 0; i < n; i++) {
+    bool timed;
+    const bool on_one = pg_pace_next(pace, &timed);
+    serial += on_one;
+    pg_pace_note(pace, on_one ? one : threads);
+  }
+  return serial;
+}
+
+static void plans_keep_the_faster_of_all_threads_and_one(void) {
+  pg_pace pace = {0};
+  CHECK(count_serial(&pace, 1024, 1e-3, 1.8e-3) <= 12);           // trials only
+  CHECK(count_serial(&pace, 1024, 2.7e-3, 1.8e-3) >= 1024 - 16);  // the cores have moved apart
+  CHECK(count_serial(&pace, 1024, 1.75e-3, 1.8e-3) >= 1024 - 16); // not worth a change
+  CHECK(count_serial(&pace, 1024, 1e-3, 1.8e-3) <= 16);
+  pace = (pg_pace){0};
+  CHECK(count_serial(&pace, 1024, 0.1, 0.05) == 0); // trials of it would cost
+}
+
 int main(void) {
+  CHECK_RUN(plans_keep_the_faster_of_all_threads_and_one);
   CHECK_RUN(training_trains);
   CHECK_RUN(threads_do_not_change_bits_interpreted);
   CHECK_RUN(threads_do_not_change_bits_generated);

@@ -23,6 +23,11 @@ function vectors.full_like(theta, x)
   return core.apply("full", { layout = theta.layout, dtype = theta.dtype }, x)
 end
 
+-- The vector of like's layout whose numbers are those of x, [size]: the inverse of x:flat(). Eager and traced.
+function vectors.unflatten(x, like)
+  return core.apply("pack_flat", { layout = like.layout }, x)
+end
+
 -- The number in a 0-d tensor.
 function vectors.number(t)
   return t:data_read(0)

@@ -41,6 +41,7 @@
 //   MATMUL([…,M,K], […,K,N]) batch dimensions broadcast
 //   CONV(x, w), CONV_INPUT(y, w), CONV_WEIGHTS(x, y): batch-innermost convolutions (conv.h); attributes: window.h
 //   MAX_POOL(x), POOL_ROUTE(x, y), POOL_PICK(x, z), POOL_SUM(x), POOL_SPREAD(y): batch-innermost pooling (pool.c)
+//   CROP_FLIP(x [N, C, H, W], key [N] or []) a[0] = padding; flags 1 = the adjoint, 2 = mirrors too (augment.c)
 //   VIEW(vector) a[0] = tensor number → that tensor
 //   PACK(tensors…) layout → vector; a PG_NONE-free list, one per tensor
 //   STOP (identity, no derivative)   TAP(x) identity; derivative passes through a callback (graph.h)
@@ -55,7 +56,7 @@
   M(SLICE, slice, 1) M(PAD, pad, 1) M(CONCAT, concat, -1) M(GATHER, gather, 2) M(SCATTER_ADD, scatter_add, 3)          \
   M(MATMUL, matmul, 2) M(CONV, conv, 2) M(CONV_INPUT, conv_input, 2) M(CONV_WEIGHTS, conv_weights, 2)                  \
   M(MAX_POOL, max_pool, 1) M(POOL_ROUTE, pool_route, 2) M(POOL_PICK, pool_pick, 2) M(POOL_SUM, pool_sum, 1)            \
-  M(POOL_SPREAD, pool_spread, 1)                                                                                       \
+  M(POOL_SPREAD, pool_spread, 1) M(CROP_FLIP, crop_flip, 2)                                                            \
   M(VIEW, view, 1) M(PACK, pack, -1) M(STOP, stop, 1) M(TAP, tap, 1) M(MARK, mark, 1)             \
   M(CALL, call, -1) M(SCAN, scan, -1) M(WHILE, while, -1)
 // clang-format on

@@ -1,5 +1,5 @@
--- nn.lua: pg.nn: how modules are put together (sequential, residual, modules of one's own), and the layers and
--- initializers that nn_*.lua define. What a module is stands in nn_module.lua, how a model is called in nn_call.lua.
+-- nn.lua: pg.nn: how modules are put together (sequential, residual, modules of one's own), and the layers,
+-- initializers and functions of models that nn_*.lua define. What a module is stands in nn_module.lua, how a model is called in nn_call.lua.
 --
 -- Names of parameters are paths: "1.weight" in a sequential, where layers count from 1, "block1.conv.weight" in modules
 -- with named children.
@@ -12,7 +12,7 @@ require "perigee.nn_summary"
 
 local nn = {}
 
-for _, part in ipairs { "nn_layers", "nn_norm" } do
+for _, part in ipairs { "nn_layers", "nn_norm", "nn_recalibrate" } do
   for name, f in next, (require("perigee." .. part)) do nn[name] = f end
 end
 
@@ -31,7 +31,9 @@ local MODULE = { "name", "parameters", "buffers", "children", "forward" }
 -- zeros.
 --
 -- buffers, { shape…, init = number }, are numbers that training carries along without a gradient. self.NAME reads one;
--- assigning gives it a new value, which is kept while training (ctx.train) unless ctx.update_buffers is false.
+-- assigning gives it a new value, which is kept while training (ctx.train) unless ctx.update_buffers is false. One
+-- declared with running = true is a running average of statistics of batches: where ctx.momentum is given, new = (1 -
+-- ctx.momentum) old + ctx.momentum batch, so that pg.nn.recalibrate can average it anew.
 --
 -- Where their order matters, these tables may be lists of { NAME, … }; else it is alphabetical. name: what messages and
 -- summaries call the module.

@@ -53,9 +53,9 @@ local function entries_of(owner, what, given)
   return table.move(named, 1, #named, #entries + 1, entries)
 end
 
-local DECLARATION = { "init", "fan_in", "fan_out" }
+local DECLARATION = { "init", "fan_in", "fan_out", "running" }
 
--- { shape…, init =, fan_in =, fan_out = } or { { shape… }, init = … } → the same with a field shape.
+-- { shape…, init =, fan_in =, fan_out =, running = } or { { shape… }, init = … } → the same with a field shape.
 local function read_declaration(owner, entry, what)
   local given = entry.value
   local label = ("%s: '%s'"):format(owner, entry.name)

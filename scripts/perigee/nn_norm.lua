@@ -47,8 +47,9 @@ end
 -- [batch, channels, height, width] (Ioffe and Szegedy 2015; torch.nn.BatchNorm1d and 2d). Parameters weight and bias
 -- where affine; buffers running_mean and running_var. While training (ctx.train) it normalizes by the statistics of the
 -- batch and, where ctx.buffers are given and ctx.update_buffers is not false, moves the running ones: new = (1 -
--- momentum) old + momentum batch. Otherwise it normalizes by the running statistics in ctx.buffers; also while training
--- where ctx.batch_statistics is false, as it is at a snapshot whose correction asks for that.
+-- momentum) old + momentum batch (ctx.momentum, where given, in place of the layer's). Otherwise it normalizes by the
+-- running statistics in ctx.buffers; also while training where ctx.batch_statistics is false, as it is at a snapshot
+-- whose correction asks for that.
 function nn.batch_norm(channels, options)
   local owner = "pg.nn.batch_norm"
   check_size(owner, "channels", channels)
@@ -57,7 +58,10 @@ function nn.batch_norm(channels, options)
     takes_tensor = true,
     kind = ("batch_norm(%d)"):format(channels),
     parameters = declare_affine({ channels }, o.affine),
-    buffers = { { "running_mean", { channels }, init = 0 }, { "running_var", { channels }, init = 1 } },
+    buffers = {
+      { "running_mean", { channels }, init = 0, running = true },
+      { "running_var", { channels }, init = 1, running = true },
+    },
     forward = function(self, x, ctx)
       check_channel_axis(x, channels)
       local given = { weight = o.affine and self.weight or nil, bias = o.affine and self.bias or nil, eps = o.eps }
@@ -68,7 +72,7 @@ function nn.batch_norm(channels, options)
       local n = x.size // channels
       if n < 2 then raise("input %s has one number per channel; training needs two for a variance", text.type(x)) end
       local y, mean, var = functions.batch_norm(x, given)
-      if call.keeps_buffers(self) then update_running(self, mean, var, o.momentum, n) end
+      if call.keeps_buffers(self) then update_running(self, mean, var, ctx.momentum or o.momentum, n) end
       return y
     end,
   })

@@ -1,5 +1,6 @@
 -- nn.lua: pg.nn: how modules are put together (sequential, residual, modules of one's own), and the layers,
--- initializers and functions of models that nn_*.lua define. What a module is stands in nn_module.lua, how a model is called in nn_call.lua.
+-- initializers and functions of models that nn_*.lua define. What a module is stands in nn_module.lua, how a model is
+-- called in nn_call.lua.
 --
 -- Names of parameters are paths: "1.weight" in a sequential, where layers count from 1, "block1.conv.weight" in modules
 -- with named children.

@@ -1,5 +1,5 @@
--- nn_recalibrate.lua: pg.nn.recalibrate, running statistics averaged anew at fixed parameters. Training leaves an average
--- over the points it went through, by batches of the last steps; what prediction wants belongs to one point.
+-- nn_recalibrate.lua: pg.nn.recalibrate, running statistics averaged anew at fixed parameters. Training leaves an
+-- average over the points it went through, by batches of the last steps; what prediction wants belongs to one point.
 
 local buffers = require "perigee.buffers"
 local core = require "perigee.core"
@@ -47,8 +47,8 @@ local function source_of(data, size, key, dtype)
   return data
 end
 
---- pg.nn.recalibrate(model, theta, buffers, data [, { batches =, batch = 128, key = pg.key(0), loss = }]) → buffers: The
--- running statistics of batch norm at parameters theta: the plain averages over batches of each batch's mean and
+--- pg.nn.recalibrate(model, theta, buffers, data [, { batches =, batch = 128, key = pg.key(0), loss = }]) → buffers:
+-- The running statistics of batch norm at parameters theta: the plain averages over batches of each batch's mean and
 -- unbiased variance, as PyTorch's momentum = None and torch.optim.swa_utils.update_bn make them. For parameters that no
 -- step has seen, averages of several runs or points of a posterior, and after training, whose running statistics lag
 -- behind the last steps. Nothing that is given changes; buffers that are no running averages are taken over.

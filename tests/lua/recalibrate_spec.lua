@@ -1,5 +1,5 @@
--- Facts about pg.nn.recalibrate: the running statistics it makes are plain averages over batches, computed here by hand;
--- it changes nothing it is given, and leaves buffers of other kinds alone.
+-- Facts about pg.nn.recalibrate: the running statistics it makes are plain averages over batches, computed here by
+-- hand; it changes nothing it is given, and leaves buffers of other kinds alone.
 local support = require "support"
 local pg = support.pg
 local nn = pg.nn

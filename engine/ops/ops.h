@@ -39,6 +39,9 @@
 //   GATHER(x, indices) a[0] = axis; indices any shape, in range or an error at run time is avoided by clamping
 //   SCATTER_ADD(x, indices, updates) a[0] = axis: x with updates added at indices, in index order
 //   MATMUL([…,M,K], […,K,N]) batch dimensions broadcast
+//   CHOLESKY([n, n]) → lower triangular L with L L^T = the symmetric part; NaN from the first pivot that is not positive
+//   TRIANGULAR_SOLVE(l, b) l^-1 b, flags 1: l^-T b, from the lower triangle of l [n, n]; b [n] or [n, k]
+//   EIGH([n, n]) → [n + 1, n]: eigenvalues of the symmetric part, ascending, and below them the eigenvectors as rows
 //   CONV(x, w), CONV_INPUT(y, w), CONV_WEIGHTS(x, y): batch-innermost convolutions (conv.h); attributes: window.h
 //   MAX_POOL(x), POOL_ROUTE(x, y), POOL_PICK(x, z), POOL_SUM(x), POOL_SPREAD(y): batch-innermost pooling (pool.c)
 //   CROP_FLIP(x [N, C, H, W], key [N] or []) a[0] = padding; flags 1 = the adjoint, 2 = mirrors too (augment.c)
@@ -54,7 +57,8 @@
   M(SEGSUM, segsum, 1) M(SEGMAX, segmax, 1) M(SEGMIN, segmin, 1) M(SEGBROADCAST, segbroadcast, 1)                      \
   M(ARGMAX, argmax, 1) M(RESHAPE, reshape, 1) M(TRANSPOSE, transpose, 1) M(BROADCAST, broadcast, 1)                    \
   M(SLICE, slice, 1) M(PAD, pad, 1) M(CONCAT, concat, -1) M(GATHER, gather, 2) M(SCATTER_ADD, scatter_add, 3)          \
-  M(MATMUL, matmul, 2) M(CONV, conv, 2) M(CONV_INPUT, conv_input, 2) M(CONV_WEIGHTS, conv_weights, 2)                  \
+  M(MATMUL, matmul, 2) M(CHOLESKY, cholesky, 1) M(TRIANGULAR_SOLVE, triangular_solve, 2) M(EIGH, eigh, 1)              \
+  M(CONV, conv, 2) M(CONV_INPUT, conv_input, 2) M(CONV_WEIGHTS, conv_weights, 2)                                       \
   M(MAX_POOL, max_pool, 1) M(POOL_ROUTE, pool_route, 2) M(POOL_PICK, pool_pick, 2) M(POOL_SUM, pool_sum, 1)            \
   M(POOL_SPREAD, pool_spread, 1) M(CROP_FLIP, crop_flip, 2)                                                            \
   M(VIEW, view, 1) M(PACK, pack, -1) M(STOP, stop, 1) M(TAP, tap, 1) M(MARK, mark, 1)             \

@@ -18,6 +18,7 @@ typedef enum values {
   DISTINCT, // a shuffled range: no ties
   GRID,     // in (-2, 2), multiples of 0.2
   BETWEEN,  // the same, 0.1 away from multiples of 0.2
+  DOMINANT, // a square matrix whose diagonal outweighs the rest: its symmetric part is positive definite
   INDEX,    // i64 in 0..3, not a variable
   MASK,     // bool, not a variable
   KEYS      // keys, not a variable
@@ -178,6 +179,15 @@ static const op_case cases[] = {
     {"matmul", 2, {S2(ANY, 0, 3), S2(ANY, 3, 2)}, {0}},
     {"matmul", 2, {S2(ANY, 1, 5), S2(ANY, 5, 1)}, {0}},
     {"matmul", 2, {S2(ANY, 24, 20), S2(ANY, 20, 24)}, {0}},
+    {"cholesky", 1, {S2(DOMINANT, 5, 5)}, {0}},
+    {"cholesky", 1, {S2(DOMINANT, 1, 1)}, {0}},
+    {"cholesky", 1, {S2(DOMINANT, 0, 0)}, {0}},
+    {"triangular_solve", 2, {S2(DOMINANT, 4, 4), S2(ANY, 4, 3)}, {0}},
+    {"triangular_solve", 2, {S2(DOMINANT, 4, 4), S2(ANY, 4, 3)}, {.flags = 1}},
+    {"triangular_solve", 2, {S2(DOMINANT, 5, 5), S1(ANY, 5)}, {0}},
+    {"triangular_solve", 2, {S2(DOMINANT, 5, 5), S1(ANY, 5)}, {.flags = 1}},
+    {"triangular_solve", 2, {S2(DOMINANT, 3, 3), S2(ANY, 3, 0)}, {0}},
+    {"triangular_solve", 2, {S2(DOMINANT, 0, 0), S2(ANY, 0, 2)}, {.flags = 1}},
     {"reshape", 1, {S2(ANY, 3, 4)}, {SHAPED(2, -1)}},
     {"transpose", 1, {S3(ANY, 2, 3, 4)}, {SHAPED(2, 0, 1)}},
     {"transpose", 1, {S2(ANY, 2, 3)}, {0}},
@@ -266,6 +276,10 @@ static double draw(values v, int64_t i, int64_t size) {
     return 0.2 * floor(20 * u - 10);
   case BETWEEN:
     return 0.2 * floor(20 * u - 10) + 0.1;
+  case DOMINANT: {
+    const int64_t n = (int64_t)(sqrt((double)size) + 0.5);
+    return i % (n + 1) == 0 ? 2 * (double)n + u : 4 * u - 2;
+  }
   case DISTINCT:
     return 0.17 * (double)((i * 7 + 3) % (size % 7 ? size : size + 1)) - 1 + 0.01 * u;
   default:

@@ -265,7 +265,7 @@ local SECTIONS = {
   { "Data", "^pg%.data" }, { "Data: splits", "^split[:.]" },
   { "Samplers", "^pg%.sampler" }, { "Samplers: methods", "^sampler:" },
   { "Evaluators", "^pg%.evaluator" }, { "Evaluators: methods", "^evaluator:" },
-  { "Metrics", "^pg%.metric" }, { "Minima", "^pg%.minimize" },
+  { "Predictions", "^pg%.predict" }, { "Metrics", "^pg%.metric" }, { "Minima", "^pg%.minimize" },
   { "Plots", "^pg%.plot" }, { "Tables", "^pg%.table" },
   { "The rest", "." },
 }

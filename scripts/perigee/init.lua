@@ -32,6 +32,7 @@ local lazy = {}
 for _, name in ipairs {
   "nn", "family", "correction", "rule", "stage", "schedule", "optim", "optimizer", "evaluator", "minimize", "data",
   "sampler", "metric", "options", "train", "run", "plot", "table", "augment", "linalg",
+  "predict",
 } do lazy[name] = { name } end
 for _, name in ipairs { "epochs", "steps", "whole_run" } do lazy[name] = { "schedule", name } end
 lazy.scalar = { "vectors", "scalar" }

@@ -26,6 +26,10 @@ function state.new(parts)
   }, State)
 end
 
+function state.is(x)
+  return getmetatable(x) == State
+end
+
 -- The statistics that pass number `which` of a refresh writes; made on first use. fields: of the family's statistics.
 function State:result(which, fields)
   local result = self.results[which]

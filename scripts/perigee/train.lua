@@ -8,6 +8,7 @@ local evaluator = require "perigee.evaluator"
 local journal = require "perigee.journal"
 local names = require "perigee.names"
 local merge = require("perigee.part").merge
+local metric = require "perigee.metric"
 local progress = require "perigee.progress"
 local run = require "perigee.run"
 local sampler = require "perigee.sampler"
@@ -75,29 +76,33 @@ end
 -- A function () → { loss =, metric = … }: means over `split` at the mean of the state's posterior, batch norm by the
 -- running statistics; without side effects.
 local function make_evaluation(spec, split, st, key)
-  local list = names.sorted(spec.metrics or {})
+  local meter = metric.meter(spec.metrics or {})
   local function loss_and_metrics(model, at, batch, ctx)
     local loss = spec.loss(model, at, batch, ctx)
-    local out = #list > 0 and model(at, batch.x, ctx) or nil
-    local values = {}
-    for i, name in ipairs(list) do values[i] = train_check.metric(name, spec.metrics[name](out, batch)):mean() end
-    return loss, table.unpack(values)
+    local out, p
+    local function outputs()
+      out = out or model(at, batch.x, ctx)
+      return out
+    end
+    local function probabilities()
+      p = p or metric.probabilities(outputs())
+      return p
+    end
+    return loss, table.unpack(meter:trace(outputs, probabilities, batch))
   end
   local source = sampler.shuffled(split, spec.eval_batch or EVAL_BATCH, key, { dtype = st.theta.dtype })
   local eval = evaluator { loss = loss_and_metrics, model = spec.model, key = key:fold("evaluation") }
   return function()
-    local sums, total = { loss = 0.0 }, 0
-    for _, name in ipairs(list) do sums[name] = 0.0 end
+    local sum, total = 0.0, 0
+    meter:reset()
     for _, batch in source:batches(source.batch_size) do
       local n = eval:count(batch)
-      local loss, aux = eval:evaluate(st.theta, batch, { train = false, buffers = st.buffers })
-      sums.loss = sums.loss + n * loss
-      for i, name in ipairs(list) do sums[name] = sums[name] + n * aux[i]:item() end
-      total = total + n
+      local loss, averages = eval:evaluate(st.theta, batch, { train = false, buffers = st.buffers })
+      sum, total = sum + n * loss, total + n
+      meter:add(n, averages)
     end
     st.cost:add("forward", total)
-    for _, name in ipairs(names.sorted(sums)) do sums[name] = sums[name] / total end
-    return sums
+    return merge({ loss = sum / total }, meter:finish())
   end
 end
 
@@ -256,12 +261,14 @@ end
 --   batch: examples in a step. epochs, steps or budget = { gradients = n }: how long; one of them.
 --   seed = 1: of everything random. dtype = "f32". from = "runs/x@5000": begin at another run's posterior and running
 --     statistics.
---   metrics = { accuracy = pg.metric.accuracy }: what evaluations report besides the loss.
---   hooks = { on_step(ctx, info), on_epoch(ctx, epoch) }: plain Lua.
+--   metrics = { accuracy = pg.metric.accuracy }: what evaluations report besides the loss, each a metric (pg.metric).
+--   hooks = { on_step(ctx, info), on_epoch(ctx, epoch) }: plain Lua. ctx has theta, q, buffers, optimizer (the state),
+--     method (the optimizer itself), evaluator, step and ctx:log; pg.predict and pg.probe take it as it is.
 --   eval_every = 1 (epochs; 0: never), eval_batch = 1000, log_every (steps; default 50 lines an epoch), hash_every
 --     (steps; default an epoch), checkpoint_every = 60 (seconds, or { steps = n }), keep = 2 (checkpoints), pass_batch
 --     (examples in a batch of full passes; with batch norm that of the steps), out (directory; false: nothing on disk).
---   result: { theta, q, buffers, metrics, cost, history, seconds, directory, steps, state, changes } and result:curve.
+--   result: { theta, q, buffers, metrics, cost, history, seconds, directory, steps, state, method, evaluator, changes }
+--     and result:curve.
 --     changes: lines on what was changed by hand at the prompt that Ctrl-C opens.
 function train.train(spec)
   train_check.check(spec)
@@ -325,6 +332,7 @@ function train.train(spec)
     config = describe(spec, source, steps, parts.split),
     at_start = function(context)
       context.theta, context.q, context.buffers, context.optimizer = st.theta, st.q, st.buffers, st
+      context.method, context.evaluator = opt, parts.eval
       parts.first = context.completed
     end,
     at_end = function(_, context)
@@ -337,7 +345,8 @@ function train.train(spec)
   }
   line.clear()
   return setmetatable({ name = name, theta = st.theta, q = st.q, buffers = st.buffers, state = st,
-    metrics = names.guard(merge(state.metrics, {}), "result.metrics"), cost = st.cost,
+    method = opt, evaluator = parts.eval, cost = st.cost,
+    metrics = names.guard(merge(state.metrics, {}), "result.metrics"),
     history = result.history, seconds = result.seconds,
     directory = result.directory, steps = result.steps, changes = result.changes }, Result)
 end

@@ -3,6 +3,7 @@
 
 local core = require "perigee.core"
 local loss_functions = require "perigee.loss"
+local metric = require "perigee.metric"
 local names = require "perigee.names"
 local optimizer = require "perigee.optimizer"
 
@@ -63,6 +64,13 @@ local function check_functions(what, given, known)
   if known then names.check("pg.train's " .. what, given, known) end
   for _, name in ipairs(names.sorted(given)) do
     need(type(given[name]) == "function", "%s.%s must be a function, not %s", what, name, names.describe(given[name]))
+  end
+end
+
+local function check_metrics(given)
+  for _, name in ipairs(names.sorted(given)) do
+    need(metric.is(given[name]), "metrics.%s must be a metric, as pg.metric.nll or a function (out, batch), not %s",
+      name, names.describe(given[name]))
   end
 end
 
@@ -127,16 +135,9 @@ function train_check.check(spec)
   need(spec.batch ~= nil, "batch is missing: the number of examples of a step")
   check_plain(spec)
   check_length(spec)
-  check_functions("metrics", spec.metrics or {})
+  check_metrics(spec.metrics or {})
   check_functions("hooks", spec.hooks or {}, { "on_step", "on_epoch" })
   check_data(spec)
-end
-
--- What a metric gave, if it may be averaged.
-function train_check.metric(name, value)
-  if core.is_tensor(value) then return value end
-  return need(false, "metrics.%s must return one number for each example, as a tensor; it returned %s", name,
-    names.describe(value))
 end
 
 -- ---- while it runs --------------------------------------------------------------------------------------------------

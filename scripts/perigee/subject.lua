@@ -1,0 +1,62 @@
+-- subject.lua: what pg.predict and pg.probe look at, in the forms that people have at hand: the ctx of a hook of
+-- pg.train, the result of pg.train, { optimizer =, state =, evaluator = } of a loop of one's own, an optimizer's state,
+-- a posterior, or parameters alone.
+
+local core = require "perigee.core"
+local names = require "perigee.names"
+local optimizer = require "perigee.optimizer"
+local posterior = require "perigee.posterior"
+local state = require "perigee.state"
+
+local subject = {}
+
+local FORMS = "ctx of a hook, the result of pg.train, or { optimizer =, state =, evaluator = }"
+
+-- The first of the values that passes the test.
+local function find(is, ...)
+  for i = 1, select("#", ...) do
+    local value = select(i, ...)
+    if value ~= nil and is(value) then return value end
+  end
+end
+
+-- A field that a guarded table may lack.
+local function field(t, name) return rawget(t, name) end
+
+local function of_state(st, opt, evaluator)
+  return { st = st, q = st.q, theta = st.theta, buffers = st.buffers, opt = opt, evaluator = evaluator }
+end
+
+-- { theta, q, buffers, st, opt, evaluator, finished (whether it is the result of a run) } of what was given, as far as
+-- it has them. owner: who asks.
+function subject.of(owner, given)
+  if core.is_tensor(given) and given.layout then
+    return { theta = given, q = posterior.new({ "mean" }, { mean = given }) }
+  elseif posterior.is(given) then
+    return { theta = given.mean, q = given }
+  elseif state.is(given) then
+    return of_state(given)
+  elseif type(given) == "table" then
+    local st = find(state.is, field(given, "state"), field(given, "optimizer"))
+    if st then
+      local found = of_state(st, find(optimizer.is, field(given, "method"), field(given, "optimizer")),
+        field(given, "evaluator"))
+      found.finished = names.describe(given) == "a result"
+      return found
+    end
+  end
+  return core.raise(("%s looks at the %s, not at %s"):format(owner, FORMS, names.describe(given)))
+end
+
+-- The same, complete: with state, optimizer and evaluator.
+function subject.complete(owner, given)
+  local found = subject.of(owner, given)
+  for _, part in ipairs { { "st", "state" }, { "opt", "optimizer" }, { "evaluator", "evaluator" } } do
+    if not found[part[1]] then
+      core.raise(("%s needs the %s as well: give it the %s"):format(owner, part[2], FORMS))
+    end
+  end
+  return found
+end
+
+return subject

@@ -4,7 +4,8 @@
 --
 -- Keys. From the key of a step: noise = fold(key, NOISE, step), examples = fold(key, EXAMPLE, EPOCH or SEGMENT,
 -- number, id). Plain steps use the epoch; corrected steps and their pass the snapshot segment, so that all gradients
--- of a segment see the same randomness per example. Passes draw noise from fold(key, OUTER, segment, batch).
+-- of a segment see the same randomness per example. Passes draw noise from fold(key, OUTER, segment, batch). What a
+-- study has unlocked is folded once more, with the number of the evaluation.
 
 local buffers = require "perigee.buffers"
 local core = require "perigee.core"
@@ -17,7 +18,8 @@ local Evaluation = {}
 Evaluation.__index = Evaluation
 
 evaluation.streams = {
-  noise = 1, example = 2, outer = 3, coin = 4, rule = 5, fresh = 6, mega = 7, -- folded into the step's key
+  -- folded into the step's key
+  noise = 1, example = 2, outer = 3, coin = 4, rule = 5, fresh = 6, mega = 7, apart = 8, apart_augment = 9,
   epoch = 1, segment = 2, -- folded into the stream of examples
 }
 
@@ -58,8 +60,8 @@ function evaluation.new(b, opt, args)
 end
 
 -- What the loss gets as ctx. live: whether at the current point. adopts: whether new buffers are kept.
-function Evaluation:loss_context(key, live, adopts)
-  local ctx = { train = true, key = key }
+function Evaluation:loss_context(keys, live, adopts)
+  local ctx = { train = true, key = keys.example, augment_key = keys.augment }
   if self.buffers then
     local frozen = not live and self.frozen_buffers
     ctx.buffers, ctx.update_buffers, ctx.batch_statistics = frozen or self.buffers, adopts, not frozen
@@ -67,14 +69,32 @@ function Evaluation:loss_context(key, live, adopts)
   return ctx
 end
 
-function Evaluation:gradient(theta, k, live)
-  local key = self.example_key
-  if self.opt.family.samples > 1 then
-    key = core.apply("key_fold", nil, key, k)
+-- The keys of the examples for an evaluation: those of the step, unless a study has unlocked them. augment: nil where
+-- augmentation draws from the same. opts: as in Evaluation:at.
+function Evaluation:example_keys(opts)
+  local key, streams = self.example_key, evaluation.streams
+  local keys = { example = key }
+  if opts.apart_dropout then keys.example = evaluation.fold(key, streams.apart, opts.apart) end
+  if opts.apart_dropout or opts.apart_augment then
+    keys.augment = opts.apart_augment and evaluation.fold(key, streams.apart_augment, opts.apart) or key
   end
+  return keys
+end
+
+-- The keys of sample k of several.
+local function keys_of_sample(keys, k)
+  local folded = {}
+  for name, key in next, keys do folded[name] = core.apply("key_fold", nil, key, k) end
+  return folded
+end
+
+-- Loss, gradient after the stages, and aux at theta, for sample number k. live: at the current point. first: whether it
+-- is the evaluation's first sample, whose buffers may be adopted.
+function Evaluation:gradient(theta, k, keys, live, first)
+  if self.opt.family.samples > 1 then keys = keys_of_sample(keys, k) end
   local at = core.mark(theta)
-  local adopts = live and k == 1
-  local ctx = self:loss_context(key, live, adopts)
+  local adopts = live and first
+  local ctx = self:loss_context(keys, live, adopts)
   local loss, aux = self.evaluator:trace_loss(at, self.batch, ctx)
   if adopts and self.buffers then
     self.new_buffers = buffers.take(ctx)
@@ -86,13 +106,17 @@ function Evaluation:gradient(theta, k, live)
   return loss, g, aux
 end
 
--- Statistics at q, a traced view. noise_key: default that of the step. live: q is the current point; the loss and aux
--- seen here are the step's (without it only if there are none yet), and the first sample's new buffers.
-function Evaluation:at(q, noise_key, live)
-  local stats, loss, aux = self.opt.family:evaluate(q, noise_key or self.noise_key, self.family_o, function(theta, k)
-    return self:gradient(theta, k, live or false)
-  end)
-  self.count = self.count + self.opt.family.samples
+-- Statistics at q, a traced view. opts:
+--   live: q is the current point; the loss and aux seen here are the step's (without it only if there are none yet),
+--     and the first sample's new buffers.
+--   noise_key: default that of the step. antithetic: take each sample with its mirror image.
+--   apart_dropout, apart_augment: draw these apart from the step's other evaluations; apart: by which number.
+function Evaluation:at(q, opts)
+  opts = opts or {}
+  local live, keys = opts.live or false, self:example_keys(opts)
+  local stats, loss, aux, count = self.opt.family:evaluate(q, opts.noise_key or self.noise_key, self.family_o,
+    function(theta, k, first) return self:gradient(theta, k, keys, live, first) end, opts.antithetic)
+  self.count = self.count + count
   self.was_live = self.was_live or live
   if live or not self.loss then
     self.loss, self.aux = loss, aux

@@ -16,18 +16,23 @@ local family = {}
 
 local Family = part.class "family"
 
-local DEFINITION = { "name", "hyper", "static", "limits", "stats", "init", "sample", "statistics", "update", "check" }
+local DEFINITION = { "name", "hyper", "static", "limits", "stats", "shapes", "init", "sample", "statistics", "update",
+  "check" }
 
 --- pg.family.define { name =, init =, sample =, statistics =, update =, stats = {"g"}, hyper = {}, static = {}, check =
 -- } → family: A family of one's own: the posterior q, at which points the loss is evaluated, what comes back.
 --   init(theta, o) → { mean = theta, … }: plain Lua; eager vectors that make up q. o holds the numbers of step 0.
---   sample(q, key, o) → theta, aux: traced; a point to evaluate at. Its noise comes from key.
---   statistics(g, aux, q, o) → { g = …, h = … }: traced; from the gradient at the point. stats: the fields it returns.
---   update(q, stats, o, ctx): traced; moves the precision by q.h = …; may be left out. ctx has t (step + 1) and
+--   sample(q, key, o, sign) → theta, aux: traced; a point to evaluate at. Its noise comes from key. sign is 1, or -1
+--   for
+--     the mirror image of the same draw, which pg.family.normal(key, q.mean, sign) gives.
+--   statistics(g, aux, q, o) → { g = …, h = … }: traced; from the gradient at the point. stats: the fields it
+--   returns. update(q, stats, o, ctx): traced; moves the precision by q.h = …; may be left out. ctx has t (step + 1)
+--   and
 --     weight_decay.
 --   hyper, static, limits: as in pg.rule.define. check(o): raises an error for options that do not fit together.
--- o also holds weight_decay (the prior's precision over ess). The result is the family; call it with hyperparameters
--- and `samples` (points per step, default 1) for others.
+--   shapes(theta) → { H = { n, n } }: plain Lua; of statistics that are tensors and not vectors like theta.
+-- o also holds weight_decay (the prior's precision over ess). The result is the family; call it with hyperparameters,
+-- `samples` (points per step, default 1) and `antithetic` (in pairs of mirror images, default false) for others.
 function family.define(definition)
   names.check("pg.family.define", definition, DEFINITION)
   for _, need in ipairs { "name", "init", "sample", "statistics" } do
@@ -39,17 +44,19 @@ function family.define(definition)
   local function make(given)
     given = given or {}
     local owner = "family " .. definition.name
-    local h = hyper.resolve(owner, definition.hyper or {}, given, definition.static, { "samples" },
+    local h = hyper.resolve(owner, definition.hyper or {}, given, definition.static, { "samples", "antithetic" },
       definition.limits)
-    local samples = given.samples or 1
+    local samples, antithetic = given.samples or 1, given.antithetic or false
     if math.type(samples) ~= "integer" or samples < 1 then
       core.raise(owner .. ": samples is a whole number of at least 1")
+    elseif antithetic and samples % 2 == 1 then
+      core.raise(("%s: antithetic takes samples in pairs, so samples must be even, not %d"):format(owner, samples))
     end
     if definition.check then
       definition.check(h.given)
     end
     return setmetatable({
-      name = definition.name, definition = definition, hyper = h, samples = samples,
+      name = definition.name, definition = definition, hyper = h, samples = samples, antithetic = antithetic,
       stats = definition.stats or { "g" }, given = given, make = make,
     }, Family)
   end
@@ -68,13 +75,28 @@ function Family:init(theta, units)
   return posterior.new(fields, q)
 end
 
--- Traced: statistics at q, averaged over the samples. gradient(theta, k) → loss, g, aux. Returns statistics, loss,
--- aux of sample 1.
-function Family:evaluate(q, key, o, gradient)
-  local total, total_loss, first_aux
+-- The draws of an evaluation: a list of { number folded into the key, sign }. mirrored: each with its mirror image.
+local function draws_of(self, mirrored)
+  local draws = {}
   for k = 1, self.samples do
-    local theta, noise = self.definition.sample(q, core.apply("key_fold", nil, key, k), o)
-    local loss, g, aux = gradient(theta, k)
+    if self.antithetic then
+      draws[k] = { (k + 1) // 2, k % 2 == 1 and 1 or -1 }
+    else
+      draws[#draws + 1] = { k, 1 }
+      if mirrored then draws[#draws + 1] = { k, -1 } end
+    end
+  end
+  return draws
+end
+
+-- Traced: statistics at q, averaged over the samples. gradient(theta, number, first) → loss, g, aux. mirrored: take
+-- each sample with its mirror image. Returns statistics, loss, aux of sample 1, and how many gradients it took.
+function Family:evaluate(q, key, o, gradient, mirrored)
+  local total, total_loss, first_aux
+  local draws = draws_of(self, mirrored)
+  for k, draw in ipairs(draws) do
+    local theta, noise = self.definition.sample(q, core.apply("key_fold", nil, key, draw[1]), o, draw[2])
+    local loss, g, aux = gradient(theta, draw[1], k == 1)
     local stats = statistics.new(self.definition.statistics(g, noise, q, o))
     if k == 1 then
       total, total_loss, first_aux = stats, loss, aux
@@ -82,10 +104,18 @@ function Family:evaluate(q, key, o, gradient)
       total, total_loss = total + stats, total_loss + loss
     end
   end
-  if self.samples > 1 then
-    total, total_loss = total / self.samples, total_loss / self.samples
+  if #draws > 1 then
+    total, total_loss = total / #draws, total_loss / #draws
   end
-  return total, total_loss, first_aux
+  return total, total_loss, first_aux, #draws
+end
+
+-- Whether it gives a field of statistics: "g", "h" or "H".
+function Family:gives(field)
+  for _, name in ipairs(self.stats) do
+    if name == field then return true end
+  end
+  return false
 end
 
 -- Traced: move the precision.
@@ -93,6 +123,13 @@ function Family:update(q, stats, o, ctx)
   if self.definition.update then
     self.definition.update(q, stats, o, ctx)
   end
+end
+
+--- pg.family.normal(key, like [, sign = 1]) → vector: Standard normal numbers of the layout and dtype of `like`, by
+-- the key and their places alone; with sign = -1 their negatives, for `sample` of families of one's own.
+function family.normal(key, like, sign)
+  local eps = generic.normal_like(key, like)
+  return sign == -1 and -eps or eps
 end
 
 --- pg.family.is(x): Whether x is a family.
@@ -125,8 +162,8 @@ family.isotropic = family.define {
   init = function(theta)
     return { mean = theta }
   end,
-  sample = function(q, key, o)
-    return q.mean + o.sigma * generic.normal_like(key, q.mean)
+  sample = function(q, key, o, sign)
+    return q.mean + o.sigma * family.normal(key, q.mean, sign)
   end,
   statistics = function(g)
     return { g = g }
@@ -161,11 +198,11 @@ family.diagonal = family.define {
   init = function(theta, o)
     return { mean = theta, h = vectors.full_like(theta, o.h0) }
   end,
-  sample = function(q, key, o)
+  sample = function(q, key, o, sign)
     if not o.noise then
       return q.mean
     end
-    local noise = { eps = generic.normal_like(key, q.mean), scale = inverse_sigma(q, o) }
+    local noise = { eps = family.normal(key, q.mean, sign), scale = inverse_sigma(q, o) }
     return q.mean + noise.eps / noise.scale, noise
   end,
   statistics = function(g, noise, _, o)

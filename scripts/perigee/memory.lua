@@ -1,8 +1,10 @@
--- memory.lua: the slots of a correction: frozen posteriors, statistics, tensors and numbers that `refresh` makes by
--- assigning to s.x. The first run of refresh, on zeros, finds the slots and their memory; from then on assignments
--- copy into it. In a trace the same slots appear as traced values.
+-- memory.lua: the slots of a correction: frozen posteriors, statistics, tensors and numbers that its definition
+-- declares or `refresh` makes by assigning to s.x. The first run of refresh, on zeros, finds the latter and their
+-- memory; from then on assignments copy into it. In a trace the same slots appear as traced values.
 
 local core = require "perigee.core"
+local names = require "perigee.names"
+local per_tensor = require "perigee.per_tensor"
 local posterior = require "perigee.posterior"
 local slots = require "perigee.slots"
 local statistics = require "perigee.statistics"
@@ -90,6 +92,23 @@ function Memory:make(name, value, results)
     end
   end
   self.values[name] = clone(kind, value)
+end
+
+-- Make the slots that a definition declares (see pg.correction.define). q: the posterior of the beginning;
+-- zero_statistics() makes statistics of zeros.
+function Memory:declare(state, q, zero_statistics)
+  for _, name in ipairs(names.sorted(state)) do
+    local init = state[name]
+    if init == "posterior" then
+      self:make(name, q)
+    elseif init == "statistics" then
+      self:make(name, zero_statistics())
+    else
+      self:make(name, slots.allocate({ name = name, init = init }, q.mean))
+      if per_tensor.is(init) then self.layout = q.mean.layout end
+    end
+    self.filled[name] = true
+  end
 end
 
 -- The object `s` for refresh. results: statistics objects of passes so far; a slot assigned one of them shares its
@@ -186,7 +205,7 @@ function Memory:traced_view(b, view)
       traced[name] = kind == "posterior" and view(name, fields) or statistics.new(fields)
     end
   end
-  local s, written = slots.view(self.owner, traced, self.names)
+  local s, written = slots.view(self.owner, traced, self.names, nil, self.layout)
   return s, function()
     for _, name in ipairs(written) do
       self:output(b, name, traced[name])

@@ -8,6 +8,7 @@ local buffers = require "perigee.buffers"
 local correction = require "perigee.correction"
 local family = require "perigee.family"
 local memory = require "perigee.memory"
+local moment = require "perigee.moment"
 local names = require "perigee.names"
 local passes = require "perigee.passes"
 local per_tensor = require "perigee.per_tensor"
@@ -69,12 +70,20 @@ local function check_parts(spec)
     "weight_decay must be a number of at least 0, a schedule or pg.per_tensor, not %s", names.describe(decay))
 end
 
+local function check_fit(c, f)
+  local why = c and c.definition.fits and c.definition.fits(f, c.hyper.given)
+  if why then
+    core.raise(("pg.optimizer: correction %s does not go with family %s: %s"):format(c.name, f.name, why))
+  end
+end
+
 local function make(spec)
   check_parts(spec)
   local decay = spec.weight_decay or 0
-  local c = spec.correction ~= correction.none and spec.correction or nil
+  local c, f = spec.correction ~= correction.none and spec.correction or nil, spec.family or family.point {}
+  check_fit(c, f)
   return setmetatable({
-    family = spec.family or family.point {}, correction = c, rule = spec.rule, dtype = spec.dtype,
+    family = f, correction = c, rule = spec.rule, dtype = spec.dtype,
     stages = check_stages(spec.stages or {}), units = {}, spec = spec,
     weight_decay = {
       given = decay, scalar = type(decay) == "number" or schedule.is_schedule(decay), values = { decay = 0 },
@@ -138,11 +147,12 @@ function Optimizer:init(theta, key, given_buffers)
   local st = state.new {
     buffers = kept, frozen_buffers = kept and c and c.batch_norm == "running" and vectors.clone(kept) or nil,
     q = q, rule_slots = self.rule:allocate(q.mean), rule_names = self.rule.slot_names, key = key,
-    memory = c and memory.new("correction " .. c.name),
+    memory = c and memory.new("correction " .. c.name), stats = self.family.stats,
+    shapes = self.family.definition.shapes and self.family.definition.shapes(q.mean),
   }
-  st.stats = self.family.stats
-  if c and c.definition.refresh then
-    st.passes = passes.probe(self, st)
+  if c then
+    st.memory:declare(c:declared_state(), q, function() return st:zero_statistics() end)
+    st.passes = c.definition.refresh and passes.probe(self, st) or nil
   end
   return st
 end
@@ -162,34 +172,48 @@ local function all_hypers(self)
   return list
 end
 
--- The program of a mode ("plain", "corrected", "pass") for batches of this signature; traced on first use, and again
--- when a number that the user's functions capture has changed.
-function Optimizer:program(st, evaluator, mode, batch)
-  local programs = st.programs[evaluator]
-  if not programs then
-    programs = { plain = {}, corrected = {}, pass = {}, seen = {} }
-    for _, m in ipairs { "plain", "corrected", "pass" } do
-      programs.seen[m] = setmetatable({}, { __mode = "k" })
-    end
-    st.programs[evaluator] = programs
+-- What is known of a kind of programs: by_signature, and seen (batch → entry).
+local function open_kind(st, evaluator, name)
+  local kinds = st.programs[evaluator]
+  if not kinds then
+    kinds = {}
+    st.programs[evaluator] = kinds
   end
+  local kind = kinds[name]
+  if not kind then
+    kind = { by_signature = {}, seen = setmetatable({}, { __mode = "k" }) }
+    kinds[name] = kind
+  end
+  return kind
+end
+
+-- The usual corrected step.
+local STEADY = { first = false, refreshed = false, last = false }
+
+-- The program of a mode ("plain", "corrected", "pass") for batches of this signature; traced on first use, and again
+-- when a number that the user's functions capture has changed. flags: of a corrected step; default those of most.
+function Optimizer:program(st, evaluator, mode, batch, flags)
+  if mode == "corrected" then flags = flags or STEADY end
+  local kind = open_kind(st, evaluator, flags and mode .. self.correction:variant(flags) or mode)
   -- Trainers fill the same few batch tables again and again: those are known without spelling out a signature.
-  local seen = programs.seen[mode][batch]
+  local seen = kind.seen[batch]
   if seen and seen.binding:is_bound(batch) and steps.is_current(seen, evaluator) then
     return seen
   end
   local signature = batches.signature(batch)
-  local entry = programs[mode][signature]
+  local entry = kind.by_signature[signature]
   if not entry or not steps.is_current(entry, evaluator) then
     if mode == "pass" then
       entry = passes.build_batch(self, st, evaluator, batch)
     else
-      entry = steps.build(self, st, evaluator, mode, batch)
+      entry = steps.build(self, st, evaluator, flags, batch)
+      -- tracing may have shown that a flag makes a difference
+      if flags then kind = open_kind(st, evaluator, mode .. self.correction:variant(flags)) end
     end
     steps.stamp(entry, self, evaluator)
-    programs[mode][signature] = entry
+    kind.by_signature[signature] = entry
   end
-  programs.seen[mode][batch] = entry
+  kind.seen[batch] = entry
   return entry
 end
 
@@ -208,7 +232,9 @@ function Optimizer:prepare(st, evaluator, list)
   for _, batch in ipairs(list) do
     self:program(st, evaluator, "plain", batch)
     if self.correction then
-      self:program(st, evaluator, "corrected", batch)
+      for _, flags in ipairs(self.correction:possible_flags()) do
+        self:program(st, evaluator, "corrected", batch, flags)
+      end
       if self.correction.definition.refresh and st.passes > 0 then
         self:program(st, evaluator, "pass", batch)
       end
@@ -249,21 +275,26 @@ end
 
 -- Whether the correction's refresh is due before this step.
 local function is_due(self, st, key)
-  local c = self.correction
-  if not c.definition.refresh then
-    return false
-  elseif st.pass then
-    return true
-  end
-  local due = c.definition.due or "every"
-  if type(due) == "function" then
-    local ctx = { step = st.step, segment = st.segment, q = st.q, o = c.hyper.values }
-    function ctx.coin(_, p)
-      return passes.coin(key, st.step, p)
-    end
-    return due(ctx) or st.segment == 0
-  end
-  return c:period(st.step, self.units) ~= st.period
+  if st.pass then return true end
+  return self.correction:is_due(st.step, st.period, self.units, function()
+    return moment.new({ opt = self, st = st, key = key }, st.step, st.segment)
+  end)
+end
+
+-- Whether it will be due before the step after this one.
+local function will_be_due(self, st, key)
+  local c, step = self.correction, st.step + 1
+  return c:is_due(step, c:period(st.step, self.units), self.units, function()
+    return moment.new({ opt = self, st = st, key = key }, step, st.segment)
+  end)
+end
+
+-- The static flags of a corrected step, in a table that is used again.
+local function read_flags(self, st, key, refreshed)
+  local flags = st.flags
+  flags.first, flags.refreshed = st.corrected == 0, refreshed
+  flags.last = self.correction.reads.last ~= nil and will_be_due(self, st, key)
+  return flags
 end
 
 --- optimizer:next_segment(state [, key]) → number: The segment of the correction that the randomness of the next step's
@@ -280,12 +311,23 @@ function Optimizer:next_segment(st, key)
   return st.segment + (is_due(self, st, key or st.key) and 1 or 0)
 end
 
+--- optimizer:order_of(state, epoch [, key]) → epoch: The epoch (0-based) whose order of batches the next step should go
+-- by: `epoch`, or that of the last refresh where the correction locks the partition.
+function Optimizer:order_of(st, epoch, key)
+  local c = self.correction
+  if not c or c.lock.partition ~= true or st.order < 0 then return epoch end
+  self:evaluate_hypers(st.step)
+  if not c:is_active(c.hyper.values, st.step, self.units) or is_due(self, st, key or st.key) then return epoch end
+  return st.order
+end
+
 --- optimizer:step(state, evaluator, batch [, key [, { on_pass =, epoch = }]]) → state, info: One step, refresh
 -- included.
 --   batch: a table of tensors with the examples along their first axis; batch.id: i64 ids of the examples.
 --   key: the run's key (the step is folded in), default the state's, then the evaluator's.
 --   on_pass(state, done, total): called between the batches of a full pass; false stops there.
---   info: { loss, aux, corrected, refreshed, suspended }, overwritten by the next step. If a pass was stopped,
+--   info: { loss, aux, corrected, refreshed, suspended }, overwritten by the next step. Where a step after a refresh
+--     evaluates no batch, as SARAH's, loss is the mean of the pass. If a pass was stopped,
 --     info.suspended is true, no step was made, and the next call goes on with the pass.
 function Optimizer:step(st, evaluator, batch, key, hooks)
   key, hooks = key or st.key or evaluator.key, hooks or {}
@@ -306,14 +348,16 @@ function Optimizer:step(st, evaluator, batch, key, hooks)
     info.refreshed = true
   end
   scalars.segment = st.segment
-  local entry = self:program(st, evaluator, corrected and "corrected" or "plain", batch)
+  local flags = corrected and read_flags(self, st, key, info.refreshed) or nil
+  local entry = self:program(st, evaluator, corrected and "corrected" or "plain", batch, flags)
   local program = entry.program
   entry.binding:bind(program, batch)
   program:bind("key", key)
   program:run()
   st.cost:add("steps", (batch.count or entry.count) * entry.evaluations)
   st.step = step + 1
-  info.loss, info.aux = program:number(entry.loss), entry.aux(program)
+  if corrected then st.corrected = st.corrected + 1 end
+  info.loss, info.aux = entry.loss and program:number(entry.loss) or st.mean_loss, entry.aux(program)
   return st, info
 end
 

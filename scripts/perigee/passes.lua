@@ -6,8 +6,10 @@ local batches = require "perigee.batch"
 local builder = require "perigee.builder"
 local core = require "perigee.core"
 local evaluation = require "perigee.evaluation"
+local moment = require "perigee.moment"
 local posterior = require "perigee.posterior"
 local statistics = require "perigee.statistics"
+local vectors = require "perigee.vectors"
 
 local passes = {}
 
@@ -16,7 +18,7 @@ local SUSPENDED = setmetatable({}, { __tostring = function() return "the pass wa
 -- The program that adds one batch to the accumulators.
 function passes.build_batch(opt, st, evaluator, batch)
   local entry = {}
-  local sums = st:accumulate_into(opt.family.stats)
+  local sums, c = st:accumulate_into(), opt.correction
   local label = ("%d examples of a full pass over %s"):format(batches.count(batch), opt.family.name)
   entry.program = builder.trace(label, function(b)
     local key = b:input("key", evaluator.key)
@@ -28,13 +30,18 @@ function passes.build_batch(opt, st, evaluator, batch)
       fields[field] = b:input("q." .. field, st.q[field])
     end
     local segment = b:scalar(st.scalars, "segment")
+    local noise_key = evaluation.fold(key, evaluation.streams.outer, segment)
+    if c.noise ~= "fixed" then noise_key = evaluation.fold(noise_key, b:scalar(st.scalars, "batch")) end
     local eval = evaluation.new(b, opt, {
       evaluator = evaluator, batch = traced, key = key, like = fields.mean,
       decay = evaluation.decay(b, opt, fields.mean), t = b:scalar(st.scalars, "t"),
-      stream = "segment", stream_index = segment, st = st,
-      noise_key = evaluation.fold(key, evaluation.streams.outer, segment, b:scalar(st.scalars, "batch")),
+      stream = c.lock.key, stream_index = b:scalar(st.scalars, c.lock.key), st = st, noise_key = noise_key,
     })
-    local stats = eval:at(eval:view("q", fields))
+    local stats = eval:at(eval:view("q", fields), {
+      antithetic = c.antithetic, apart = 0, apart_dropout = c.lock.dropout ~= true,
+      apart_augment = c.lock.augment ~= true,
+    })
+    entry.loss = b:output(eval.loss)
     local weight = b:scalar(st.scalars, "weight")
     for _, field in ipairs(statistics.fields(stats)) do
       local sum = b:slot(sums[field], "sum." .. field)
@@ -47,11 +54,11 @@ end
 
 -- Two programs: zero the accumulators; round them into the results of pass `which`.
 function passes.build_frame(opt, st, which)
-  local sums, result = st:accumulate_into(opt.family.stats), st:result(which, opt.family.stats)
+  local sums, result = st:accumulate_into(), st:result(which)
   local zero = builder.trace("before a full pass", function(b)
     for _, field in ipairs(opt.family.stats) do
       b:slot(sums[field], "sum." .. field)
-      b:output(core.apply("full", { layout = st.theta.layout, dtype = "f64" }, 0), sums[field])
+      b:output(vectors.traced_zeros_like(sums[field]), sums[field])
     end
   end)
   local finish = builder.trace("after a full pass", function(b)
@@ -77,24 +84,26 @@ end
 -- statistics.
 local function run(call, q)
   local opt, st, evaluator, pass = call.opt, call.st, call.evaluator, call.st.pass
-  local source = evaluator.source
+  local c, source = opt.correction, evaluator.source
   if not source then
     core.raise("ctx:full needs data: give the evaluator a source")
   end
   local frame = opt:frame(st, pass.which)
   if pass.cursor == 0 then
     frame.zero:run()
+    pass.loss = 0.0
   end
-  local size = st.pass_size
-  local count = opt.correction.mega ~= "full" and opt.correction.mega or nil
-  local total = source:total(size, count)
-  local steps = (total + size - 1) // size
-  local scalars, on_pass = st.scalars, call.hooks.on_pass
+  local size, scalars, on_pass = st.pass_size, st.scalars, call.hooks.on_pass
+  local count = c.mega ~= "full" and c.mega or nil
+  local partition = c.lock.partition
+  if partition == nil then partition = st.buffers ~= nil end
   scalars.segment = call.segment
   local options = {
-    first = pass.cursor + 1, count = count, segment = call.segment, epoch = st.buffers and scalars.epoch,
-    key = count and evaluation.fold(call.key, evaluation.streams.mega),
+    first = pass.cursor + 1, count = count, segment = call.segment, epoch = partition and scalars.epoch or nil,
+    key = count and evaluation.fold(call.key, evaluation.streams.mega), ahead = c.ahead and st.step or nil,
   }
+  local total = source:total(size, count, options.ahead)
+  local steps = count or (total + size - 1) // size
   for j, batch in source:batches(size, options) do
     local entry = opt:program(st, evaluator, "pass", batch)
     local n = batch.count or entry.count
@@ -103,44 +112,41 @@ local function run(call, q)
     entry.program:bind("key", call.key)
     scalars.weight, scalars.batch = n / total, j
     entry.program:run()
-    pass.cursor = j
+    pass.cursor, pass.loss = j, pass.loss + scalars.weight * entry.program:number(entry.loss)
     st.cost:add("passes", n * entry.evaluations)
     if on_pass and on_pass(st, j, steps) == false then
       error(SUSPENDED, 0)
     end
   end
   frame.finish:run()
-  return st:result(pass.which, opt.family.stats)
+  return st:result(pass.which)
 end
 
--- The context that refresh sees.
-local Context = {}
-Context.__index = Context
-
-function Context:full(q)
-  local call = self.call
+-- ctx:full of refresh: the mean statistics of a pass at q.
+local function full(ctx, q)
+  local call = ctx.at
   local st = call.st
   if #call.hazard > 0 then
     core.raise(("refresh reads s.%s, changes it, and then takes a pass: if the pass is interrupted, refresh starts "
       .. "again and would see the changed value. Change it after the pass"):format(call.hazard[1]))
   end
-  self.passes = self.passes + 1
-  if st.pass.which > self.passes then
-    return st:result(self.passes, call.opt.family.stats) -- finished before the interruption
+  ctx.passes = ctx.passes + 1
+  if st.pass.which > ctx.passes then
+    return st:result(ctx.passes) -- finished before the interruption
   end
   local result = run(call, q)
   st.pass.which, st.pass.cursor = st.pass.which + 1, 0
   return result
 end
 
--- True with probability p, from a stream of its own: the same for the same key and step.
-function Context:coin(p)
-  return passes.coin(self.call.key, self.step, p)
-end
-
-function passes.coin(key, step, p)
-  local u = core.apply("uniform", { a = {}, dtype = "f64" }, evaluation.fold(key, evaluation.streams.coin, step))
-  return u:data_read(0) < p
+-- The posterior that a snapshot is taken of: the present one, with the mean that the rule has for snapshots, if it has
+-- one of its own.
+local function point_of_snapshot(opt, st)
+  local slot = opt.rule.definition.snapshot
+  if not slot or st.segment == 0 then return st.q end
+  local tensors = { mean = st.rule[slot] }
+  for _, field in ipairs(st.q.fields) do tensors[field] = tensors[field] or st.q[field] end
+  return posterior.new(st.q.fields, tensors)
 end
 
 -- Run refresh. call: { opt, st, evaluator, key, hooks }. Returns false if on_pass asked to stop between two batches;
@@ -154,7 +160,8 @@ function passes.refresh(call)
     st.frozen_buffers:copy_from(st.buffers)
   end
   s, written, call.hazard = st.memory:host_view()
-  local ctx = setmetatable({ call = call, q = st.q, step = st.step, segment = call.segment, passes = 0 }, Context)
+  local ctx = moment.new(call, st.step, call.segment)
+  ctx.q, ctx.full, ctx.passes = point_of_snapshot(opt, st), full, 0
   local ok, message = pcall(opt.correction.definition.refresh, s, ctx)
   if not ok then
     if message == SUSPENDED then
@@ -168,8 +175,8 @@ function passes.refresh(call)
         opt.correction.name, j, name))
     end
   end
-  st.segment = call.segment
-  st.pass = nil
+  st.segment, st.order = call.segment, st.scalars.epoch
+  st.mean_loss, st.pass = ctx.passes > 0 and st.pass.loss or nil, nil
   return true
 end
 
@@ -177,10 +184,11 @@ end
 function passes.probe(opt, st)
   local memory, taken = st.memory, 0
   local ctx = {
-    q = st.q, step = 0, segment = 0,
+    q = st.q, step = 0, segment = 1, every = 1, steps_per_epoch = 1, weight_decay = 0,
+    o = opt.correction.hyper:numbers(0, { steps_per_epoch = 1, total_steps = 1 }),
     full = function()
       taken = taken + 1
-      return st:result(taken, opt.family.stats)
+      return st:result(taken)
     end,
     coin = function()
       return false
@@ -192,7 +200,7 @@ function passes.probe(opt, st)
   memory.probing = false
   memory:settle(taken)
   if taken > 0 then
-    st:accumulate_into(opt.family.stats)
+    st:accumulate_into()
   end
   return taken
 end

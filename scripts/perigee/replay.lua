@@ -4,17 +4,13 @@
 
 local core = require "perigee.core"
 local memory = require "perigee.memory"
-local passes = require "perigee.passes"
+local moment = require "perigee.moment"
 local posterior = require "perigee.posterior"
-local statistics = require "perigee.statistics"
 local slots = require "perigee.slots"
+local statistics = require "perigee.statistics"
+local vectors = require "perigee.vectors"
 
 local replay = {}
-
--- State of a correction before its first step.
-function replay.init(correction)
-  return { memory = memory.new("correction " .. correction.name), period = -1, segment = 0 }
-end
 
 local function as_posterior(q)
   if posterior.is(q) then
@@ -27,36 +23,59 @@ local function as_posterior(q)
   return posterior.new(fields, q)
 end
 
-local function refresh(correction, state, q, evaluate, step, key)
-  local mem = state.memory
+-- State of a correction before its first step. q: { mean =, h = }, for the slots that the correction declares.
+function replay.init(correction, q)
+  local state = { memory = memory.new("correction " .. correction.name), period = -1, segment = 0, corrected = 0 }
+  local declared = correction:declared_state()
+  if next(declared) ~= nil then
+    if not q then
+      core.raise(("correction %s keeps slots like q: correction:init { mean = theta }"):format(correction.name))
+    end
+    q = as_posterior(q)
+    state.memory:declare(declared, q, function()
+      local zeros = {}
+      for _, field in ipairs(q.fields) do zeros[field == "mean" and "g" or field] = vectors.zeros_like(q.mean) end
+      return statistics.new(zeros)
+    end)
+  end
+  return state
+end
+
+-- What the host functions see, of a call { correction, state, q, evaluate, key }, at a step.
+local function look(call, step, segment)
+  local opt = { correction = call.correction, units = {}, weight_decay = { scalar = true, values = { decay = 0 } } }
+  local st = { memory = call.state.memory, q = call.q, period = call.state.period }
+  return moment.new({ opt = opt, st = st, key = call.key }, step, segment)
+end
+
+local function refresh(call, step)
+  local mem, state = call.state.memory, call.state
   mem.probing = state.segment == 0
   local s = mem:host_view()
-  local ctx = { q = q, step = step, segment = state.segment + 1 }
+  local ctx = look(call, step, state.segment + 1)
   function ctx.full(_, at)
-    return statistics.new(evaluate(at, "full"))
+    return statistics.new(call.evaluate(at, "full"))
   end
-  function ctx.coin(_, p)
-    return passes.coin(key, step, p)
-  end
-  correction.definition.refresh(s, ctx)
+  call.correction.definition.refresh(s, ctx)
   mem.probing = false
   for _, name in ipairs(mem.names) do
     mem.filled[name] = true
   end
-  state.segment = state.segment + 1
+  state.segment, state.period = state.segment + 1, call.correction:period(step)
 end
 
-local function correct(correction, state, q, evaluate, step, key)
-  local mem = state.memory
+local function correct(call, step, flags)
+  local mem, correction = call.state.memory, call.correction
   local values = {}
   for _, name in ipairs(mem.names) do
     values[name] = mem.values[name]
   end
-  local s, written = slots.view(mem.owner, values, mem.names)
-  local ctx = { q = q, t = step + 1, key = key }
+  local s, written = slots.view(mem.owner, values, mem.names, nil, mem.layout)
+  local ctx = { q = call.q, iterate = call.q, t = step + 1, key = call.key, weight_decay = 0 }
   function ctx.evaluate(_, at)
-    return statistics.new(evaluate(at, "batch"))
+    return statistics.new(call.evaluate(at, "batch"))
   end
+  setmetatable(ctx, { __index = correction:flags(flags) })
   local stats, info = correction.definition.correct(s, ctx, correction.hyper:numbers(step))
   local host = mem:host_view()
   for _, name in ipairs(written) do
@@ -69,16 +88,20 @@ end
 -- a plain evaluation where the correction is not active. q: { mean =, h = }. evaluate(q, "batch" or "full") → { g =,
 -- h = }. key: for ctx.key and coins. Returns statistics, info.
 function replay.step(correction, state, q, evaluate, step, key)
-  q, key = as_posterior(q), key or core.key(0)
+  local call = { correction = correction, state = state, q = as_posterior(q), evaluate = evaluate,
+    key = key or core.key(0) }
   correction.hyper:evaluate(step)
   if not correction:is_active(correction.hyper.values, step) then
-    return statistics.new(evaluate(q, "batch"))
+    return statistics.new(evaluate(call.q, "batch"))
   end
-  if correction.definition.refresh and correction:period(step) ~= state.period then
-    refresh(correction, state, q, evaluate, step, key)
-    state.period = correction:period(step)
+  local function is_due(at, period)
+    return correction:is_due(at, period, nil, function() return look(call, at, state.segment) end)
   end
-  return correct(correction, state, q, evaluate, step, key)
+  local due = is_due(step, state.period)
+  if due then refresh(call, step) end
+  local flags = { first = state.corrected == 0, refreshed = due, last = is_due(step + 1, correction:period(step)) }
+  state.corrected = state.corrected + 1
+  return correct(call, step, flags)
 end
 
 return replay

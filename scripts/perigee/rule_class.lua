@@ -80,14 +80,26 @@ function rule.define(definition)
   return self
 end
 
-local CTX_MAY_LACK = { t = true, key = true, q = true, info = true, weight_decay = true }
+-- The rest depends on the step, or on what stands around it.
+local CTX_MAY_LACK = { t = true, key = true, q = true, info = true, weight_decay = true, corrected = true, first = true,
+  refreshed = true, last = true, snapshot = true }
+local guarded = setmetatable({}, { __mode = "k" })
 
 -- Let reading a hyperparameter, or a field of ctx, that is not there be an error inside update.
 local function guard_arguments(self, o, ctx)
   if not getmetatable(o) then names.guard(o, "o of rule " .. self.name, { prefix = "o." }) end
-  if not getmetatable(ctx) then
+  if not guarded[ctx] then
+    guarded[ctx] = true
     names.guard(ctx, "ctx of rule " .. self.name, { prefix = "ctx.", lacks = CTX_MAY_LACK })
   end
+end
+
+-- The learning rate times info.lr, which a correction may hand on; it may have a value for each tensor.
+local function scale_rate(self, o, p, factor)
+  if o.lr == nil then
+    core.raise(("rule %s has no lr for the correction's step size to multiply"):format(self.name))
+  end
+  o.lr = o.lr * hyper.spread(factor, p)
 end
 
 -- Call update on traced, eager or plain values. values: slot name → value, written in place. Returns the new mean and
@@ -98,6 +110,7 @@ function Rule:apply(p, stats, values, o, ctx)
       o[k] = v
     end
   end
+  if ctx.info and ctx.info.lr then scale_rate(self, o, p, ctx.info.lr) end
   guard_arguments(self, o, ctx)
   local layout = self.per_tensor and core.is_tensor(p) and p.layout or nil
   local view, written = slots.view("rule " .. self.name, values, self.slot_names, nil, layout)

@@ -13,16 +13,19 @@ local State = {}
 State.__index = State
 State.__name = "perigee.state"
 
--- parts: { q, rule_slots (name → tensor), rule_names, memory (or nil), key, buffers (or nil), frozen_buffers (their
--- values at the last refresh, where the correction keeps them) }.
+-- parts: { q, stats (names of the family's statistics), shapes (of those that are no vectors), rule_slots (name →
+-- tensor), rule_names, memory (or nil), key, buffers (or nil), frozen_buffers (their values at the last refresh, where
+-- the correction keeps them) }.
 function state.new(parts)
   return setmetatable({
     q = parts.q, theta = parts.q.mean, rule = parts.rule_slots, rule_names = parts.rule_names,
-    memory = parts.memory, key = parts.key, buffers = parts.buffers, frozen_buffers = parts.frozen_buffers,
-    step = 0, segment = 0, period = -1, pass_size = 0, pass = nil, results = {}, accumulators = nil, cost = cost.new(),
+    stats = parts.stats, shapes = parts.shapes or {}, memory = parts.memory, key = parts.key,
+    buffers = parts.buffers, frozen_buffers = parts.frozen_buffers,
+    step = 0, segment = 0, period = -1, corrected = 0, order = -1, pass_size = 0, pass = nil, results = {},
+    accumulators = nil, cost = cost.new(),
     programs = setmetatable({}, { __mode = "k" }),
     scalars = { step = 0, t = 1, epoch = 0, segment = 0, batch = 0, weight = 0 },
-    info = {},
+    info = {}, flags = {},
   }, State)
 end
 
@@ -30,28 +33,25 @@ function state.is(x)
   return getmetatable(x) == State
 end
 
--- The statistics that pass number `which` of a refresh writes; made on first use. fields: of the family's statistics.
-function State:result(which, fields)
-  local result = self.results[which]
-  if not result then
-    result = {}
-    for _, field in ipairs(fields) do
-      result[field] = vectors.zeros_like(self.theta)
-    end
-    result = statistics.new(result)
-    self.results[which] = result
+-- Statistics of the family, all zeros. dtype: default theta's.
+function State:zero_statistics(dtype)
+  local zeros = {}
+  for _, field in ipairs(self.stats) do
+    local shape = self.shapes[field]
+    zeros[field] = shape and core.tensor(dtype or self.theta.dtype, shape) or vectors.zeros_like(self.theta, dtype)
   end
-  return result
+  return statistics.new(zeros)
+end
+
+-- The statistics that pass number `which` of a refresh writes; made on first use.
+function State:result(which)
+  self.results[which] = self.results[which] or self:zero_statistics()
+  return self.results[which]
 end
 
 -- The f64 accumulators of passes; made on first use.
-function State:accumulate_into(fields)
-  if not self.accumulators then
-    self.accumulators = {}
-    for _, field in ipairs(fields) do
-      self.accumulators[field] = vectors.zeros_like(self.theta, "f64")
-    end
-  end
+function State:accumulate_into()
+  self.accumulators = self.accumulators or self:zero_statistics("f64")
   return self.accumulators
 end
 
@@ -88,10 +88,8 @@ function State:tensors()
         add(list, ("pass.result.%d.%s"):format(which, field), self.results[which][field])
       end
     end
-    for _, field in ipairs { "g", "h", "H" } do
-      if self.accumulators[field] then
-        add(list, "pass.sum." .. field, self.accumulators[field])
-      end
+    for _, field in ipairs(self.stats) do
+      add(list, "pass.sum." .. field, self.accumulators[field])
     end
   end
   return list
@@ -99,9 +97,11 @@ end
 
 -- All numbers, flat: name → number.
 function State:numbers()
-  local numbers = { step = self.step, segment = self.segment, period = self.period, pass_size = self.pass_size }
+  local numbers = { step = self.step, segment = self.segment, period = self.period, corrected = self.corrected,
+    order = self.order, pass_size = self.pass_size }
   if self.pass then
     numbers["pass.which"], numbers["pass.cursor"] = self.pass.which, self.pass.cursor
+    numbers["pass.loss"] = self.pass.loss
   end
   if self.memory then
     self.memory:save_numbers("correction.", numbers)
@@ -124,14 +124,15 @@ function State:load(tensors, numbers)
     core.raise("the saved state has buffers (running statistics), and this one was made without: "
       .. "opt:init(theta, key, model:init_buffers())")
   end
-  self.step, self.segment, self.period = numbers.step, numbers.segment, numbers.period
-  self.pass_size = numbers.pass_size
+  for _, name in ipairs { "step", "segment", "period", "corrected", "order", "pass_size" } do
+    self[name] = numbers[name]
+  end
   self.pass = nil
   if numbers["pass.which"] then
-    self.pass = { which = numbers["pass.which"], cursor = numbers["pass.cursor"] }
-    self:accumulate_into(self.stats)
+    self.pass = { which = numbers["pass.which"], cursor = numbers["pass.cursor"], loss = numbers["pass.loss"] }
+    self:accumulate_into()
     for which = 1, self.pass.which - 1 do
-      self:result(which, self.stats)
+      self:result(which)
     end
   end
   if self.memory then

@@ -8,6 +8,7 @@ local core = require "perigee.core"
 local evaluation = require "perigee.evaluation"
 local evaluators = require "perigee.evaluator"
 local fingerprint = require "perigee.fingerprint"
+local names = require "perigee.names"
 local part = require "perigee.part"
 local posterior = require "perigee.posterior"
 local statistics = require "perigee.statistics"
@@ -15,9 +16,12 @@ local statistics = require "perigee.statistics"
 local step = {}
 
 -- What the parts of a step share while it is traced: builder, optimizer, state, the step's scalars and keys, q's
--- fields, and the evaluation.
-local function open(b, opt, st, evaluator, mode, batch, entry)
-  local self = { b = b, opt = opt, st = st, t = b:scalar(st.scalars, "t"), fields = {} }
+-- fields, the rule's slots, the evaluation, and the step's static flags. flags: of a corrected step, nil in a plain
+-- one.
+local function open(b, opt, st, evaluator, flags, batch, entry)
+  local c = opt.correction
+  local self = { b = b, opt = opt, st = st, t = b:scalar(st.scalars, "t"), fields = {}, slots = {},
+    flags = c and flags and c:flags(flags) or {}, corrected = flags ~= nil }
   local key = b:input("key", evaluator.key)
   local traced, binding = batches.declare(b, batch)
   entry.binding, entry.count = binding, batches.count(batch)
@@ -27,8 +31,9 @@ local function open(b, opt, st, evaluator, mode, batch, entry)
   self.p = self.fields.mean
   local number, streams = b:scalar(st.scalars, "step"), evaluation.streams
   self.decay = evaluation.decay(b, opt, self.p)
-  self.key = evaluation.fold(key, streams.rule, number)
-  local stream = mode == "plain" and "epoch" or "segment"
+  self.run_key, self.key = key, evaluation.fold(key, streams.rule, number)
+  for _, name in ipairs(st.rule_names) do self.slots[name] = b:slot(st.rule[name], "rule." .. name) end
+  local stream = flags and c.lock.key or "epoch"
   self.eval = evaluation.new(b, opt, {
     evaluator = evaluator, batch = traced, key = key, like = self.p, decay = self.decay, t = self.t,
     stream = stream, stream_index = b:scalar(st.scalars, stream), st = st,
@@ -44,23 +49,48 @@ local function traced_hyper(self, h)
   end, self.p)
 end
 
--- What correct sees as ctx.
-local function correction_context(self)
-  local eval, c = self.eval, self.opt.correction
-  local live = eval:view("ctx.q", part.merge(self.fields, {}))
-  local ctx = { q = live, t = self.t, key = self.key, weight_decay = self.decay }
+-- What rule and correction see alike: ctx.t, keys, flags.
+local function shared_context(self, fields)
+  fields.t, fields.key, fields.weight_decay, fields.corrected = self.t, self.key, self.decay, self.corrected
+  return setmetatable(fields, { __index = self.flags })
+end
+
+-- How the evaluation at another point than ctx.q, number k of the step, draws its noise and its examples.
+local function elsewhere(self, k)
+  local c, eval, streams = self.opt.correction, self.eval, evaluation.streams
+  local opts = { apart = k, apart_dropout = c.lock.dropout == false, apart_augment = c.lock.augment == false }
+  if c.noise == "fresh" then
+    opts.noise_key = evaluation.fold(eval.noise_key, streams.fresh, k)
+  elseif c.noise == "fixed" then
+    opts.noise_key = evaluation.fold(self.run_key, streams.outer, self.b:scalar(self.st.scalars, "segment"))
+  end
+  return opts
+end
+
+-- What correct sees as ctx. live: the view on q where the step evaluates.
+local function correction_context(self, live)
+  local eval = self.eval
+  local ctx = { q = live, iterate = eval:view("ctx.iterate", self.fields) }
   local others = 0
   function ctx.evaluate(_, q)
     if not posterior.values(q) then -- a vector stands for q with that mean
       q = eval:view("q", part.merge(self.fields, { mean = q }))
     end
     if q == live then
-      return eval:at(q, nil, true)
+      return eval:at(q, { live = true })
     end
     others = others + 1
-    return eval:at(q, c.noise == "fresh" and evaluation.fold(eval.noise_key, evaluation.streams.fresh, others) or nil)
+    return eval:at(q, elsewhere(self, others))
   end
-  return ctx
+  return names.guard(shared_context(self, ctx), "ctx of correction " .. self.opt.correction.name, { prefix = "ctx." })
+end
+
+-- Where the step evaluates: at the mean, or at the point that the rule makes of it.
+local function trace_point(self)
+  local rule = self.opt.rule
+  if not rule.definition.point then return self.p end
+  return rule.definition.point(self.p, self.slots, traced_hyper(self, rule.hyper),
+    shared_context(self, { snapshot = self.snapshot }))
 end
 
 -- Statistics, info, and a function that registers the correction's slots.
@@ -69,7 +99,9 @@ local function trace_correction(self)
   local s, register = self.st.memory:traced_view(self.b, function(name, values)
     return eval:view("s." .. name, values)
   end)
-  local stats, info = c.definition.correct(s, correction_context(self), traced_hyper(self, c.hyper))
+  if self.st.memory.kinds.at == "posterior" then self.snapshot = s.at.mean end
+  local live = eval:view("ctx.q", part.merge(self.fields, { mean = trace_point(self) }))
+  local stats, info = c.definition.correct(s, correction_context(self, live), traced_hyper(self, c.hyper))
   if type(stats) == "table" and not statistics.is(stats) then
     stats = statistics.new(stats)
   end
@@ -82,7 +114,7 @@ end
 -- Write the new buffers over the old ones. A step that looks nowhere at the current point would never move them.
 local function trace_buffers(self)
   local b, st, eval = self.b, self.st, self.eval
-  if st.buffers and not eval.was_live then
+  if st.buffers and not eval.was_live and not self.flags.refreshed then
     core.raise(("correction %s evaluates at other points than ctx.q only, so no evaluation moves the model's running "
       .. "statistics; evaluate at ctx.q too: ctx:evaluate(ctx.q)"):format(self.opt.correction.name))
   end
@@ -97,11 +129,8 @@ local function trace_update(self, stats, info)
   local q, moved = self.eval:view("q of family " .. opt.family.name, part.merge(self.fields, {}),
     { table.unpack(st.q.fields, 2) })
   opt.family:update(q, stats, self.eval.family_o, { t = self.t, weight_decay = self.decay })
-  local values = {}
-  for _, name in ipairs(st.rule_names) do
-    values[name] = b:slot(st.rule[name], "rule." .. name)
-  end
-  local ctx = { t = self.t, key = self.key, q = q, info = info or {}, weight_decay = self.decay }
+  local values = part.merge(self.slots, {})
+  local ctx = shared_context(self, { q = q, info = info or {}, snapshot = self.snapshot })
   local new, written = opt.rule:apply(self.p, stats, values, traced_hyper(self, opt.rule.hyper), ctx)
   b:output(new, st.q.mean)
   for _, field in ipairs(moved) do
@@ -158,17 +187,24 @@ function step.describe(opt)
   return ("%s × %s × %s"):format(opt.family.name, opt.correction and opt.correction.name or "none", opt.rule.name)
 end
 
--- Trace and compile a step. mode: "plain" or "corrected". The entry has program, binding and count (of the batch), loss
--- (an output's number), aux(program), evaluations (gradients per example).
-function step.build(opt, st, evaluator, mode, batch)
+-- What a step is called in messages and by `perigee emit`.
+local function name_step(opt, flags, batch)
+  local kind = not flags and "plain" or opt.correction.definition.refresh and flags.refreshed and "first corrected"
+    or "corrected"
+  return ("a %s step of %s, %d examples"):format(kind, step.describe(opt), batches.count(batch))
+end
+
+-- Trace and compile a step. flags: { first, refreshed, last } of a corrected step, nil of a plain one. The entry has
+-- program, binding and count (of the batch), loss (an output's number, nil if the step evaluates nothing),
+-- aux(program), evaluations (gradients per example).
+function step.build(opt, st, evaluator, flags, batch)
   local entry = {}
-  local label = ("a %s step of %s, %d examples"):format(mode, step.describe(opt), batches.count(batch))
-  entry.program = builder.trace(label, function(b)
-    local self = open(b, opt, st, evaluator, mode, batch, entry)
+  entry.program = builder.trace(name_step(opt, flags, batch), function(b)
+    local self = open(b, opt, st, evaluator, flags, batch, entry)
     local eval = self.eval
     local stats, info, register
-    if mode == "plain" then
-      stats = eval:at(eval:view("q", self.fields), nil, true)
+    if not flags then
+      stats = eval:at(eval:view("q", self.fields), { live = true })
     else
       stats, info, register = trace_correction(self)
     end
@@ -177,7 +213,8 @@ function step.build(opt, st, evaluator, mode, batch)
     end
     trace_update(self, stats, info)
     trace_buffers(self)
-    entry.loss, entry.aux = b:output(eval.loss), evaluators.register_aux(b, eval.aux)
+    entry.loss = eval.loss and b:output(eval.loss)
+    entry.aux = evaluators.register_aux(b, eval.aux or { n = 0 })
     if register then
       register()
     end

@@ -10,6 +10,12 @@ function vectors.zeros_like(theta, dtype)
   return core.vector(theta.layout, dtype or theta.dtype)
 end
 
+-- In a trace, zeros like an eager tensor or vector.
+function vectors.traced_zeros_like(t)
+  local layout = t.layout
+  return core.apply("full", layout and { layout = layout, dtype = t.dtype } or { a = t.shape, dtype = t.dtype }, 0)
+end
+
 -- A copy in memory of its own, cast where dtype differs.
 function vectors.clone(x, dtype)
   if dtype and dtype ~= x.dtype then

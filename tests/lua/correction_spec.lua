@@ -6,15 +6,36 @@ local pg, core = support.pg, support.core
 local golden = dofile "tests/golden/corrections.lua"
 local correction, rule = require "perigee.correction", require "perigee.rule"
 
+-- order: the batches that a pass over mega-batches ahead goes through, as the steps do.
 local function problem()
-  return problems.logistic { X = golden.X, y = golden.y, lam = golden.lam, w0 = golden.w0, batch = golden.batch_size }
+  local spec = { X = golden.X, y = golden.y, lam = golden.lam, w0 = golden.w0, batch = golden.batch_size }
+  local p = problems.logistic(spec)
+  local all = p.source.batches
+  function p.source.total(source, size, count) return count and size * count or source.n end
+  function p.source.batches(source, size, options)
+    if not options.ahead then return all(source, size, options) end
+    local j = options.first - 1
+    return function()
+      j = j + 1
+      local rows = j <= options.count and golden.batches[options.ahead + j]
+      if rows then return j, p.batch(rows) end
+    end
+  end
+  return p
 end
 
 local function per_segment(values, m)
   return function(step) return values[step // m + 1] end
 end
 
--- name → optimizer, gradient evaluations per example that we count (a segment with alpha = 0 is plain SGD here).
+local function flips(first)
+  return function(ctx) return golden.coins[ctx.step + first] == 1 end
+end
+
+local STEPS, B, N = golden.steps, golden.batch_size, golden.n
+
+-- name → optimizer, and the gradient evaluations per example that we count; where they differ from the reference's
+-- count, `why` says so.
 local methods = {
   sgd = function(h) return { rule = rule.sgd { lr = h.eta } }, 300 end,
   svrg = function(h)
@@ -24,6 +45,7 @@ local methods = {
     return { rule = rule.sgd { lr = h.eta, momentum = h.momentum }, correction = correction.svrg { every = h.m },
       weight_decay = h.weight_decay }, 1200
   end,
+  -- a segment with alpha = 0 is plain SGD here
   alpha_svrg = function(h)
     return { rule = rule.sgd { lr = h.eta },
       correction = correction.svrg { every = h.m, alpha = per_segment(h.alpha_per_segment, h.m) } },
@@ -34,23 +56,78 @@ local methods = {
       correction = correction.svrg { every = h.m, alpha = per_segment(h.alpha_per_segment, h.m) },
       weight_decay = h.decoupled_weight_decay }, 2 * 200 + 24 * 20 + 6 * 10
   end,
+  -- the reference takes the pass for step 30 already, we when that step comes
+  lsvrg = function(h)
+    return { rule = rule.sgd { lr = h.eta }, correction = correction.lsvrg { due = flips(0) } }, 2800 - N
+  end,
+  sarah = function(h)
+    return { rule = rule.sgd { lr = h.eta }, correction = correction.sarah { every = h.m } }, 1140
+  end,
+  spider = function(h)
+    return { rule = rule.sgd { lr = 1 }, correction = correction.spider { every = h.q, eps = h.eps, L = h.L } }, 1140
+  end,
+  page = function(h)
+    return { rule = rule.sgd { lr = h.eta }, correction = correction.page { due = flips(1) } }, 2580
+  end,
+  storm = function(h)
+    return { rule = rule.sgd { lr = 1 }, correction = correction.storm { k = h.k, w = h.w, c = h.c } }, 590
+  end,
+  storm_plus = function(h)
+    return { rule = rule.sgd { lr = 1 }, correction = correction.storm_plus { k = h.k } }, 590
+  end,
+  -- the reference keeps the snapshot's gradients of the mega-batch instead of taking them again
+  scsg = function(h)
+    return { rule = rule.sgd { lr = h.eta }, correction = correction.scsg { batches = h.megabatch_minibatches } },
+      620 + STEPS * B
+  end,
+  mars_adamw = function(h)
+    return { rule = rule.adamw { lr = h.lr, beta1 = h.beta1, beta2 = h.beta2, eps = h.eps },
+      correction = correction.mars { gamma = h.gamma, beta1 = h.beta1 }, weight_decay = h.weight_decay }, 590
+  end,
+  adasvrg = function(h)
+    return { rule = rule.sgd { lr = h.eta }, correction = correction.adasvrg { every = h.m } }, 1200
+  end,
 }
 
+-- The same problem with the parameters in two tensors, as storm_per_tensor has it.
+local function in_two_tensors()
+  local p, layout = problem(), support.layout { { 6 }, { 4 } }
+  local one = p.evaluator.loss
+  p.evaluator.loss = function(model, theta, batch)
+    return one(model, { t1 = core.apply("concat", { a = { 0 } }, theta["t1"], theta["t2"]) }, batch)
+  end
+  local w = golden.w0
+  return p, support.vector(layout, "f64", { { table.unpack(w, 1, 6) }, { table.unpack(w, 7) } })
+end
+
+-- Follow the reference's trajectory of a method from theta; returns what the steps cost.
+local function follow(p, theta, spec, params)
+  local opt = pg.optimizer(spec)
+  local st = opt:init(theta)
+  for t = 1, golden.steps do
+    opt:step(st, p.evaluator, p.batch(golden.batches[t]))
+    local d = support.difference(st.theta:totable(), params[t])
+    assert(d <= 1e-11, ("step %d: off by %g"):format(t, d))
+  end
+  return st.cost:gradients()
+end
+
 describe("golden trajectories", function()
-  for _, name in ipairs { "sgd", "svrg", "svrg_momentum", "alpha_svrg", "alpha_svrg_adamw" } do
+  for _, name in ipairs(support.sorted_names(methods)) do
     it(name .. " agrees to 1e-11", function()
       local p, case = problem(), golden.methods[name]
       local spec, cost = methods[name](case.hyper)
-      local opt = pg.optimizer(spec)
-      local st = opt:init(p.theta0())
-      for t = 1, golden.steps do
-        opt:step(st, p.evaluator, p.batch(golden.batches[t]))
-        local d = support.difference(st.theta:totable(), case.params[t])
-        assert(d <= 1e-11, ("step %d: off by %g"):format(t, d))
-      end
-      assert.are.equal(cost, st.cost:gradients())
+      assert.are.equal(cost, follow(p, p.theta0(), spec, case.params))
     end)
   end
+
+  it("storm_per_tensor agrees to 1e-11", function()
+    local p, theta = in_two_tensors()
+    local case = golden.methods.storm_per_tensor
+    local h = case.hyper
+    local storm = correction.storm { k = h.k, w = h.w, c = h.c, per_tensor = true }
+    assert.are.equal(590, follow(p, theta, { rule = rule.sgd { lr = 1 }, correction = storm }, case.params))
+  end)
 end)
 
 describe("a correction of one's own", function()

@@ -73,4 +73,12 @@ function support.state_bytes(st)
   return table.concat(parts)
 end
 
+-- The names of a table's fields in order.
+function support.sorted_names(t)
+  local list = {}
+  for name in pairs(t) do list[#list + 1] = name end
+  table.sort(list)
+  return list
+end
+
 return support

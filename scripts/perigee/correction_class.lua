@@ -1,0 +1,233 @@
+-- correction_class.lua: what a correction is: its definition, the options that all of them have, when it is active and
+-- when its refresh is due. The ready-made ones are gathered in correction.lua.
+
+local core = require "perigee.core"
+local hyper = require "perigee.hyper"
+local names = require "perigee.names"
+local part = require "perigee.part"
+local schedule = require "perigee.schedule"
+
+local correction = { required = hyper.required }
+
+local Correction = part.class "correction"
+
+local DEFINITION = { "name", "hyper", "static", "limits", "state", "due", "refresh", "correct", "active", "check",
+  "fits" }
+-- Options that every correction has.
+local COMMON = { "every", "start", "due", "mega", "ahead", "noise", "antithetic", "batch_norm", "lock" }
+
+-- ---- common options -------------------------------------------------------------------------------------------------
+
+-- What `lock` may say of each thing that is locked, and what holds unless something is said.
+local LOCKS = {
+  dropout = { [true] = true, step = true, [false] = true }, augment = { [true] = true, step = true, [false] = true },
+  partition = { [true] = true, [false] = true }, key = { segment = true, epoch = true },
+}
+
+local function read_lock(owner, given)
+  local lock = { dropout = true, augment = true, key = "segment" }
+  if given == nil then return lock end
+  if type(given) ~= "table" then
+    core.raise(("%s: lock is a table, as { dropout = false }, not %s"):format(owner, names.describe(given)))
+  end
+  names.check(owner .. " lock", given, names.sorted(LOCKS))
+  for name, value in next, given do
+    if not LOCKS[name][value] then
+      core.raise(('%s: lock.%s is %s, not %s'):format(owner, name, name == "key" and '"segment" or "epoch"'
+        or name == "partition" and "true or false" or 'true, "step" (in a step, not in its pass) or false',
+        names.describe(value)))
+    end
+    lock[name] = value
+  end
+  return lock
+end
+
+local function check_choice(owner, name, value, ...)
+  for i = 1, select("#", ...) do
+    if value == select(i, ...) then return value end
+  end
+  local known = {}
+  for i = 1, select("#", ...) do
+    local choice = select(i, ...)
+    known[i] = type(choice) == "string" and ('"%s"'):format(choice) or tostring(choice)
+  end
+  return core.raise(("%s: %s is %s, not %s"):format(owner, name, table.concat(known, " or "), names.describe(value)))
+end
+
+local function check_mega(owner, given)
+  local mega, ahead = given.mega or "full", given.ahead or false
+  if mega ~= "full" and (math.type(mega) ~= "integer" or mega < 1) then
+    core.raise(('%s: mega is "full" or a number of batches, not %s'):format(owner, names.describe(mega)))
+  end
+  check_choice(owner, "ahead", ahead, true, false)
+  if ahead and mega == "full" then
+    core.raise(owner .. ": ahead takes the mega-batch from the coming steps, so mega must be a number of batches")
+  end
+  return mega, ahead
+end
+
+-- The common options as fields of a correction.
+local function read_common(owner, given, definition)
+  local batch_norm = check_choice(owner, "batch_norm", given.batch_norm or "batch", "batch", "running")
+  if batch_norm == "running" and not definition.refresh then
+    core.raise(owner .. ": batch_norm = \"running\" keeps the statistics of the last refresh, and this one has none")
+  elseif given.due ~= nil and type(given.due) ~= "function" then
+    core.raise(("%s: due is a function(ctx) → boolean, not %s"):format(owner, names.describe(given.due)))
+  elseif given.due and not definition.refresh then
+    core.raise(owner .. ": due says when refresh runs, and this one has none")
+  end
+  schedule.check_duration(owner, "every", given.every, 1)
+  schedule.check_duration(owner, "start", given.start, 0)
+  local mega, ahead = check_mega(owner, given)
+  return {
+    every = given.every or schedule.epochs(1), start = given.start or 0, due = given.due or definition.due or "every",
+    mega = mega, ahead = ahead, batch_norm = batch_norm, lock = read_lock(owner, given.lock),
+    noise = check_choice(owner, "noise", given.noise or "shared", "shared", "fresh", "fixed"),
+    antithetic = check_choice(owner, "antithetic", given.antithetic or false, true, false),
+  }
+end
+
+-- ---- defining -------------------------------------------------------------------------------------------------------
+
+--- pg.correction.define { name =, correct =, state = {}, refresh =, due = "every", active =, hyper = {}, static = {} }
+-- → correction: A correction of one's own: less noisy statistics, from a snapshot or from earlier steps.
+--   correct(s, ctx, o) → statistics [, info]: traced. ctx:evaluate(q) gives statistics at q on this step's batch and
+--     randomness; ctx.q is the point that moves, ctx.t = step + 1, ctx.key. s.x = e writes a slot. info: a table of
+--     scalars for the rule's ctx.info; info.lr multiplies the rule's learning rate.
+--     Static booleans: ctx.first (no step was corrected before this one), ctx.refreshed (refresh ran just before this
+--     step), ctx.last (it will run just before the next one). `if` on them is right: a step has a program for each.
+--   state: slots, as { v = "statistics", previous = "posterior", sum = pg.scalar(0), norms = pg.per_tensor(0) }, which
+--     begin as zeros, as the posterior of the beginning and as these numbers; or a function of the options.
+--   refresh(s, ctx): plain Lua, run before a step when due. ctx.q is the posterior, ctx.q:clone() a frozen one;
+--     ctx:full(q) the mean statistics of a pass over the data (or the mega-batch) at q; ctx.step, ctx.segment,
+--     ctx.steps_per_epoch, ctx:coin(p). s.x = value makes a slot: a frozen posterior, statistics, a tensor or a number,
+--     copied in. It is run once beforehand on zeros, to find the slots.
+--   due: "every" (each `every` steps from `start`) or a function(ctx) → boolean, pure: ctx.step, ctx.s (the slots),
+--     ctx.o, ctx.q, ctx.segment, ctx.steps_per_epoch, ctx.period_ended (`every` steps are over), ctx:coin(p). The first
+--     step is always due.
+--   active(values, step): whether the step is corrected; default: alpha (or alpha_h), if there is one, is not 0.
+--   check(o): raises an error for options that do not fit together. fits(family, o) → nil, or why it does not go with the
+--     family.
+--   hyper, static, limits: as in pg.rule.define.
+-- The result is the correction; call it with hyperparameters and the common options for others. Common options:
+--   every = pg.epochs(1), start = 0; due = function(ctx) → boolean in place of `every`.
+--   mega = "full": what a pass goes over; or a number of batches of the steps' size, drawn afresh for each refresh, or,
+--     with ahead = true, those of the coming steps.
+--   noise = "shared": the points of a step see the same noise; "fresh": each its own; "fixed": other points than ctx.q
+--     see one noise from refresh to refresh, that of the pass.
+--   antithetic = false: whether a pass takes each point with its mirror image.
+--   batch_norm = "batch": evaluations away from q and passes normalize by the statistics of their batch; "running": by
+--     the running ones of the last refresh.
+--   lock = { dropout = true, augment = true, partition =, key = "segment" }: what is the same in all evaluations of a
+--     segment; for studies of what happens if it is not. dropout, augment: true; "step": the evaluations of a step
+--     agree, those of its pass are drawn apart; false: every evaluation is drawn apart. partition: whether a pass goes
+--     through the batches of the steps, and the steps keep them until the next refresh; by default it goes through them
+--     if the model has batch norm. key: "epoch" draws an example anew in each epoch of a segment.
+function correction.define(definition)
+  names.check("pg.correction.define", definition, DEFINITION)
+  if type(definition.name) ~= "string" or type(definition.correct) ~= "function" then
+    core.raise("pg.correction.define needs a name and a correct function")
+  end
+  hyper.check_limits("pg.correction.define", definition)
+  local function make(given)
+    given = given or {}
+    local owner = "correction " .. definition.name
+    local h = hyper.resolve(owner, definition.hyper or {}, given, definition.static, COMMON, definition.limits)
+    if definition.check then definition.check(h.given) end
+    local self = read_common(owner, given, definition)
+    self.name, self.definition, self.hyper, self.given, self.make = definition.name, definition, h, given, make
+    self.reads = {} -- the static flags that `correct` was seen to read
+    return setmetatable(self, Correction)
+  end
+  return part.defined(make, definition.hyper or {}, hyper.required)
+end
+
+--- pg.correction.is(x): Whether x is a correction.
+function correction.is(x)
+  return getmetatable(x) == Correction
+end
+
+-- The slots that the definition declares, by name.
+function Correction:declared_state()
+  local state = self.definition.state or {}
+  return type(state) == "function" and state(self.hyper.given) or state
+end
+
+-- ---- when -----------------------------------------------------------------------------------------------------------
+
+-- Whether a step is corrected. values: of the hyperparameters at this step.
+function Correction:is_active(values, step, units)
+  if step < schedule.resolve_steps(self.start, units) then
+    return false
+  elseif self.definition.active then
+    return self.definition.active(values, step)
+  end
+  return not values.alpha or values.alpha ~= 0 or (values.alpha_h or 0) ~= 0
+end
+
+-- The period of `every` steps, counted from start, that a step is in.
+function Correction:period(step, units)
+  local every = schedule.resolve_steps(self.every, units)
+  if every < 1 then
+    core.raise(("correction %s: every must be at least one step"):format(self.name))
+  end
+  return (step - schedule.resolve_steps(self.start, units)) // every
+end
+
+-- Whether refresh is due before a step. period: that of the last refresh; context() makes what a due function sees.
+function Correction:is_due(step, period, units, context)
+  if not self.definition.refresh then return false end
+  if self.due == "every" then return self:period(step, units) ~= period end
+  local ctx = context()
+  return ctx.segment == 0 or self.due(ctx) and true or false
+end
+
+-- The static flags of a step for `correct`: a table whose reads are remembered. values: { first, refreshed, last }.
+function Correction:flags(values)
+  return setmetatable({}, { __index = function(_, name)
+    if values[name] ~= nil then self.reads[name] = true end
+    return values[name]
+  end })
+end
+
+local FLAGS = { "first", "refreshed", "last" }
+
+-- Which of a step's flags make a difference, as a string: steps with the same one share a program.
+function Correction:variant(values)
+  local parts = {}
+  for _, name in ipairs(FLAGS) do
+    if self.reads[name] and values[name] then parts[#parts + 1] = name end
+  end
+  return #parts == 0 and "" or "+" .. table.concat(parts, "+")
+end
+
+-- All settings of flags that a step can have, the usual one first.
+function Correction:possible_flags()
+  local list = {}
+  for i = 0, 7 do
+    local flags = { first = i & 2 ~= 0, refreshed = i & 1 ~= 0, last = i & 4 ~= 0 }
+    local has_refresh = self.definition.refresh ~= nil
+    -- without refresh nothing is refreshed; with one the first step always is
+    if has_refresh and (flags.refreshed or not flags.first) or not has_refresh and i & 5 == 0 then
+      list[#list + 1] = flags
+    end
+  end
+  return list
+end
+
+-- ---- standalone -----------------------------------------------------------------------------------------------------
+
+--- correction:init([q]) → state: Standalone use, without an optimizer or a model: the state before the first step. q:
+-- { mean =, h = }, for corrections that declare slots like it.
+function Correction:init(q)
+  return require("perigee.replay").init(self, q)
+end
+
+--- correction:step(q, evaluate, state, step [, key]) → statistics, info: Standalone use: one step, with a refresh if
+-- one is due. q: { mean =, h = }, eager vectors; evaluate(q, "batch" or "full") → { g =, h = }, plain Lua; step counts
+-- from 0; `every` is a number of steps; key: for ctx.key and coins.
+function Correction:step(q, evaluate, state, step, key)
+  return require("perigee.replay").step(self, state, q, evaluate, step, key)
+end
+
+return correction

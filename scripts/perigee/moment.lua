@@ -1,0 +1,51 @@
+-- moment.lua: where a run stands, as the host functions of a correction see it: the ctx of `due` and `refresh`. Reading
+-- a field computes it, so that a step which nobody asks about costs nothing.
+
+local core = require "perigee.core"
+local evaluation = require "perigee.evaluation"
+local hyper = require "perigee.hyper"
+local schedule = require "perigee.schedule"
+
+local moment = {}
+
+local Moment = {}
+
+-- Fields that are computed when they are read: name → function(ctx, opt, st).
+local FIELDS = {
+  q = function(_, _, st) return st.q end,
+  s = function(_, _, st) return (st.memory:host_view()) end,
+  o = function(ctx, opt) return opt.correction.hyper:numbers(ctx.step, opt.units) end,
+  steps_per_epoch = function(_, opt) return opt.units.steps_per_epoch end,
+  every = function(_, opt) return schedule.resolve_steps(opt.correction.every, opt.units) end,
+  period_ended = function(ctx, opt, st) return opt.correction:period(ctx.step, opt.units) ~= st.period end,
+  weight_decay = function(_, opt, st)
+    local decay = opt.weight_decay
+    return decay.scalar and decay.values.decay or hyper.spread(decay.given, st.theta)
+  end,
+}
+
+function Moment.__index(ctx, name)
+  if Moment[name] then return Moment[name] end
+  local field, at = FIELDS[name], rawget(ctx, "at")
+  if not field then return nil end
+  local value = field(ctx, at.opt, at.st)
+  rawset(ctx, name, value)
+  return value
+end
+
+-- True with probability p, from a stream of its own: the same for the same key and step.
+function Moment:coin(p)
+  return moment.toss(self.at.key, self.step, p)
+end
+
+function moment.toss(key, step, p)
+  local u = core.apply("uniform", { a = {}, dtype = "f64" }, evaluation.fold(key, evaluation.streams.coin, step))
+  return u:data_read(0) < p
+end
+
+-- at: { opt, st, key }. segment: the snapshot segment, 0 before the first. Further fields may be set on the result.
+function moment.new(at, step, segment)
+  return setmetatable({ at = at, step = step, segment = segment }, Moment)
+end
+
+return moment

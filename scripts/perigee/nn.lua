@@ -13,7 +13,7 @@ require "perigee.nn_summary"
 
 local nn = {}
 
-for _, part in ipairs { "nn_layers", "nn_norm", "nn_recalibrate" } do
+for _, part in ipairs { "nn_layers", "nn_norm", "nn_recalibrate", "metainit" } do
   for name, f in next, (require("perigee." .. part)) do nn[name] = f end
 end
 

@@ -106,8 +106,8 @@ end
 --     ctx.o, ctx.q, ctx.segment, ctx.steps_per_epoch, ctx.period_ended (`every` steps are over), ctx:coin(p). The first
 --     step is always due.
 --   active(values, step): whether the step is corrected; default: alpha (or alpha_h), if there is one, is not 0.
---   check(o): raises an error for options that do not fit together. fits(family, o) → nil, or why it does not go with the
---     family.
+--   check(o): raises an error for options that do not fit together. fits(family, o) → nil, or why it does not go with
+--     the family.
 --   hyper, static, limits: as in pg.rule.define.
 -- The result is the correction; call it with hyperparameters and the common options for others. Common options:
 --   every = pg.epochs(1), start = 0; due = function(ctx) → boolean in place of `every`.

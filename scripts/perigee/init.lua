@@ -30,7 +30,7 @@ for name, method in next, core.methods do core.methods[name] = core.entry(method
 -- pg.NAME → module, or field of a module.
 local lazy = {}
 for _, name in ipairs {
-  "nn", "family", "correction", "rule", "stage", "schedule", "optim", "optimizer", "evaluator", "minimize", "data",
+  "nn", "family", "correction", "rule", "stage", "wrapper", "schedule", "optim", "optimizer", "evaluator", "minimize", "data",
   "sampler", "metric", "options", "train", "run", "plot", "table", "augment", "linalg",
   "predict",
 } do lazy[name] = { name } end

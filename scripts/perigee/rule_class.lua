@@ -44,6 +44,19 @@ local function instantiate(definition, given)
   return self
 end
 
+-- The file and line of a function, for messages.
+function rule.locate(f)
+  local info = getinfo(f, "S")
+  return ("%s:%d"):format(info.short_src, info.linedefined)
+end
+
+-- The rule of a checked definition with a location. It may have two fields that wrappers add: point(p, s, o, ctx),
+-- where corrected steps evaluate, and snapshot, the slot that snapshots are taken of.
+function rule.build(definition, given)
+  local full = part.merge({ state = {}, hyper = {}, static = {}, needs = {}, checked = {} }, definition)
+  return instantiate(full, given)
+end
+
 --- pg.rule.define { name =, update =, state = {}, hyper = {}, static = {}, limits = {}, needs = {}, variant = } →
 -- rule: A rule of one's own: how the mean moves, from the statistics of a step.
 --   name: for messages.
@@ -66,15 +79,8 @@ function rule.define(definition)
     core.raise("pg.rule.define needs a name and an update function")
   end
   hyper.check_limits("pg.rule.define", definition)
-  local info = getinfo(definition.update, "S")
-  local full = {
-    name = definition.name, state = definition.state or {}, hyper = definition.hyper or {},
-    static = definition.static or {}, limits = definition.limits, update = definition.update,
-    needs = definition.needs or {}, variant = definition.variant, checked = {},
-    location = ("%s:%d"):format(info.short_src, info.linedefined),
-  }
-  local self = instantiate(full, {})
-  if not info.short_src:find("perigee]rule.lua", 1, true) then
+  local self = rule.build(part.merge(definition, { location = rule.locate(definition.update) }), {})
+  if not self.definition.location:find("perigee]rule.lua", 1, true) then
     branchcheck.check(self) -- the ready-made rules are checked when first used
   end
   return self

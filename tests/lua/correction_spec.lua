@@ -80,6 +80,11 @@ local methods = {
     return { rule = rule.sgd { lr = h.eta }, correction = correction.scsg { batches = h.megabatch_minibatches } },
       620 + STEPS * B
   end,
+  -- the reference's sigma is relative to L, and it takes the pass for step 30 already
+  lkatyusha = function(h)
+    local wrapped = pg.wrapper.lkatyusha { L = h.L, sigma = h.sigma * h.L, theta1 = h.theta1, theta2 = h.theta2 }
+    return { rule = wrapped, correction = correction.lsvrg { due = flips(0) } }, 2800 - N
+  end,
   mars_adamw = function(h)
     return { rule = rule.adamw { lr = h.lr, beta1 = h.beta1, beta2 = h.beta2, eps = h.eps },
       correction = correction.mars { gamma = h.gamma, beta1 = h.beta1 }, weight_decay = h.weight_decay }, 590

@@ -85,8 +85,9 @@ describe("the reference", function()
     local sampler = pg.sampler.shuffled(split, 1, pg.key(1))
     local hidden = { -- for the library itself
       model = {}, optimizer = { "program", "frame", "evaluate_hypers" }, sampler = {},
-      evaluator = { "trace_loss" }, rule = { "apply", "allocate" }, correction = { "is_active", "period" },
-      family = { "init", "evaluate", "update" }, stage = { "apply" },
+      evaluator = { "trace_loss" }, rule = { "apply", "allocate" }, family = { "init", "evaluate", "update", "gives" },
+      correction = { "is_active", "period", "is_due", "flags", "variant", "possible_flags", "declared_state" },
+      stage = { "apply" },
     }
     local objects = {
       model = model, optimizer = opt, sampler = sampler, evaluator = pg.evaluator { loss = print }, rule = pg.rule.sgd,

@@ -1,0 +1,182 @@
+-- wrapper.lua: wrappers stand around a rule and are rules themselves: they see its moves, and may choose the point at
+-- which a step evaluates. Katyusha and L-Katyusha, whose iterates are coupled, are of this kind.
+
+local core = require "perigee.core"
+local generic = require "perigee.generic"
+local hyper = require "perigee.hyper"
+local names = require "perigee.names"
+local part = require "perigee.part"
+local rule = require "perigee.rule_class"
+local slots = require "perigee.slots"
+local statistics = require "perigee.statistics"
+local vectors = require "perigee.vectors"
+
+local wrapper = {}
+
+local DEFINITION = { "name", "update", "point", "snapshot", "state", "hyper", "static", "limits", "rule" }
+
+-- ---- putting a wrapper around a rule --------------------------------------------------------------------------------
+
+-- a and b in one table; a name in both is an error.
+local function join(what, outer, inner, a, b)
+  for name in next, a do
+    if b[name] ~= nil then
+      core.raise(("wrapper %s: both it and rule %s have %s '%s'"):format(outer, inner.name, what, name))
+    end
+  end
+  return part.merge(a, b)
+end
+
+local function by_name(declared)
+  local state = {}
+  for _, slot in ipairs(slots.declare(declared)) do state[slot.name] = slot.init end
+  return state
+end
+
+local function append(a, b) return table.move(b or {}, 1, #(b or {}), #a + 1, { table.unpack(a) }) end
+
+-- ctx.rule(p, stats [, scale]) of a wrapper's update: the new p by the rule inside, its lr times scale. decay: false
+-- for no weight decay, where the wrapper takes care of it.
+local function inner_move(inner, s, o, ctx)
+  return function(p, stats, scale, decay)
+    local given, seen = o, ctx
+    if scale then given = part.merge(o, { lr = o.lr * scale }) end
+    if decay == false then seen = setmetatable({ weight_decay = 0 }, { __index = ctx }) end
+    return inner.definition.update(p, stats, s, given, seen)
+  end
+end
+
+-- The definition of a rule: `inner` with the wrapper `outer` around it.
+local function combine(outer, inner)
+  local own_hyper, inner_definition = outer.hyper or {}, inner.definition
+  return {
+    name = ("%s(%s)"):format(outer.name, inner.name), needs = inner_definition.needs, variant = inner_definition.variant,
+    hyper = join("option", outer.name, inner, own_hyper, inner.hyper.given),
+    static = append(outer.static or {}, inner_definition.static),
+    limits = part.merge(inner_definition.limits or {}, outer.limits or {}),
+    state = function(o)
+      local state = inner_definition.state
+      state = by_name(type(state) == "function" and state(o) or state)
+      return join("slot", outer.name, inner, by_name(outer.state or {}), state)
+    end,
+    point = outer.point, snapshot = outer.snapshot,
+    update = function(p, stats, s, o, ctx)
+      ctx.rule = inner_move(inner, s, o, ctx)
+      return outer.update(p, stats, s, o, ctx)
+    end,
+    location = rule.locate(outer.update),
+  }
+end
+
+--- pg.wrapper.define { name =, update =, state = {}, point =, snapshot =, hyper = {}, rule = } → function: A wrapper of
+-- one's own; called with { rule = pg.rule.sgd {}, … } it gives a rule, whose options are those of both.
+--   update(p, stats, s, o, ctx) → new p: traced; as in pg.rule.define, with ctx.rule(p, stats [, scale]) → new p, the
+--     move of the rule inside, with its lr times scale.
+--   point(p, s, o, ctx) → vector: traced; where corrected steps evaluate, in place of p: what corrections see as ctx.q,
+--     while ctx.iterate is at p. ctx.snapshot: the mean of the correction's snapshot `at`, in update as well.
+--   snapshot: the name of a slot that snapshots are taken of, in place of p.
+--   state, hyper, static, limits: as in pg.rule.define. rule: the rule inside, where none is given.
+function wrapper.define(definition)
+  names.check("pg.wrapper.define", definition, DEFINITION)
+  if type(definition.name) ~= "string" or type(definition.update) ~= "function" then
+    core.raise("pg.wrapper.define needs a name and an update function")
+  end
+  hyper.check_limits("pg.wrapper.define", definition)
+  return function(given)
+    local options = part.merge(given or {}, {})
+    local inner = options.rule or definition.rule
+    options.rule = nil
+    if not rule.is(inner) then
+      core.raise(("wrapper %s stands around a rule, as { rule = pg.rule.sgd { lr = 0.1 } }, not %s"):format(
+        definition.name, names.describe(inner)))
+    end
+    return rule.build(combine(definition, inner), options)
+  end
+end
+
+-- ---- Katyusha -------------------------------------------------------------------------------------------------------
+
+-- The gradient with the prior's, at the point where it was taken.
+local function with_decay(stats, x, ctx)
+  return statistics.map(stats, function(value, field)
+    return field == "g" and value + ctx.weight_decay * x or value
+  end)
+end
+
+-- Where the step evaluates: between z, the snapshot and p.
+local function couple(p, s, theta1, theta2, ctx)
+  return theta1 * s.z + theta2 * ctx.snapshot + (1 - theta1 - theta2) * p
+end
+
+-- Before the correction starts z goes along with the mean.
+local function go_along(p, stats, s, ctx)
+  local new = ctx.rule(p, stats)
+  s.z = new
+  return new
+end
+
+local function begin_at_theta(theta) return theta end
+
+local UNIT_SGD = require("perigee.rule").sgd { lr = 1 }
+
+local function katyusha_theta(o)
+  return o.theta1 or generic.minimum(generic.sqrt(o.m * o.sigma / (3 * o.L)), 0.5)
+end
+
+--- pg.wrapper.katyusha { L =, sigma =, m =, theta1 = false, theta2 = 0.5, rule = pg.rule.sgd { lr = 1 } } → rule:
+-- Katyusha (Allen-Zhu 2017, arXiv 1603.05953, algorithm 1) around a rule, over pg.correction.svrg { every = m }.
+--     x = theta1 z + theta2 snapshot + (1 - theta1 - theta2) y, where the step evaluates;  y is the parameters
+--     z = z moved by the rule with lr times a = 1 / (3 theta1 L);  y = x + theta1 (z - z before)
+--     snapshot: the mean of the segment's y, with weights (1 + a sigma)^j
+-- L: smoothness of the examples' losses; sigma: strong convexity, weight decay included; m: steps of a segment. theta1:
+-- default min(sqrt(m sigma / (3 L)), 1/2). Weight decay enters as the gradient of its quadratic, at x.
+wrapper.katyusha = wrapper.define {
+  name = "katyusha",
+  hyper = { L = hyper.required, sigma = hyper.required, m = hyper.required, theta1 = false, theta2 = 0.5 },
+  limits = { L = "(0, inf)", sigma = "[0, inf)", m = "[1, inf)", theta1 = "(0, 1]", theta2 = "[0, 1]" },
+  rule = UNIT_SGD,
+  state = { z = begin_at_theta, average = begin_at_theta, weight = vectors.scalar(1), total = vectors.scalar(0) },
+  snapshot = "average",
+  point = function(p, s, o, ctx) return couple(p, s, katyusha_theta(o), o.theta2, ctx) end,
+  update = function(p, stats, s, o, ctx)
+    if not ctx.corrected then
+      s.average = go_along(p, stats, s, ctx)
+      return s.average
+    end
+    local theta1 = katyusha_theta(o)
+    local x, z, a = couple(p, s, theta1, o.theta2, ctx), s.z, 1 / (3 * theta1 * o.L)
+    s.z = ctx.rule(z, with_decay(stats, x, ctx), a, false)
+    local y = x + theta1 * (s.z - z)
+    local weight = ctx.refreshed and 1 or s.weight
+    s.total = (ctx.refreshed and 0 or s.total) + weight
+    s.average = s.average + (weight / s.total) * (y - s.average)
+    s.weight = weight * (1 + a * o.sigma)
+    return y
+  end,
+}
+
+--- pg.wrapper.lkatyusha { L =, sigma =, theta1 = 0.5, theta2 = 0.5, rule = pg.rule.sgd { lr = 1 } } → rule: loopless
+-- Katyusha (Kovalev, Horváth & Richtárik 2020, arXiv 1901.08689) around a rule, over pg.correction.lsvrg.
+--     x = theta1 z + theta2 snapshot + (1 - theta1 - theta2) y, where the step evaluates;  y is the parameters
+--     z = (eta s x + z) / (1 + eta s) moved by the rule with lr times (eta / L) / (1 + eta s), with s = sigma / L and
+--     eta = theta2 / ((1 + theta2) theta1);  y = x + theta1 (z - z before)
+-- L: smoothness of the examples' losses; sigma: strong convexity, weight decay included. Weight decay enters as the
+-- gradient of its quadratic, at x.
+wrapper.lkatyusha = wrapper.define {
+  name = "lkatyusha",
+  hyper = { L = hyper.required, sigma = hyper.required, theta1 = 0.5, theta2 = 0.5 },
+  limits = { L = "(0, inf)", sigma = "[0, inf)", theta1 = "(0, 1]", theta2 = "(0, 1]" },
+  rule = UNIT_SGD,
+  state = { z = begin_at_theta },
+  point = function(p, s, o, ctx) return couple(p, s, o.theta1, o.theta2, ctx) end,
+  update = function(p, stats, s, o, ctx)
+    if not ctx.corrected then return go_along(p, stats, s, ctx) end
+    local x, z = couple(p, s, o.theta1, o.theta2, ctx), s.z
+    local eta, ratio = o.theta2 / ((1 + o.theta2) * o.theta1), o.sigma / o.L
+    local mixed = (eta * ratio * x + z) / (1 + eta * ratio)
+    s.z = ctx.rule(mixed, with_decay(stats, x, ctx), (eta / o.L) / (1 + eta * ratio), false)
+    return x + o.theta1 * (s.z - z)
+  end,
+}
+
+return wrapper

@@ -17,6 +17,8 @@ Changes.__index = Changes
 
 local RECIPE = "recipe"
 
+local function text_of(value) return written.encode(value) or "a function of the recipe" end
+
 local function check_record(record, path, line)
   if math.type(record.step) ~= "integer" or type(record.name) ~= "string" or type(record.to) ~= "string" then
     error(("%s: line %d is not a change (step, name and to were expected)"):format(path, line), 0)
@@ -44,6 +46,23 @@ end
 function Changes:look_ahead()
   local next_one = self.list[self.applied + 1]
   self.due = next_one and next_one.step or math.huge
+end
+
+-- Begin with what a person changed in the run that this one goes on from: `records`, all before its first step. The
+-- latest word counts: where the recipe now says otherwise than it did there, and where there is no such thing any more,
+-- a change is left out.
+function Changes:inherit(records)
+  local known, stays = controls.new(self.of), {}
+  for _, change in ipairs(records) do
+    local name = change.name
+    if stays[name] == nil then
+      local control = known:find(name)
+      stays[name] = control ~= nil and (control.kept or not control.fixed and text_of(control.get()) == change.from)
+    end
+    if stays[name] then self.list[#self.list + 1] = change end
+  end
+  self.is_unwritten = #self.list > 0
+  self:write()
 end
 
 function Changes:fail(index, message)
@@ -102,8 +121,6 @@ function Changes:current(control, step)
   end
   return value, last
 end
-
-local function text_of(value) return written.encode(value) or "a function of the recipe" end
 
 -- Bring the record to what is in memory, if a change has not been written: Ctrl-C may have ended that.
 function Changes:write()

@@ -54,7 +54,8 @@ local function decode_scalar(text)
 end
 
 -- Values that save themselves, as an optimizer's state does: value:tensors() → list of { name, tensor },
--- value:numbers() → name → number, value:load(name → tensor, name → number).
+-- value:numbers() → name → number, value:parts() → name → string, value:load(name → tensor, name → number), and for
+-- what another run's may bring value:adopt(saved, where).
 function checkpoint.is_saving(value)
   local meta = getmetatable(value)
   return type(meta) == "table" and type(value.tensors) == "function" and type(value.numbers) == "function"
@@ -63,7 +64,17 @@ end
 local function saved_parts(value)
   local tensors = {}
   for _, entry in ipairs(value:tensors()) do tensors[entry[1]] = entry[2] end
-  return { tensors = tensors, numbers = value:numbers() }
+  return { tensors = tensors, numbers = value:numbers(), parts = value:parts() }
+end
+
+-- A tree as a checkpoint would give it back, in memory of its own.
+function checkpoint.snapshot(tree)
+  if core.is_tensor(tree) then return tree:copy() end
+  if type(tree) ~= "table" then return tree end
+  if checkpoint.is_saving(tree) then tree = saved_parts(tree) end
+  local out = {}
+  for key, value in next, tree do out[key] = checkpoint.snapshot(value) end
+  return out
 end
 
 -- Call visit(path, value) for every leaf and every empty table of a tree, in a fixed order.
@@ -219,9 +230,23 @@ function checkpoint.load(path)
   return { info = section(strings, "info."), tree = tree }
 end
 
-local function same_memory(a, b)
+-- Whether two tensors are alike but for their numbers.
+function checkpoint.are_alike(a, b)
   return a.dtype == b.dtype and a.size == b.size and (a.layout == nil) == (b.layout == nil)
-    and table.concat(a.shape, ",") == table.concat(b.shape, ",")
+    and table.concat(a.shape, ",") == table.concat(b.shape, ",") and a.layout == b.layout
+end
+
+local function restore_value(tree, key, value)
+  local now = tree[key]
+  if type(value) == "table" and type(now) == "table" and checkpoint.is_saving(now) then
+    now:load(value.tensors or {}, value.numbers or {})
+  elseif type(value) == "table" and type(now) == "table" then
+    checkpoint.restore(now, value)
+  elseif core.is_tensor(value) and core.is_tensor(now) and checkpoint.are_alike(now, value) then
+    now:from_bytes(value:bytes())
+  else
+    tree[key] = value
+  end
 end
 
 -- Bring `tree` to the state of `saved`. Tensors that fit are filled in place, because programs hold them; everything
@@ -230,16 +255,18 @@ function checkpoint.restore(tree, saved)
   for _, key in ipairs(names.sorted(tree)) do
     if saved[key] == nil then tree[key] = nil end
   end
-  for key, value in next, saved do
+  for key, value in next, saved do restore_value(tree, key, value) end
+end
+
+-- Bring `tree` to the state `saved` of another run, with whatever options it was made: what that one did not have
+-- stays, and what saves itself decides what fits. where: names the other run in messages.
+function checkpoint.adopt(tree, saved, where)
+  for _, key in ipairs(names.sorted(saved)) do
     local now = tree[key]
-    if type(value) == "table" and type(now) == "table" and checkpoint.is_saving(now) then
-      now:load(value.tensors or {}, value.numbers or {})
-    elseif type(value) == "table" and type(now) == "table" then
-      checkpoint.restore(now, value)
-    elseif core.is_tensor(value) and core.is_tensor(now) and same_memory(now, value) then
-      now:from_bytes(value:bytes())
+    if type(now) == "table" and checkpoint.is_saving(now) then
+      now:adopt(saved[key], where)
     else
-      tree[key] = value
+      restore_value(tree, key, saved[key])
     end
   end
 end
@@ -258,10 +285,10 @@ function checkpoint.list(directory)
   return out
 end
 
--- Remove all but the newest `keep`.
-function checkpoint.prune(directory, keep)
+-- Remove all but the newest `keep` and that of step `pinned`, if given.
+function checkpoint.prune(directory, keep, pinned)
   for i, entry in ipairs(checkpoint.list(directory)) do
-    if i > keep then data.remove(entry.path) end
+    if i > keep and entry.step ~= pinned then data.remove(entry.path) end
   end
 end
 

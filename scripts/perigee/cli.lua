@@ -57,6 +57,8 @@ local function report(raised)
   return 1
 end
 
+cli.report = report
+
 -- Call f with nothing that a recipe prints coming out, also through the library. io.stdout itself still writes.
 function cli.call_muted(f, ...)
   local print_before, write_before = print, io.write
@@ -91,9 +93,9 @@ local function new_globals(env, before)
   return made
 end
 
--- Run a recipe's text. how: { path, chunkname, source, words, flags, resume, limit, root, inspect }; for the prompt
--- also keep(values), called with the recipe's variables at its end, and report(raised) → exit code, instead of a
--- message.
+-- Run a recipe's text. how: { path, chunkname, source, words, flags, resume, limit, root, inspect, branch, rehearsal,
+-- report(raised) → exit code, instead of a message }; for the prompt also keep(values), called with the recipe's
+-- variables at its end.
 -- → exit code, runs made
 local function run_source(how)
   local pg = require "perigee"
@@ -102,6 +104,7 @@ local function run_source(how)
   options.begin(how.words)
   run.begin_invocation { recipe = how.path, source = how.source, words = how.words, root = root,
     trust = how.flags.trust, resume = how.resume, limit = how.limit, inspect = how.inspect,
+    branch = how.branch, rehearsal = how.rehearsal,
     leaves = not how.keep }
   local env = sandbox.enter(pg, how.path, { trust = how.flags.trust, write = { root, how.write },
     memory = how.flags.memory, read = pg.data and pg.data.directories and pg.data.directories() or {} })
@@ -156,22 +159,41 @@ local function run(words, flags)
   return (run_recipe(path, words, flags))
 end
 
+-- What a run directory says, or misuse.
+local function read_run(directory, flags)
+  local found, message = require("perigee.settings").read(directory)
+  if not found then misused("%s", message) end
+  if found.trust and not flags.trust then misused("%s was run with --trust; say so again", directory) end
+  return found
+end
+
 --- perigee resume RUN: Continue a run that was ended, bit for bit.
 -- RUN is a run directory. The recipe stored there is executed again: its finished runs answer from their directories,
 -- the unfinished one goes on from its newest whole checkpoint. What a person changed by hand at the prompt that Ctrl-C
 -- opens is changed again at its step.
 local function resume(words, flags)
   if #words > 1 and words[2]:find("=", 1, true) then
-    misused("%s: a run goes on with the options it began with; resume takes none", words[2])
+    misused("%s: a run goes on with the options it began with; perigee branch gives others", words[2])
   end
   local directory = one_argument(words, "one run directory")
-  local found, message = require("perigee.run").read_settings(directory)
-  if not found then misused("%s", message) end
-  if found.trust and not flags.trust then
-    misused("%s was run with --trust; say so again to resume it", directory)
-  end
+  local found = read_run(directory, flags)
   return (run_source { path = found.recipe or directory .. "/recipe.lua", chunkname = directory .. "/recipe.lua",
     source = found.source, words = found.words, flags = flags, resume = found.resume, write = directory })
+end
+
+--- perigee branch RUN@STEP [key=value …]: Go on from a step of a run with other options, in a run of its own.
+-- The recipe stored in the run directory RUN is executed with the options it had and those given here; its run begins
+-- at step STEP with all that RUN had then: parameters, posterior, data order, keys, counters, cost. What only the new
+-- options bring, as the slots of another correction, begins empty. Without a checkpoint of that step the run is
+-- repeated up to there, in memory.
+local function branch(words, flags)
+  local place = table.remove(words, 1)
+  local directory, step
+  if place then directory, step = require("perigee.origin").parse(place) end
+  if not step then misused("expected RUN@STEP, as runs/first@500, not %s", place or "nothing") end
+  local given, message = options.split(words)
+  if not given then misused("%s; what follows RUN@STEP is key=value", message) end
+  return (require("perigee.branch").main(read_run(directory, flags), directory, step, given, flags))
 end
 
 --- perigee emit RECIPE.lua [--only=TEXT] [key=value …]: Print the C that a recipe's steps become.
@@ -246,7 +268,7 @@ local function print_command_help(name)
   return 0
 end
 
-local ORDER = { "run", "resume", "check", "emit", "methods", "doctor", "bench", "version", "help" }
+local ORDER = { "run", "resume", "branch", "check", "emit", "methods", "doctor", "bench", "version", "help" }
 
 --- perigee help [COMMAND]: List the commands, or say what one does; so does COMMAND --help.
 local function help(words)
@@ -269,7 +291,8 @@ end
 
 -- flags: whether COMMON's options say something to it.
 COMMANDS = {
-  run = { run = run, flags = true }, resume = { run = resume, flags = true }, check = { run = check, flags = true },
+  run = { run = run, flags = true }, resume = { run = resume, flags = true },
+  branch = { run = branch, flags = true }, check = { run = check, flags = true },
   emit = { run = emit, flags = true }, methods = { run = methods }, doctor = { run = doctor }, bench = { run = bench },
   version = { run = version }, help = { run = help },
 }

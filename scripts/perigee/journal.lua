@@ -27,10 +27,10 @@ end
 
 local SPECIAL = { nan = 0 / 0, inf = math.huge, ["-inf"] = -math.huge }
 
--- The records of a file in order. A last line that a kill cut off is left out.
-function journal.read(path)
+-- The records of a file, or of its first `size` bytes, in order. A last line that a kill cut off is left out.
+function journal.read(path, size)
   local records = {}
-  for line in data.read_file(path):gmatch("([^\n]*)\n") do
+  for line in data.read_file(path):sub(1, size or -1):gmatch("([^\n]*)\n") do
     local ok, record = pcall(data.json_decode, line)
     if not ok or type(record) ~= "table" then return nil, ("%s: line %d is not a record"):format(path, #records + 1) end
     for _, key in ipairs(names.sorted(record)) do record[key] = SPECIAL[record[key]] or record[key] end
@@ -64,8 +64,8 @@ function journal.open(path, offset)
   return setmetatable({ log = log, offset = offset, records = records }, Journal)
 end
 
--- A journal that keeps its records and writes nothing.
-function journal.in_memory() return setmetatable({ offset = 0, records = {} }, Journal) end
+-- A journal that keeps its records, beginning with those given, and writes nothing.
+function journal.in_memory(records) return setmetatable({ offset = 0, records = records or {} }, Journal) end
 
 -- Append a record and keep it for the run's history.
 function Journal:append(record)

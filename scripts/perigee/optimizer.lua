@@ -145,7 +145,8 @@ function Optimizer:init(theta, key, given_buffers)
   local c = self.correction
   local kept = given_buffers and buffers.copy(given_buffers, q.mean.dtype, "opt:init")
   local st = state.new {
-    buffers = kept, frozen_buffers = kept and c and c.batch_norm == "running" and vectors.clone(kept) or nil,
+    optimizer = self, buffers = kept,
+    frozen_buffers = kept and c and c.batch_norm == "running" and vectors.clone(kept) or nil,
     q = q, rule_slots = self.rule:allocate(q.mean), rule_names = self.rule.slot_names, key = key,
     memory = c and memory.new("correction " .. c.name), stats = self.family.stats,
     shapes = self.family.definition.shapes and self.family.definition.shapes(q.mean),

@@ -16,14 +16,20 @@ local data = core.data
 local journal = require "perigee.journal"
 local names = require "perigee.names"
 local options = require "perigee.options"
+local origin = require "perigee.origin"
 local sampler = require "perigee.sampler"
 local sandbox = require "perigee.sandbox"
+local settings = require "perigee.settings"
 
 local run = {}
 
+run.read_settings = settings.read
+
 -- The present invocation. recipe: path; source: text; words: key=value as given; root: where runs go; trust; resume:
 -- the invocation.json of the one to continue; limit: stop each run after so many steps (for `check`); leaves: whether a
--- second Ctrl-C ends the process.
+-- second Ctrl-C ends the process. branch: { id (nil: the first run), origin }: the run that begins at another one's
+-- state. rehearsal: { id, step }: execute the recipe only up to that step of that run, in memory; what is reached there
+-- becomes rehearsal.origin. Without an id: only up to the first run.
 local invocation
 
 -- Begin an execution of a recipe. The command line calls it; a script under plain lua5.4 gets one on its first run.
@@ -31,6 +37,7 @@ function run.begin_invocation(given)
   invocation = {
     recipe = given.recipe, source = given.source, words = given.words or {}, root = given.root or "runs",
     trust = given.trust, resume = given.resume, limit = given.limit, inspect = given.inspect, leaves = given.leaves,
+    branch = given.branch, rehearsal = given.rehearsal,
     counts = {}, runs = {}, first = given.resume and given.resume.first, done = {},
   }
   return invocation
@@ -70,14 +77,22 @@ local function claim(wanted)
   return path
 end
 
-local function write_json(path, value) data.write_file_atomic(path, data.json_encode(value) .. "\n") end
+-- The name of the run `spec` within its invocation: "sgd#2" is the second called sgd.
+local function next_id(inv, spec)
+  inv.counts[spec.name] = (inv.counts[spec.name] or 0) + 1
+  return ("%s#%d"):format(spec.name, inv.counts[spec.name])
+end
+
+-- The directory of a run of the invocation that is resumed; nil if that did not begin it.
+local function known_directory(inv, id)
+  local known = inv.resume and inv.resume.runs[id]
+  return known and data.exists(known .. "/settings.json") and known or nil
+end
 
 -- Which directory the run `spec` uses: path, and whether it exists from before.
-local function find_directory(inv, spec)
-  inv.counts[spec.name] = (inv.counts[spec.name] or 0) + 1
-  local id = ("%s#%d"):format(spec.name, inv.counts[spec.name])
-  local known = inv.resume and inv.resume.runs[id]
-  if known and data.exists(known .. "/settings.json") then
+local function find_directory(inv, spec, id)
+  local known = known_directory(inv, id)
+  if known then
     inv.runs[id] = known
     return known, true
   end
@@ -87,64 +102,6 @@ local function find_directory(inv, spec)
   inv.runs[id] = path
   inv.first = inv.first or path
   return path, false
-end
-
--- ---- settings -------------------------------------------------------------------------------------------------------
-
-local function versions()
-  return { perigee = core.version, format = core.format_version, numerics = core.numerics_version, lua = _VERSION }
-end
-
--- What must be the same for a run to be the same: a text whose hash goes into every checkpoint.
-local function identity(inv, spec)
-  local parts = { spec.name, ("%d"):format(spec.seed), inv.source or "", spec.identity or "" }
-  for _, word in ipairs(inv.words) do parts[#parts + 1] = word[1] .. "=" .. word[2] end
-  return data.sha256(table.concat(parts, "\0"))
-end
-
-local function save_settings(inv, spec, directory)
-  if inv.source then data.write_file_atomic(directory .. "/recipe.lua", inv.source) end
-  local words = {}
-  for i, word in ipairs(inv.words) do words[i] = word[1] .. "=" .. word[2] end
-  write_json(directory .. "/settings.json", {
-    name = spec.name, seed = spec.seed, steps = spec.steps, recipe = inv.recipe, arguments = words,
-    options = options.resolved, config = spec.config, invocation = inv.first, trust = inv.trust or false,
-    versions = versions(), machine = core.doctor(),
-  })
-  write_json(inv.first .. "/invocation.json", { first = inv.first, runs = inv.runs })
-end
-
--- What `perigee resume` needs of a run directory, or nil and a message:
--- { recipe, source, words, trust, resume = {first, runs} }.
-function run.read_settings(directory)
-  directory = directory:gsub("(.)/+$", "%1")
-  if not data.exists(directory) then return nil, ("%s: no such run directory"):format(directory) end
-  local function read_json(path)
-    local text = data.exists(path) and data.read_file(path)
-    local ok, value = pcall(data.json_decode, text or "")
-    return ok and type(value) == "table" and value or nil
-  end
-  if data.stat(directory).type ~= "directory" then
-    return nil, ("%s is no run directory; a recipe is run by: perigee %s"):format(directory, directory)
-  end
-  local settings = read_json(directory .. "/settings.json")
-  for _, one in ipairs(settings and {} or data.list(directory)) do
-    if data.exists(("%s/%s/settings.json"):format(directory, one)) then
-      return nil, ("%s holds runs but is none itself; name one, as %s/%s"):format(directory, directory, one)
-    end
-  end
-  if not settings then
-    return nil, ("%s: no settings.json there; the run was ended before it began, so start it again"):format(directory)
-  end
-  local group = read_json((settings.invocation or directory) .. "/invocation.json")
-  if not group or type(group.runs) ~= "table" then
-    group = { first = directory, runs = { [settings.name .. "#1"] = directory } }
-  end
-  local source = data.exists(directory .. "/recipe.lua") and data.read_file(directory .. "/recipe.lua")
-  if not source then return nil, ("%s: no recipe.lua there"):format(directory) end
-  local words = must(options.split(settings.arguments or {}), directory .. "/settings.json: bad arguments")
-  return { recipe = settings.recipe, source = source, words = words, trust = settings.trust, resume = group,
-    settings = settings }
 end
 
 -- ---- one run --------------------------------------------------------------------------------------------------------
@@ -197,7 +154,7 @@ end
 local function check_spec(spec, level)
   if type(spec) ~= "table" then error("pg.run takes a table: name, seed, steps, state, step", level + 1) end
   local known = { "name", "seed", "steps", "state", "step", "out", "checkpoint_every", "keep", "hash_every", "config",
-    "identity", "cost", "at_start", "at_end", "at_interrupt", "inspect", "adjust", "names", "clear" }
+    "from", "identity", "cost", "at_start", "at_end", "at_interrupt", "inspect", "adjust", "names", "clear" }
   names.check("pg.run", spec, known, level)
   local function need(key, kind)
     if type(spec[key]) ~= kind then
@@ -231,16 +188,17 @@ local function make_due(every, ctx)
   end
 end
 
--- The newest checkpoint that is whole and of this run: {info, tree} and its path, or nil. Torn ones are passed over
--- aloud.
-local function newest_checkpoint(directory, wanted_identity)
+-- The newest checkpoint that is whole and of this run, and not beyond step `last`, if given: {info, tree} and its path,
+-- or nil. Torn ones are passed over aloud.
+local function newest_checkpoint(directory, wanted_identity, last)
   for _, entry in ipairs(checkpoint.list(directory .. "/checkpoints")) do
-    local saved, message = checkpoint.load(entry.path)
+    local saved, message
+    if not last or entry.step <= last then saved, message = checkpoint.load(entry.path) end
     if saved and saved.info.identity ~= wanted_identity then
       error(("%s: made with another recipe, seed, data or options than this run has now"):format(entry.path), 0)
     end
     if saved then return saved, entry.path end
-    io.stderr:write(("perigee: %s; trying the one before\n"):format(message))
+    if message then io.stderr:write(("perigee: %s; trying the one before\n"):format(message)) end
   end
 end
 
@@ -283,31 +241,77 @@ local function take(directory)
   data.write_file_atomic(path, ("%d\n"):format(own))
 end
 
--- Where a run lives: { directory, journal, changes, saved, identity, before (seconds spent earlier) }. With out = false
--- it lives in memory only and leaves nothing. When this process lets go of it, by an error too, another may go on.
+-- Where a run lives: { directory, journal, changes, saved, identity, before (seconds spent earlier), origin (of a run
+-- that begins now where another one stood), first (the step it began at) }. With out = false it lives in memory only
+-- and leaves nothing. When this process lets go of it, by an error too, another may go on.
 local Place = {}
 function Place:__close()
   self.journal:close()
   if self.directory then data.remove(self.directory .. "/running") end
 end
 
-local function open_place(inv, spec)
-  local adjust = spec.adjust or { state = spec.state }
-  if spec.out == false then
-    return setmetatable({ journal = journal.in_memory(), changes = changes.open(nil, adjust), before = 0 }, Place)
+-- Let a new run begin where another one stood.
+local function begin_at(place, found)
+  place.origin, place.saved, place.before, place.first = found, found.saved, found.seconds, found.step
+  for _, record in ipairs(found.records) do place.journal:append(record) end
+  place.changes:inherit(found.changes)
+end
+
+-- What the run `id` begins at: of `perigee branch`, or of the recipe's `from`; nil for a run of its own.
+local function origin_of(inv, spec, id)
+  local branch = inv.branch
+  if branch and not branch.is_begun and (branch.id or id) == id then
+    branch.is_begun = true
+    return branch.origin
   end
-  local directory, existed = find_directory(inv, spec)
-  local place = { directory = directory, identity = identity(inv, spec), before = 0 }
+  return spec.from and origin.find(spec.from)
+end
+
+-- In memory, at what `directory` holds, in which nothing is changed. last: take no checkpoint beyond that step; nil:
+-- only that of a finished run will do.
+local function look_into(inv, spec, directory, last)
+  local path, saved = directory .. "/metrics.jsonl", newest_checkpoint(directory, settings.identity(inv, spec), last)
+  if not saved or not last and saved.info.finished ~= "true" then return nil end
+  return { saved = saved, before = last_seconds(directory .. "/timing.jsonl"),
+    journal = journal.in_memory(must(journal.read(path, math.tointeger(tonumber(saved.info.offset))))),
+    changes = changes.open(directory .. "/changes.jsonl", spec.adjust) }
+end
+
+local function open_in_memory(inv, spec, id)
+  local rehearsal, known = inv.rehearsal, known_directory(inv, id)
+  local is_goal = rehearsal and rehearsal.id == id
+  local place = rehearsal and known and look_into(inv, spec, known, is_goal and rehearsal.step)
+  if not place then
+    place = { journal = journal.in_memory(), changes = changes.open(nil, spec.adjust), before = 0 }
+    local found = origin_of(inv, spec, id)
+    if found then begin_at(place, found) end
+  end
+  place.goal = is_goal and rehearsal or nil
+  return setmetatable(place, Place)
+end
+
+local function open_place(inv, spec)
+  local id = next_id(inv, spec)
+  if spec.out == false or inv.rehearsal then return open_in_memory(inv, spec, id) end
+  local directory, existed = find_directory(inv, spec, id)
+  local place = { directory = directory, identity = settings.identity(inv, spec), before = 0 }
   take(directory)
   if existed then
     checkpoint.sweep(directory .. "/checkpoints")
     place.journal, place.saved = reopen(directory, place.identity)
     place.before = last_seconds(directory .. "/timing.jsonl")
+    place.first = ((settings.of(directory) or {}).branch or {}).step
   else
-    save_settings(inv, spec, directory)
     place.journal = must(journal.open(directory .. "/metrics.jsonl", 0))
   end
-  place.changes = changes.open(directory .. "/changes.jsonl", adjust)
+  place.changes = changes.open(directory .. "/changes.jsonl", spec.adjust)
+  local found = not place.saved and origin_of(inv, spec, id)
+  if found then
+    begin_at(place, found)
+  elseif place.first and not place.saved then
+    error(("%s: it began at step %d of another run, and no checkpoint is left"):format(directory, place.first), 0)
+  end
+  if not existed and not found then settings.save(inv, spec, directory) end
   return setmetatable(place, Place)
 end
 
@@ -327,7 +331,7 @@ local function save(place, spec, state, step, is_final, seconds)
     name = spec.name, numerics = ("%d"):format(core.numerics_version), finished = tostring(is_final),
     changes = ("%d"):format(place.changes.applied),
   })
-  checkpoint.prune(place.directory .. "/checkpoints", spec.keep or 2)
+  checkpoint.prune(place.directory .. "/checkpoints", spec.keep or 2, place.first)
   append_timing(place.directory, step, seconds)
 end
 
@@ -375,7 +379,7 @@ local function make_break_in(spec, state, ctx, place)
   end
   return function(inside)
     inv.pressed = nil
-    if not inv.limit and breakin.is_possible() and ask(inside) then return end
+    if not inv.limit and not inv.rehearsal and breakin.is_possible() and ask(inside) then return end
     ctx.stopped, ctx.interrupted = true, true
   end, announce
 end
@@ -397,6 +401,12 @@ local function take_steps(spec, state, ctx, last, by_hand)
   end
 end
 
+-- Where take_steps is to end.
+local function last_step(inv, spec, place)
+  if place.goal then return math.min(spec.steps, place.goal.step) end
+  return inv.limit and math.min(spec.steps, (place.first or 0) + inv.limit) or spec.steps
+end
+
 -- Say what was changed by hand, unless it has been said. → what was said
 local function report_changes(spec, by_hand, said)
   local lines = by_hand:summary()
@@ -413,6 +423,34 @@ local Interruption = { __tostring = function(raised)
   return raised.resumes and "interrupted and saved; go on with: perigee resume " .. raised.interrupted
     or "interrupted and saved in " .. raised.interrupted
 end }
+
+-- Begin at another run's state. The settings are written last: without them the directory counts as one that never was.
+local function adopt_origin(ctx, spec, state, place)
+  local found = place.origin
+  local where = ("%s@%d"):format(found.run, found.step)
+  if found.step > spec.steps then
+    core.raise(("from: %s lies beyond the end of this run, whose %d steps count from the beginning of that one"):format(
+      where, spec.steps))
+  end
+  checkpoint.adopt(state, found.saved.tree.state or {}, where)
+  ctx.completed = found.step
+  place.changes:restore(#place.changes.list)
+  ctx.save(ctx.completed, false)
+  if place.directory then settings.save(ctx.invocation, spec, place.directory, found) end
+end
+
+-- What the rehearsal was for: everything up to its step, in memory of its own.
+local function reach_goal(ctx, state, place)
+  local by_hand = place.changes
+  place.goal.is_over = true
+  place.goal.origin = {
+    step = ctx.completed, records = place.journal.records, seconds = ctx.seconds(),
+    changes = table.move(by_hand.list, 1, by_hand.applied, 1, {}),
+    saved = { info = {}, tree = { state = checkpoint.snapshot(state) } },
+  }
+end
+
+local REHEARSED = setmetatable({}, { __tostring = function() return "rehearsed" end })
 
 -- The context that `step` sees, at the checkpoint of the place if there is one. Besides: completed (steps), saved (the
 -- last one saved, or nil), idle (seconds spent at the prompt), save(step, is_final), due(), break_in(inside),
@@ -432,7 +470,9 @@ local function make_context(inv, spec, state, place)
     announce()
   end
   ctx.due = place.directory and make_due(spec.checkpoint_every, ctx) or function() return false end
-  if saved then
+  if place.origin then
+    adopt_origin(ctx, spec, state, place)
+  elseif saved then
     checkpoint.restore(state, saved.tree.state or {})
     ctx.completed = math.tointeger(tonumber(saved.info.step))
     ctx.saved = ctx.completed
@@ -451,6 +491,7 @@ end
 --   out (directory; false: leave nothing on disk), checkpoint_every = 60 (seconds, or { steps = n }), keep = 2
 --     (checkpoints), hash_every = 100 (steps between hashes of the state in the metrics; 0: none), config (settings to
 --     record), cost (a meter whose count every record carries).
+--   from ("runs/x@5000"): begin at that step of another run, with its state; what that state lacks stays as given.
 --   at_start(ctx), at_end(state, ctx), at_interrupt(ctx): hooks; the last one after Ctrl-C, when the state is saved.
 --   adjust = { state = state }: what may be changed at the prompt that Ctrl-C opens: the plain values of a state tree,
 --     the hyperparameters of an optimizer ({ optimizer =, optimizer_state = }), or both.
@@ -461,8 +502,12 @@ function run.run(spec)
   local inv = current_invocation()
   local unused = options.unused()
   if unused then options.misused(unused) end
+  local rehearsal = inv.rehearsal
+  if rehearsal and not rehearsal.id then rehearsal.is_over = true end
+  if rehearsal and rehearsal.is_over then error(REHEARSED, 0) end
   spec.seed = spec.seed or 1
   local state = spec.state or {}
+  spec.adjust = spec.adjust or { state = state }
   checkpoint.flatten(state) -- says now, not at the first checkpoint, what cannot be saved
   local place <close> = open_place(inv, spec)
   local by_hand <close> = place.changes
@@ -473,10 +518,14 @@ function run.run(spec)
   local said = report_changes(spec, by_hand)
 
   local total
-  if saved and saved.info.finished == "true" then
+  if saved and saved.info.finished == "true" and not place.origin then
     total = place.before
   else
-    take_steps(spec, state, ctx, math.min(spec.steps, inv.limit or spec.steps), by_hand)
+    take_steps(spec, state, ctx, last_step(inv, spec, place), by_hand)
+    if place.goal and ctx.completed == place.goal.step then
+      reach_goal(ctx, state, place)
+      error(REHEARSED, 0)
+    end
     local finished = (ctx.completed == spec.steps or ctx.stopped) and not ctx.interrupted
     -- A run that was cut short goes on, if it goes on, from before its evaluation; the recipe still gets one.
     if not finished then ctx.save(ctx.completed, false) end

@@ -2,10 +2,12 @@
 -- counters, the cost meter, and how far an unfinished pass is. st:tensors() and st:numbers() are the whole of it:
 -- loading them elsewhere continues bit for bit.
 
+local adopt = require "perigee.adopt"
 local core = require "perigee.core"
 local cost = require "perigee.cost"
 local statistics = require "perigee.statistics"
 local vectors = require "perigee.vectors"
+local written = require "perigee.written"
 
 local state = {}
 
@@ -13,14 +15,14 @@ local State = {}
 State.__index = State
 State.__name = "perigee.state"
 
--- parts: { q, stats (names of the family's statistics), shapes (of those that are no vectors), rule_slots (name →
--- tensor), rule_names, memory (or nil), key, buffers (or nil), frozen_buffers (their values at the last refresh, where
--- the correction keeps them) }.
+-- parts: { optimizer, q, stats (names of the family's statistics), shapes (of those that are no vectors), rule_slots
+-- (name → tensor), rule_names, memory (or nil), key, buffers (or nil), frozen_buffers (their values at the last
+-- refresh, where the correction keeps them) }.
 function state.new(parts)
   return setmetatable({
-    q = parts.q, theta = parts.q.mean, rule = parts.rule_slots, rule_names = parts.rule_names,
-    stats = parts.stats, shapes = parts.shapes or {}, memory = parts.memory, key = parts.key,
-    buffers = parts.buffers, frozen_buffers = parts.frozen_buffers,
+    optimizer = parts.optimizer, q = parts.q, theta = parts.q.mean, rule = parts.rule_slots,
+    rule_names = parts.rule_names, stats = parts.stats, shapes = parts.shapes or {}, memory = parts.memory,
+    key = parts.key, buffers = parts.buffers, frozen_buffers = parts.frozen_buffers,
     step = 0, segment = 0, period = -1, corrected = 0, order = -1, pass_size = 0, pass = nil, results = {},
     accumulators = nil, cost = cost.new(),
     programs = setmetatable({}, { __mode = "k" }),
@@ -109,6 +111,19 @@ function State:numbers()
   self.cost:save(numbers)
   return numbers
 end
+
+-- What the numbers are of, as text: the names of the optimizer's parts, and the periods of its correction.
+function State:parts()
+  local opt = self.optimizer
+  local c = opt.correction
+  return {
+    family = opt.family.name, rule = opt.rule.name, correction = c and c.name or "none",
+    every = c and (written.encode(c.every) or "?") or "", start = c and (written.encode(c.start) or "?") or "",
+  }
+end
+
+-- Take over what another run saved, whose optimizer may have had other parts: adopt.lua.
+function State:adopt(saved, where) adopt(self, saved, where) end
 
 -- Take over what tensors() and numbers() gave. tensors: that list, or name → tensor. A missing tensor is an error.
 function State:load(tensors, numbers)

@@ -2,7 +2,6 @@
 -- logging, evaluation of a held-out split at the posterior mean, progress. Holds no mathematics.
 
 local buffers = require "perigee.buffers"
-local checkpoint = require "perigee.checkpoint"
 local core = require "perigee.core"
 local evaluator = require "perigee.evaluator"
 local journal = require "perigee.journal"
@@ -12,7 +11,6 @@ local metric = require "perigee.metric"
 local progress = require "perigee.progress"
 local run = require "perigee.run"
 local sampler = require "perigee.sampler"
-local sandbox = require "perigee.sandbox"
 local schedule = require "perigee.schedule"
 local train_check = require "perigee.train_check"
 
@@ -29,46 +27,10 @@ local function splits_of(data)
   return data, nil
 end
 
--- "runs/x@5000" → the newest checkpoint of runs/x that is not beyond step 5000.
-local function load_from(from)
-  local directory, step = from:match("^(.*)@(%d+)$")
-  directory = directory or from
-  local allowed, refused = sandbox.may_open(directory, "r")
-  if not allowed then error(refused, 0) end
-  for _, entry in ipairs(checkpoint.list(directory .. "/checkpoints")) do
-    if not step or entry.step <= tonumber(step) then
-      local saved, message = checkpoint.load(entry.path)
-      if saved then return saved.tree.state.optimizer.tensors, entry.path end
-      error(message, 0)
-    end
-  end
-  error(("from = \"%s\": no checkpoint there"):format(from), 0)
-end
-
 -- Where the parameters begin: given, or the model's own initialization.
 local function initial_parameters(spec, key)
   if spec.theta then return spec.theta end
   return spec.model:init(key:fold("init"), spec.dtype)
-end
-
--- Take over the posterior and the buffers of another run; counters and the rule's slots begin anew.
-local function adopt(st, from)
-  local tensors, path = load_from(from)
-  local function take(name, now)
-    local saved = tensors[name]
-    if not saved then return end
-    if now.dtype ~= saved.dtype or #now:bytes() ~= #saved:bytes() then
-      error(("from: %s of %s does not fit this model"):format(name, path), 0)
-    end
-    now:from_bytes(saved:bytes())
-  end
-  for _, field in ipairs(st.q.fields) do take("q." .. field, st.q[field]) end
-  if st.buffers then
-    if not tensors.buffers then
-      error(("from: %s holds no buffers (running statistics), and this model keeps some"):format(path), 0)
-    end
-    take("buffers", st.buffers)
-  end
 end
 
 -- ---- evaluation -----------------------------------------------------------------------------------------------------
@@ -177,7 +139,6 @@ local function build(spec)
     or buffers.initial(spec.model, theta.dtype)
   buffers.check(spec.model, kept, "pg.train { buffers = } takes another run's run.buffers")
   local st = opt:init(theta, key:fold("optimizer"), kept)
-  if spec.from then adopt(st, spec.from) end
   local eval = evaluator { loss = spec.loss, model = spec.model, source = source, key = st.key, batch = pass_batch,
     steps_per_epoch = source.per_epoch }
   local batches = source:prepare(opt.correction and pass_batch or nil)
@@ -259,8 +220,8 @@ end
 --     data; ctx.train and ctx.key (one key for each example) are for dropout and the like.
 --   optimizer: of pg.optimizer or pg.optim.
 --   batch: examples in a step. epochs, steps or budget = { gradients = n }: how long; one of them.
---   seed = 1: of everything random. dtype = "f32". from = "runs/x@5000": begin at another run's posterior and running
---     statistics.
+--   seed = 1: of everything random. dtype = "f32". from = "runs/x@5000": go on from that step of another run, with its
+--     posterior, running statistics, counters and what else fits (docs/runs.md).
 --   metrics = { accuracy = pg.metric.accuracy }: what evaluations report besides the loss, each a metric (pg.metric).
 --   hooks = { on_step(ctx, info), on_epoch(ctx, epoch) }: plain Lua. ctx has theta, q, buffers, optimizer (the state),
 --     method (the optimizer itself), evaluator, step and ctx:log; pg.predict and pg.probe take it as it is.
@@ -325,7 +286,7 @@ function train.train(spec)
 
   parts.first = 0
   local result = run.run {
-    name = name, seed = spec.seed or 1, steps = steps, state = state, step = step, out = spec.out,
+    name = name, seed = spec.seed or 1, steps = steps, state = state, step = step, out = spec.out, from = spec.from,
     checkpoint_every = spec.checkpoint_every, keep = spec.keep, cost = st.cost,
     hash_every = spec.hash_every or per_epoch,
     identity = parts.split.hash and parts.split:hash() or "",

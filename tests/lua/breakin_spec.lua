@@ -73,7 +73,7 @@ describe("breaking into a run", function()
     return pg.train {
       name = "t", model = model, data = data, loss = loss, optimizer = opts.optimizer or svrg(), epochs = 5, batch = 16,
       pass_batch = 8, seed = 2, metrics = { accuracy = pg.metric.accuracy }, log_every = 1,
-      checkpoint_every = { steps = opts.every or 1000 }, out = opts.out,
+      checkpoint_every = { steps = opts.every or 1000 }, out = opts.out, from = opts.from, keep = 9,
       hooks = { on_step = function(ctx, info)
         if opts.refreshed and info.refreshed then opts.refreshed[#opts.refreshed + 1] = ctx.step end
         if ctx.step == opts.crash then error("crash") end
@@ -107,6 +107,19 @@ describe("breaking into a run", function()
     local list = require("perigee.checkpoint").list(root .. "/" .. name .. "/checkpoints")
     return files.read_file(list[1].path)
   end
+
+  it("hands its changes on to a run that goes on from there, but for what that one's recipe says otherwise", function()
+    typed = function(at) at "opt.rule.lr = 0.02" return "continue" end
+    local whole = train { at = 9, every = 10 }
+    typed = nil
+    local branched = train { from = root .. "/t@20" }
+    assert.equal(whole.theta:bytes(), branched.theta:bytes())
+    assert.same(whole.changes, branched.changes)
+    assert.same({ "changed by hand at step 10: rule.lr 0.1 → 0.02" }, whole.changes)
+    assert.same({}, train({ from = root .. "/t@10" }).changes)
+    assert.same({}, train({ from = root .. "/t@20", optimizer = svrg { lr = 0.05 } }).changes)
+    assert.same(whole.changes, train({ from = root .. "/t@20", optimizer = svrg { decay = 0 } }).changes)
+  end)
 
   it("changes no bit of a run that is only looked at", function()
     local whole = train { out = false }

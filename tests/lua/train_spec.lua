@@ -334,15 +334,15 @@ describe("pg.train", function()
     it("begins at another run's running statistics with from, and says when that run has none", function()
       local still = pg.optim.sgd { lr = 0 }
       local first = train_normed { out = root .. "/first" }
-      local second = train_normed { out = root .. "/second", from = root .. "/first", steps = 0, epochs = "none",
-        optimizer = still }
+      local second = train_normed { out = root .. "/second", from = root .. "/first", optimizer = still }
       assert.equal(first.buffers:bytes(), second.buffers:bytes())
+      assert.equal(first.steps, second.steps)
       local without = setmetatable({ layout = normed.model.layout }, { __call = getmetatable(normed.model).__call,
         __index = { init = normed.model.init } })
       train_normed { out = root .. "/third", model = without, eval_every = 0, optimizer = still }
       local ok, message = pcall(train_normed, { out = root .. "/fourth", from = root .. "/third" })
       assert.is_false(ok)
-      assert.matches("holds no buffers (running statistics), and this model keeps some", message, 1, true)
+      assert.matches("third@15 keeps no buffers, which the model (running statistics) needs", message, 1, true)
     end)
 
     it("takes a step at least of a part of an epoch, and lets go of the directory in an error", function()
@@ -353,9 +353,37 @@ describe("pg.train", function()
 
     it("begins at another run's parameters with from", function()
       local first = train { out = root .. "/first" }
-      local second = train { out = root .. "/second", from = root .. "/first", epochs = 0.2,
+      local second = train { out = root .. "/second", from = root .. "/first@15", epochs = 4,
         optimizer = pg.optim.sgd { lr = 0 } }
       assert.equal(first.theta:bytes(), second.theta:bytes())
+      assert.same({ 20, first.cost.steps + N }, { second.steps, second.cost.steps })
+    end)
+
+    it("goes on from another run's step in memory too, and takes over no slots of another rule", function()
+      local momentum = pg.optim.sgd { lr = 0.1, momentum = 0.9 }
+      local first = train { out = root .. "/first", optimizer = momentum, checkpoint_every = { steps = 7 }, keep = 9 }
+      local same = train { from = root .. "/first@7", optimizer = momentum }
+      assert.equal(first.theta:bytes(), same.theta:bytes())
+      assert.same(first.history, same.history)
+      assert.is_true(first.state.rule.buf:norm():item() > 0)
+      local still = pg.rule.define { name = "still", state = { "buf" }, update = function(p) return p + 0 end }
+      local other = train { from = root .. "/first@7", optimizer = pg.optimizer { rule = still } }
+      assert.equal(0, other.state.rule.buf:norm():item())
+    end)
+
+    it("says what does not fit", function()
+      train { out = root .. "/first", checkpoint_every = { steps = 6 } }
+      local function refused(changes, expected)
+        local ok, message = pcall(train, changes)
+        assert.is_false(ok)
+        assert.matches(expected, message, 1, true)
+      end
+      local ivon = pg.optim.ivon { lr = 0.1, ess = N, h0 = 0.5 }
+      refused({ from = root .. "/first@12", optimizer = ivon }, "first@12 keeps no q.h, which family diagonal needs")
+      refused({ from = root .. "/first@12", model = pg.nn.sequential { pg.nn.linear(4, 3) } },
+        "q.mean of " .. root .. "/first@12 is f32 with 67 numbers in 4 tensors, this run's f32 with 15 in 2")
+      refused({ from = root .. "/first@12", epochs = 2 }, "lies beyond the end of this run, whose 10 steps count from")
+      refused({ from = root .. "/first@13" }, "no checkpoint of that step, only of 15, 12; perigee branch ")
     end)
   end)
 end)

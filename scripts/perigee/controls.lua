@@ -82,7 +82,7 @@ local function of_hyper(owner, prefix, key, units)
     if value == nil then return nil, why end
     local other, message = try_option(owner, key, value)
     if not other then return nil, message end
-    if not same(owner.variant, other.variant) or not same(owner.slot_names, other.slot_names)
+    if not same(rawget(owner, "variant"), rawget(other, "variant")) or not same(owner.slot_names, other.slot_names)
         or not same(other.slot_names, owner.slot_names) then
       return nil, ("%s cannot become %s in the middle of a run: the compiled step and the state have another form then")
         :format(name, written.encode(value) or tostring(value))

@@ -172,9 +172,7 @@ end
 --     slowly. Where there are kinks (relu) the two differ: differences see the jumps of the gradient.
 --   dtype: to compute in; "f32" with autodiff only. What comes out is of theta's.
 function nn.metainit(model, theta, opts)
-  if not module.is(model) then
-    core.raise(("%s: a model comes first, not %s"):format(OWNER, names.describe(model)))
-  end
+  module.check(OWNER, model)
   if type(opts) ~= "table" then
     core.raise(OWNER .. ": options come third, as { input = { 1, 28, 28 }, classes = 10 }")
   end

@@ -1,5 +1,5 @@
--- nn.lua: pg.nn: how modules are put together (sequential, residual, modules of one's own), and the layers,
--- initializers and functions of models that nn_*.lua define. What a module is stands in nn_module.lua, how a model is
+-- nn.lua: pg.nn: how modules are put together (sequential, modules of one's own), and the layers, initializers and
+-- functions of models that nn_*.lua define. What a module is stands in nn_module.lua, how a model is
 -- called in nn_call.lua.
 --
 -- Names of parameters are paths: "1.weight" in a sequential, where layers count from 1, "block1.conv.weight" in modules
@@ -8,12 +8,11 @@
 local core = require "perigee.core"
 local module = require "perigee.nn_module"
 local names = require "perigee.names"
-local text = require "perigee.tensor_text"
 require "perigee.nn_summary"
 
 local nn = {}
 
-for _, part in ipairs { "nn_layers", "nn_norm", "nn_recalibrate", "metainit" } do
+for _, part in ipairs { "nn_layers", "nn_norm", "nn_residual", "nn_recalibrate", "metainit" } do
   for name, f in next, (require("perigee." .. part)) do nn[name] = f end
 end
 
@@ -58,27 +57,6 @@ function nn.sequential(list)
     core.raise(("pg.nn.sequential takes a list of modules, not %s"):format(names.describe(list)))
   end
   return module.sequential(list)
-end
-
-local function same_shape(a, b)
-  return core.is_tensor(a) and core.is_tensor(b) and table.concat(a.shape, ",") == table.concat(b.shape, ",")
-end
-
---- pg.nn.residual(body[, shortcut]): body(x) + shortcut(x), or + x without a shortcut (He et al. 2015). Either may be a
--- module, a function, or a list of modules. Names: "body.1.weight", "shortcut.weight".
-function nn.residual(body, shortcut)
-  if body == nil then core.raise("pg.nn.residual takes a body: a module, a function or a list of modules") end
-  return module.new("pg.nn.residual", {
-    kind = "residual", children = { { "body", body }, shortcut ~= nil and { "shortcut", shortcut } or nil },
-    forward = function(self, x, ctx)
-      local y, kept = self.body(x, ctx), shortcut == nil and x or self.shortcut(x, ctx)
-      if not same_shape(y, kept) then
-        core.raise(("the body gives %s, and the shortcut %s; they must have one shape"):format(text.type(y),
-          text.type(kept)))
-      end
-      return y + kept
-    end,
-  })
 end
 
 -- ---- what pg.nn shows ----

@@ -18,6 +18,11 @@ function module.is(x)
   return getmetatable(x) == Module
 end
 
+-- Raise unless x, the first argument of `owner`, is a model.
+function module.check(owner, x)
+  if not module.is(x) then core.raise(("%s: a model comes first, not %s"):format(owner, names.describe(x))) end
+end
+
 -- ---- declaring ----
 
 -- "block2" before "block10": numbers inside names count as numbers.
@@ -175,12 +180,12 @@ end
 
 -- A module. given: kind (its name in messages and summaries), parameters, buffers, children, forward(self, x, ctx);
 -- watched: the user's function that it computes with; takes_tensor: the input must be one; keeps_memory: the result is
--- the input's memory, seen otherwise. owner: for messages.
+-- the input's memory, seen otherwise; branch: which children make up a residual branch. owner: for messages.
 function module.new(owner, given)
   local taken = {}
   local spec = {
     kind = given.kind, forward = given.forward, watched = given.watched, takes_tensor = given.takes_tensor,
-    keeps_memory = given.keeps_memory,
+    keeps_memory = given.keeps_memory, branch = given.branch,
     parameters = read_entries(owner, "parameters", given.parameters, taken),
     buffers = read_entries(owner, "buffers", given.buffers, taken),
     children = read_entries(owner, "children", given.children, taken),

@@ -57,7 +57,7 @@ end
 --   loss: what calls the model, (model, theta, batch, ctx), as pg.train's; default model(theta, batch.x, ctx). Dropout
 --     and augmentation act as in training, by keys folded from key with the examples' ids.
 function nn.recalibrate(model, theta, given, data, opts)
-  if not module.is(model) then core.raise(("%s: a model comes first, not %s"):format(OWNER, names.describe(model))) end
+  module.check(OWNER, model)
   local o = nn_options.check(OWNER, opts, { "batches", "batch", "key", "loss" })
   local size, key, loss = o.batch or 128, o.key or core.key(0), o.loss or call_model
   nn_options.check_size(OWNER, "batch", size)

@@ -4,7 +4,7 @@
 
 local core = require "perigee.core"
 
-local builder = {}
+local builder = { executor = nil } -- executor: of all programs, as "interpret"; nil where each chooses by itself
 
 local Builder = {}
 Builder.__index = Builder
@@ -93,7 +93,7 @@ function Builder:output(value, slot, into)
 end
 
 function Builder:compile(options)
-  local program = self.tr:compile(self.outputs, { donate = self.donate, executor = options and options.executor })
+  local program = self.tr:compile(self.outputs, { donate = self.donate, executor = options and options.executor or builder.executor })
   for i, t in pairs(self.bound) do
     program:bind(i, t)
   end

@@ -9,12 +9,13 @@
 --
 -- A source gives the batches of full passes:
 --   source.n: number of examples
---   source:total(size, count): examples in a pass of `count` batches of `size`; count nil: all the data
+--   source:total(size, count, ahead): examples in a pass of `count` batches of `size`; count nil: all the data
 --   source:batches(size, options): an iterator of j (1-based), batch over a partition of the data into batches of
 --     `size`, the short last one included. options: first, the j to begin with (default 1); count, nil for all the
---     data, else that many batches chosen afresh for each segment; segment; key; epoch: given if the model keeps
---     buffers. Batch norm makes a gradient depend on its whole batch, so a pass over all the data should then go
---     through the batches that the steps of that epoch have
+--     data, else that many batches chosen afresh for each segment; segment; key; ahead, a step (from 0): in place of
+--     chosen ones, the batches that the `count` steps from there on will have; epoch: given if the model keeps buffers,
+--     or the correction locks the partition. Batch norm makes a gradient depend on its whole batch, so a pass over all
+--     the data should then go through the batches that the steps of that epoch have
 -- The same options must give the same batches, whatever ran before: that is what lets an interrupted pass continue.
 
 local builder = require "perigee.builder"
@@ -208,6 +209,9 @@ end
 
 function Memory:batches(size, options)
   options = options or {}
+  if options.ahead then
+    core.raise("pg.evaluator.memory does not know which batches the steps will have, so no mega-batch ahead of them")
+  end
   local n, chosen = self.n, nil
   if options.count then
     local key = core.apply("key_fold", nil, options.key, options.segment or 0)

@@ -80,30 +80,53 @@ local function order_of(self, epoch)
   return self.order
 end
 
---- sampler:at(step) → batch, epoch: The batch of a step and its epoch, both counted from 0. It depends on the key and
--- the step alone. The tensors are filled again by the next call.
-function Sampler:at(step)
-  local epoch, k = step // self.per_epoch, step % self.per_epoch
-  local order = order_of(self, epoch)
-  local first = k * self.batch_size
+-- Fill a batch of `pool` with the examples of a step, in the order of an epoch.
+local function fill_step(self, pool, step, order_epoch)
+  local first = step % self.per_epoch * self.batch_size
   local count = math.min(self.batch_size, self.n - first)
-  local batch = staging(self, self.steps, count)
-  self.split:fill(batch, order, first, count)
-  return batch, epoch
+  local batch = staging(self, pool, count)
+  self.split:fill(batch, order_of(self, order_epoch), first, count)
+  return batch, count
+end
+
+--- sampler:at(step [, order]) → batch, epoch: The batch of a step and its epoch, both counted from 0. It depends on the
+-- key and the arguments alone. order: the epoch whose order to go by, where not its own. The tensors are filled again
+-- by the next call.
+function Sampler:at(step, order)
+  local epoch = step // self.per_epoch
+  return (fill_step(self, self.steps, step, order or epoch)), epoch
 end
 
 -- ---- the source of full passes (see evaluator.lua) ----
 
---- sampler:total(size [, count]) → number: How many examples a pass of `count` batches of `size` sees; without count,
--- all.
-function Sampler:total(size, count)
-  return count and math.min(self.n, size * count) or self.n
+--- sampler:total(size [, count [, ahead]]) → number: How many examples a pass of `count` batches of `size` sees, or,
+-- with a step `ahead`, of the batches of that step and the ones after it; without count, all.
+function Sampler:total(size, count, ahead)
+  if not ahead then return count and math.min(self.n, size * count) or self.n end
+  local total = 0
+  for step = ahead, ahead + count - 1 do
+    total = total + math.min(self.batch_size, self.n - step % self.per_epoch * self.batch_size)
+  end
+  return total
 end
 
---- sampler:batches(size [, { first = 1, count =, segment =, key =, epoch = }]) → iterator: j, batch of a full pass: all
--- examples in file order, or in that of an epoch, or `count` batches' worth drawn afresh for each segment from the key.
+-- The batches of `count` steps from `ahead` on.
+local function batches_ahead(self, options)
+  local j = (options.first or 1) - 1
+  return function()
+    if j >= options.count then return nil end
+    j = j + 1
+    local step = options.ahead + j - 1
+    return j, (fill_step(self, self.passes, step, step // self.per_epoch))
+  end
+end
+
+--- sampler:batches(size [, { first = 1, count =, segment =, key =, epoch =, ahead = }]) → iterator: j, batch of a full
+-- pass: all examples in file order, or in that of an epoch, or `count` batches' worth drawn afresh for each segment
+-- from the key, or with a step `ahead` the batches of that step and the ones after it.
 function Sampler:batches(size, options)
   options = options or {}
+  if options.ahead then return batches_ahead(self, options) end
   local total, order = self:total(size, options.count), self.natural
   if options.count then
     order = core.apply("permutation", { a = { self.n } }, options.key:fold(options.segment or 0))

@@ -116,7 +116,9 @@ end
 -- Examples in a batch of a full pass. Fresh noise per batch: a sampling family wants as many as the steps have. Batch
 -- norm: the mean of the pass must be over the very batches of the steps.
 local function size_of_passes(spec, n)
-  local large = spec.optimizer.family.name == "point" and not buffers.has(spec.model)
+  local c = spec.optimizer.correction
+  local by_steps = buffers.has(spec.model) or c and (c.lock.partition or c.ahead)
+  local large = spec.optimizer.family.name == "point" and not by_steps
   local size = spec.pass_batch or (large and math.max(spec.batch, PASS_BATCH) or spec.batch)
   return math.tointeger(math.min(size, n))
 end
@@ -264,7 +266,7 @@ function train.train(spec)
   local function step(_, context)
     ctx = context
     local k = ctx.step
-    local batch, epoch = source:at(k)
+    local batch, epoch = source:at(k, opt:order_of(st, k // per_epoch))
     pass_hooks.epoch = epoch
     local _, info = opt:step(st, parts.eval, batch, st.key, pass_hooks)
     if info.suspended then return end
@@ -324,7 +326,8 @@ function train.inspection(spec, name)
     end,
     -- one step of a started variant on batch number k (1-based)
     step = function(parts, k)
-      local batch, epoch = parts.source:at(k - 1)
+      local per_epoch = parts.source.per_epoch
+      local batch, epoch = parts.source:at(k - 1, parts.opt:order_of(parts.st, (k - 1) // per_epoch))
       parts.opt:step(parts.st, parts.eval, batch, parts.st.key, { epoch = epoch })
     end,
   }

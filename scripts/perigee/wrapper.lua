@@ -48,14 +48,14 @@ end
 
 -- The definition of a rule: `inner` with the wrapper `outer` around it.
 local function combine(outer, inner)
-  local own_hyper, inner_definition = outer.hyper or {}, inner.definition
+  local within = inner.definition
   return {
-    name = ("%s(%s)"):format(outer.name, inner.name), needs = inner_definition.needs, variant = inner_definition.variant,
-    hyper = join("option", outer.name, inner, own_hyper, inner.hyper.given),
-    static = append(outer.static or {}, inner_definition.static),
-    limits = part.merge(inner_definition.limits or {}, outer.limits or {}),
+    name = ("%s(%s)"):format(outer.name, inner.name), needs = within.needs, variant = within.variant,
+    hyper = join("option", outer.name, inner, outer.hyper or {}, inner.hyper.given),
+    static = append(outer.static or {}, within.static),
+    limits = part.merge(within.limits or {}, outer.limits or {}),
     state = function(o)
-      local state = inner_definition.state
+      local state = within.state
       state = by_name(type(state) == "function" and state(o) or state)
       return join("slot", outer.name, inner, by_name(outer.state or {}), state)
     end,

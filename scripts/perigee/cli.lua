@@ -206,6 +206,13 @@ local function emit(words, flags)
   return require("perigee.emit").main(path, words, flags)
 end
 
+--- perigee compare RUN … [x=gradients] [y=loss] [svg=FILE]: Runs side by side: a plot, and a table over seeds.
+-- RUN is a run directory or a directory that holds some. Runs that differ only in their seed are one line: the mean,
+-- with the least and the largest value. x: gradients, step, epoch or seconds. y: what the runs log, as loss, test.loss,
+-- test.accuracy. log=true, logx=true: logarithmic axes. title=TEXT. svg=FILE writes the plot as a picture too, with the
+-- spread over seeds as a band.
+local function compare(words) return require("perigee.compare").main(words) end
+
 --- perigee check RECIPE.lua [key=value …]: Does a recipe repeat, save, load and correct as it should?
 -- For every run of the recipe: three steps, save, load, three steps against six at once, compared bit for bit; for a
 -- corrected method also that the correction vanishes at the snapshot and with alpha = 0.
@@ -268,7 +275,7 @@ local function print_command_help(name)
   return 0
 end
 
-local ORDER = { "run", "resume", "branch", "check", "emit", "methods", "doctor", "bench", "version", "help" }
+local ORDER = { "run", "resume", "branch", "compare", "check", "emit", "methods", "doctor", "bench", "version", "help" }
 
 --- perigee help [COMMAND]: List the commands, or say what one does; so does COMMAND --help.
 local function help(words)
@@ -292,7 +299,7 @@ end
 -- flags: whether COMMON's options say something to it.
 COMMANDS = {
   run = { run = run, flags = true }, resume = { run = resume, flags = true },
-  branch = { run = branch, flags = true }, check = { run = check, flags = true },
+  branch = { run = branch, flags = true }, compare = { run = compare }, check = { run = check, flags = true },
   emit = { run = emit, flags = true }, methods = { run = methods }, doctor = { run = doctor }, bench = { run = bench },
   version = { run = version }, help = { run = help },
 }

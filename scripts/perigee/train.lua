@@ -114,10 +114,10 @@ end
 -- ---- the loop -------------------------------------------------------------------------------------------------------
 
 -- Examples in a batch of a full pass. Fresh noise per batch: a sampling family wants as many as the steps have. Batch
--- norm: the mean of the pass must be over the very batches of the steps.
+-- norm: the mean of the pass must be over the very batches of the steps. Mega-batches count in batches of that size.
 local function size_of_passes(spec, n)
   local c = spec.optimizer.correction
-  local by_steps = buffers.has(spec.model) or c and (c.lock.partition or c.ahead)
+  local by_steps = buffers.has(spec.model) or c and (c.lock.partition or c.mega ~= "full")
   local large = spec.optimizer.family.name == "point" and not by_steps
   local size = spec.pass_batch or (large and math.max(spec.batch, PASS_BATCH) or spec.batch)
   return math.tointeger(math.min(size, n))

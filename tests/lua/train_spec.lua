@@ -143,6 +143,9 @@ describe("pg.train", function()
     local late = train { optimizer = pg.optim.svrg { lr = 0.1, every = pg.epochs(1), start = pg.epochs(2) } }
     assert.equal(2 * N + 2 * N, late.cost.steps)
     assert.equal(N, late.cost.passes)
+    -- a mega-batch is so many batches of the steps' size
+    local mega = train { optimizer = pg.optim.svrg { lr = 0.1, mega = 2 } }
+    assert.equal(3 * 2 * 16, mega.cost.passes)
   end)
 
   it("ends when a budget of gradients is spent, whatever the method", function()

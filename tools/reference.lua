@@ -265,7 +265,8 @@ local SECTIONS = {
   { "Data", "^pg%.data" }, { "Data: splits", "^split[:.]" },
   { "Samplers", "^pg%.sampler" }, { "Samplers: methods", "^sampler:" },
   { "Evaluators", "^pg%.evaluator" }, { "Evaluators: methods", "^evaluator:" },
-  { "Predictions", "^pg%.predict" }, { "Metrics", "^pg%.metric" }, { "Minima", "^pg%.minimize" },
+  { "Predictions", "^pg%.predict" }, { "Metrics", "^pg%.metric" }, { "Probes", "^pg%.probe" },
+  { "Minima", "^pg%.minimize" },
   { "Plots", "^pg%.plot" }, { "Tables", "^pg%.table" },
   { "The rest", "." },
 }

@@ -20,9 +20,10 @@ function Cost:add(purpose, examples)
   self[purpose] = self[purpose] + examples
 end
 
--- All gradient evaluations per example.
+-- The gradient evaluations per example that the run itself takes. Those of probes are not among them: looking at a run
+-- changes neither its budget nor its place on a cost axis.
 function Cost:gradients()
-  return self.steps + self.passes + self.probes
+  return self.steps + self.passes
 end
 
 -- Write the counts into a flat table of numbers as "cost.steps", …, and read them back.
@@ -39,8 +40,8 @@ function Cost:load(numbers)
 end
 
 function Cost:__tostring()
-  return ("%d gradients (%d steps, %d passes, %d probes), %d forward"):format(self:gradients(), self.steps, self.passes,
-    self.probes, self.forward)
+  return ("%d gradients (%d steps, %d passes), %d of probes, %d forward"):format(self:gradients(), self.steps,
+    self.passes, self.probes, self.forward)
 end
 
 return cost

@@ -77,7 +77,9 @@ local function correction_context(self, live)
       q = eval:view("q", part.merge(self.fields, { mean = q }))
     end
     if q == live then
-      return eval:at(q, { live = true })
+      local stats = eval:at(q, { live = true })
+      self.plain = self.plain or statistics.map(stats, function(x) return x end) -- as it is, for probes
+      return stats
     end
     others = others + 1
     return eval:at(q, elsewhere(self, others))
@@ -93,14 +95,20 @@ local function trace_point(self)
     shared_context(self, { snapshot = self.snapshot }))
 end
 
--- Statistics, info, and a function that registers the correction's slots.
-local function trace_correction(self)
-  local c, eval = self.opt.correction, self.eval
+-- A view on q where the step evaluates, the correction's slots, and a function that registers them.
+local function trace_live(self)
+  local eval = self.eval
   local s, register = self.st.memory:traced_view(self.b, function(name, values)
     return eval:view("s." .. name, values)
   end)
   if self.st.memory.kinds.at == "posterior" then self.snapshot = s.at.mean end
-  local live = eval:view("ctx.q", part.merge(self.fields, { mean = trace_point(self) }))
+  return eval:view("ctx.q", part.merge(self.fields, { mean = trace_point(self) })), s, register
+end
+
+-- Statistics, info, and a function that registers the correction's slots.
+local function trace_correction(self)
+  local c = self.opt.correction
+  local live, s, register = trace_live(self)
   local stats, info = c.definition.correct(s, correction_context(self, live), traced_hyper(self, c.hyper))
   if type(stats) == "table" and not statistics.is(stats) then
     stats = statistics.new(stats)
@@ -219,6 +227,42 @@ function step.build(opt, st, evaluator, flags, batch)
       register()
     end
     entry.evaluations = eval.count
+  end)
+  return entry
+end
+
+-- The statistics that a probe looks at, under the randomness of the step. See step.build_probe.
+local LOOK = {
+  plain = function(self)
+    return self.plain or self.eval:at(self.corrected and trace_live(self) or self.eval:view("q", self.fields),
+      { live = true })
+  end,
+  corrected = function(self) return (trace_correction(self)) end,
+  other = function(self, at)
+    local fields = {}
+    for _, field in ipairs(at.fields) do fields[field] = self.b:slot(at[field], "at." .. field) end
+    return self.eval:at(self.eval:view("at", part.merge(self.fields, fields)),
+      self.opt.correction and elsewhere(self, 1) or nil)
+  end,
+}
+
+-- Trace and compile what a probe sees of a batch, with everything frozen: what correct and the model write is dropped.
+-- wanted: a list of "corrected" (what the correction makes of the statistics), "plain" (those at q) and "other" (those
+-- at the host posterior `at`), "corrected" first. The entry has program, binding, count, evaluations, and outputs: what
+-- is wanted → field → number of an output, f64.
+function step.build_probe(opt, st, evaluator, flags, batch, wanted, at)
+  local entry = { outputs = {} }
+  local label = ("a probe of %s, %d examples"):format(step.describe(opt), batches.count(batch))
+  entry.program = builder.trace(label, function(b)
+    local self = open(b, opt, st, evaluator, flags, batch, entry)
+    for _, what in ipairs(wanted) do
+      local numbers, stats = {}, LOOK[what](self, at)
+      for _, field in ipairs(statistics.fields(stats)) do
+        numbers[field] = b:output(core.apply("cast", { dtype = "f64" }, stats[field]))
+      end
+      entry.outputs[what] = numbers
+    end
+    entry.evaluations = self.eval.count
   end)
   return entry
 end

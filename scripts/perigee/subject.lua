@@ -48,12 +48,15 @@ function subject.of(owner, given)
   return core.raise(("%s looks at the %s, not at %s"):format(owner, FORMS, names.describe(given)))
 end
 
--- The same, complete: with state, optimizer and evaluator.
-function subject.complete(owner, given)
+-- What each part is called.
+local PARTS = { st = "state", opt = "optimizer", evaluator = "evaluator" }
+
+-- The same, with the parts that are named: "st", "opt", "evaluator".
+function subject.complete(owner, given, ...)
   local found = subject.of(owner, given)
-  for _, part in ipairs { { "st", "state" }, { "opt", "optimizer" }, { "evaluator", "evaluator" } } do
-    if not found[part[1]] then
-      core.raise(("%s needs the %s as well: give it the %s"):format(owner, part[2], FORMS))
+  for _, part in ipairs { ... } do
+    if not found[part] then
+      core.raise(("%s needs the %s as well: give it the %s"):format(owner, PARTS[part], FORMS))
     end
   end
   return found

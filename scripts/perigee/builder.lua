@@ -3,6 +3,7 @@
 -- and run().
 
 local core = require "perigee.core"
+local vectors = require "perigee.vectors"
 
 local builder = { executor = nil } -- executor: of all programs, as "interpret"; nil where each chooses by itself
 
@@ -80,9 +81,10 @@ function Builder:scalar(values, name)
 end
 
 -- Make `value` an output; returns its number. With `slot`, an eager tensor, the output is written into it at the end
--- of the run. With `into`, the name of an open input, into whatever is bound there.
+-- of the run; a number fills it. With `into`, the name of an open input, into whatever is bound there.
 function Builder:output(value, slot, into)
   local k = #self.outputs + 1
+  if slot and (type(value) == "number" or value.weak) then value = vectors.traced_full_like(slot, value) end
   self.outputs[k] = value
   if slot then
     self.donate[k] = self.by_tensor[self:slot(slot)]
@@ -93,7 +95,8 @@ function Builder:output(value, slot, into)
 end
 
 function Builder:compile(options)
-  local program = self.tr:compile(self.outputs, { donate = self.donate, executor = options and options.executor or builder.executor })
+  local program = self.tr:compile(self.outputs, { donate = self.donate,
+    executor = options and options.executor or builder.executor })
   for i, t in pairs(self.bound) do
     program:bind(i, t)
   end

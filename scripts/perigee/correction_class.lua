@@ -12,7 +12,7 @@ local correction = { required = hyper.required }
 local Correction = part.class "correction"
 
 local DEFINITION = { "name", "hyper", "static", "limits", "state", "due", "refresh", "correct", "active", "check",
-  "fits" }
+  "fits", "exact" }
 -- Options that every correction has.
 local COMMON = { "every", "start", "due", "mega", "ahead", "noise", "antithetic", "batch_norm", "lock" }
 
@@ -108,6 +108,8 @@ end
 --   active(values, step): whether the step is corrected; default: alpha (or alpha_h), if there is one, is not 0.
 --   check(o): raises an error for options that do not fit together. fits(family, o) → nil, or why it does not go with
 --     the family.
+--   exact = true: right after a refresh the result is the mean of the pass, for every batch (with alpha = 1, if there
+--     is one): a promise, which `perigee check` tests.
 --   hyper, static, limits: as in pg.rule.define.
 -- The result is the correction; call it with hyperparameters and the common options for others. Common options:
 --   every = pg.epochs(1), start = 0; due = function(ctx) → boolean in place of `every`.

@@ -41,7 +41,7 @@ M.sarah = define {
     local s, plus = ctx.s, ctx.o.plus
     return ctx.period_ended or plus and s.square:item() < plus * s.first_square:item()
   end,
-  refresh = restart,
+  refresh = restart, exact = true,
   correct = function(s, ctx, o)
     local v = carry(s, ctx)
     if o.plus then
@@ -60,7 +60,7 @@ M.spider = define {
   name = "spider",
   hyper = { eps = required, L = required },
   limits = { eps = "(0, inf)", L = "(0, inf)" },
-  refresh = restart,
+  refresh = restart, exact = true,
   correct = function(s, ctx, o)
     local v = carry(s, ctx)
     return v, { lr = generic.minimum((o.eps / o.L) / generic.norm(v.g), 0.5 / o.L) }
@@ -75,7 +75,7 @@ M.page = define {
   hyper = { p = false },
   limits = { p = "(0, 1]" },
   due = function(ctx) return ctx:coin(ctx.o.p or 1 / (ctx.steps_per_epoch + 1)) end,
-  refresh = restart,
+  refresh = restart, exact = true,
   correct = carry,
 }
 

@@ -37,7 +37,7 @@ end
 M.svrg = define {
   name = "svrg",
   hyper = { alpha = 1, alpha_h = false, prox = false },
-  refresh = take_snapshot,
+  refresh = take_snapshot, exact = true,
   correct = function(s, ctx, o)
     local now, old = ctx:evaluate(ctx.q), ctx:evaluate(s.at)
     local alpha = o.alpha
@@ -79,7 +79,7 @@ local estimated = define {
   state = function(o)
     return { covariance = REDUCE[o.estimate].slot(), variance = REDUCE[o.estimate].slot() }
   end,
-  refresh = take_snapshot,
+  refresh = take_snapshot, exact = true,
   correct = function(s, ctx, o)
     local now, old, sum = ctx:evaluate(ctx.q), ctx:evaluate(s.at), REDUCE[o.estimate].sum
     local noise = old.g - s.mean.g
@@ -126,7 +126,7 @@ M.lsvrg = define {
   name = "lsvrg",
   hyper = { alpha = 1, p = false },
   limits = { p = "(0, 1]" },
-  due = function(ctx) return ctx:coin(ctx.o.p or 1 / ctx.steps_per_epoch) end,
+  due = function(ctx) return ctx:coin(ctx.o.p or 1 / ctx.steps_per_epoch) end, exact = true,
   refresh = function(s, ctx)
     if ctx.segment == 1 then s.at = ctx.q:clone() end
     s.mean = ctx:full(s.at)
@@ -158,7 +158,7 @@ end
 M.svrg_bb = define {
   name = "svrg_bb",
   hyper = { eta0 = required },
-  limits = { eta0 = "(0, inf)" },
+  limits = { eta0 = "(0, inf)" }, exact = true,
   refresh = function(s, ctx)
     local ds = s.at and ctx.q.mean - s.at.mean
     local before = ds and generic.dot(ds, s.mean.g):item()
@@ -181,7 +181,7 @@ M.svrg_bb = define {
 M.adasvrg = define {
   name = "adasvrg",
   state = { sum = vectors.scalar(0) },
-  refresh = take_snapshot,
+  refresh = take_snapshot, exact = true,
   correct = function(s, ctx)
     local v = combine(ctx:evaluate(ctx.q), ctx:evaluate(s.at), s.mean, 1)
     s.sum = (ctx.refreshed and 0 or s.sum) + generic.dot(v.g, v.g)

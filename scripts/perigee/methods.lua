@@ -12,6 +12,7 @@ local KINDS = {
   { "family", "families: where the loss is evaluated, and which statistics come back" },
   { "correction", "corrections: less noisy statistics" },
   { "rule", "rules: how the mean moves" },
+  { "wrapper", "wrappers: rules around rules, which see their moves and may choose where a step evaluates" },
   { "stage", "stages: edits of a gradient, at every evaluation or after the correction" },
   { "optim", "ready-made: pg.optim.NAME { … }" },
 }
@@ -40,7 +41,7 @@ local function make(kind, name)
 end
 
 -- What an optimizer keeps beside the parameters (names of vectors), how many gradients a step takes for each example,
--- and how many passes over the data a refresh takes.
+-- how many the first step and one after a refresh take, and how many passes over the data a refresh takes.
 local function measure(opt)
   local evaluator = require "perigee.evaluator"
   local source = evaluator.memory { x = core.tensor("f32", { 1 }) }
@@ -49,12 +50,14 @@ local function measure(opt)
   local st = opt:init(core.vector(core.layout { { "w", { 1 } } }, "f32"), core.key(0))
   opt:evaluate_hypers(0)
   local batch = source:take(core.tensor("i64", { 1 }, { 0 }))
-  local entry = opt:program(st, eval, opt.correction and "corrected" or "plain", batch)
+  local mode = opt.correction and "corrected" or "plain"
+  local function gradients(flags) return opt:program(st, eval, mode, batch, opt.correction and flags).evaluations end
   local kept = {}
   for _, row in ipairs(st:tensors()) do
     if row.tensor.layout and row.name ~= "q.mean" then kept[#kept + 1] = row.name:match("^%w+%.(.*)$") end
   end
-  return { kept = kept, gradients = entry.evaluations, passes = st.passes or 0 }
+  return { kept = kept, gradients = gradients(nil), passes = st.passes or 0,
+    first = gradients { first = true, refreshed = (st.passes or 0) > 0 }, refreshed = gradients { refreshed = true } }
 end
 
 local function count(n, one, many) return ("%d %s"):format(n, n == 1 and one or many) end
@@ -63,7 +66,14 @@ local function list_kept(kept) return #kept > 0 and "keeps " .. table.concat(kep
 
 local function describe_steps(cost)
   local gradients = count(cost.gradients, "gradient", "gradients") .. " for each example of a step"
-  if cost.passes == 0 then return gradients end
+  local function add(n, when)
+    if n ~= cost.gradients then gradients = ("%s (%s %s)"):format(gradients, n == 0 and "none" or n, when) end
+  end
+  if cost.passes == 0 then
+    add(cost.first, "in the first")
+    return gradients
+  end
+  add(cost.refreshed, "in one after a refresh")
   return ("%s, %s over the data for each refresh"):format(gradients, count(cost.passes, "pass", "passes"))
 end
 
@@ -84,6 +94,7 @@ local COSTS = {
     local needs = table.concat(rule.definition.needs, ", ")
     return (needs ~= "" and ("reads q.%s of the family; "):format(needs) or "") .. list_kept(rule.slot_names)
   end,
+  wrapper = function(name) return list_kept(make("wrapper", name).slot_names) end,
   optim = function(name)
     local cost = measure(make("optim", name))
     return ("%s; %s"):format(describe_steps(cost), list_kept(cost.kept))
@@ -91,6 +102,21 @@ local COSTS = {
 }
 
 local function cost_of(kind, name) return COSTS[kind] and COSTS[kind](name) end
+
+-- The options of a part and their defaults, from its definition.
+local function options_of(kind, name)
+  local part = COSTS[kind] and kind ~= "optim" and make(kind, name)
+  local h = part and part.hyper
+  if not h or next(h.given) == nil then return nil end
+  local list, signature = {}, reference.find(("pg.%s.%s"):format(kind, name)).signature
+  for i, option in ipairs(names.sorted(h.given)) do
+    local value = h.given[option]
+    local is_needed = signature:find("%f[%w_]" .. option .. " =%s?[,}]")
+    if type(value) == "number" then value = ("%.9g"):format(value) end
+    list[i] = is_needed and option .. " (needed)" or ("%s = %s"):format(option, tostring(value))
+  end
+  return "options: " .. table.concat(list, ", ")
+end
 
 -- ---- what is printed ------------------------------------------------------------------------------------------------
 
@@ -107,8 +133,9 @@ local function print_list()
     io.write(kind[2], "\n")
     for _, part in ipairs(parts_of(kind[1])) do
       print_beside(part[1], reference.summary(part[2]))
-      local cost = cost_of(kind[1], part[1])
-      if cost then print_beside("", cost) end
+      for _, line in ipairs { cost_of(kind[1], part[1]) or "", options_of(kind[1], part[1]) or "" } do
+        if line ~= "" then print_beside("", line) end
+      end
     end
     io.write("\n")
   end

@@ -58,7 +58,7 @@ function passes.build_frame(opt, st, which)
   local zero = builder.trace("before a full pass", function(b)
     for _, field in ipairs(opt.family.stats) do
       b:slot(sums[field], "sum." .. field)
-      b:output(vectors.traced_zeros_like(sums[field]), sums[field])
+      b:output(vectors.traced_full_like(sums[field], 0), sums[field])
     end
   end)
   local finish = builder.trace("after a full pass", function(b)

@@ -10,10 +10,10 @@ function vectors.zeros_like(theta, dtype)
   return core.vector(theta.layout, dtype or theta.dtype)
 end
 
--- In a trace, zeros like an eager tensor or vector.
-function vectors.traced_zeros_like(t)
+-- In a trace, a tensor or vector like the eager `t` that is filled with a number or a traced scalar.
+function vectors.traced_full_like(t, x)
   local layout = t.layout
-  return core.apply("full", layout and { layout = layout, dtype = t.dtype } or { a = t.shape, dtype = t.dtype }, 0)
+  return core.apply("full", layout and { layout = layout, dtype = t.dtype } or { a = t.shape, dtype = t.dtype }, x)
 end
 
 -- A copy in memory of its own, cast where dtype differs.

@@ -1,70 +1,16 @@
 -- The product: every family × correction × rule that fit together takes 50 steps on a logistic regression, stays
--- finite and lowers the loss; and stopped in the middle, within full passes too, continues elsewhere with the same bits.
--- The programs are interpreted, whose bits are those of compiled code, so that hundreds of methods take seconds.
+-- finite and lowers the loss; stopped in the middle, within full passes too, it continues elsewhere with the same bits;
+-- and `perigee check` passes on it. In the first part the programs are interpreted, whose bits are those of compiled
+-- code, so that hundreds of methods take seconds.
 local support = require "support"
+local methods = require "methods"
 local problems = require "problems"
 local builder = require "perigee.builder"
-local pg, core = support.pg, support.core
-local correction, family, rule, wrapper = pg.correction, pg.family, pg.rule, pg.wrapper
+local core = support.core
 
 local N, D, B = 60, 4, 10
-local STEPS, EVERY = 50, 12
+local STEPS = 50
 local KEY = core.key(3)
-
-local families = {
-  point = function() return family.point {} end,
-  isotropic = function() return family.isotropic { sigma = 0.05 } end,
-  isotropic_pairs = function() return family.isotropic { sigma = 0.05, samples = 2, antithetic = true } end,
-  diagonal = function() return family.diagonal { ess = 600, h0 = 0.3, beta2 = 0.995 } end,
-  diagonal_gradsq = function()
-    return family.diagonal { ess = 60, h0 = 0.3, beta2 = 0.995, hess_approx = "gradsq", noise = false }
-  end,
-}
-
-local corrections = {
-  none = function() end,
-  svrg = function() return correction.svrg { every = EVERY } end,
-  svrg_fresh = function() return correction.svrg { every = EVERY, noise = "fresh", antithetic = true } end,
-  svrg_part = function() return correction.svrg { every = EVERY, alpha = 0.5, alpha_h = 0.2, start = 5, mega = 3 } end,
-  alpha_svrg = function() return correction.alpha_svrg { every = EVERY } end,
-  alpha_all = function() return correction.alpha_svrg { every = EVERY, estimate = "all" } end,
-  alpha_tensor = function() return correction.alpha_svrg { every = EVERY, estimate = "tensor" } end,
-  alpha_component = function() return correction.alpha_svrg { every = EVERY, estimate = "component" } end,
-  lsvrg = function() return correction.lsvrg { p = 0.1 } end,
-  svrg_bb = function() return correction.svrg_bb { every = EVERY, eta0 = 1 } end,
-  adasvrg = function() return correction.adasvrg { every = EVERY } end,
-  sarah = function() return correction.sarah { every = EVERY } end,
-  sarah_plus = function() return correction.sarah { every = EVERY, plus = 0.3 } end,
-  spider = function() return correction.spider { every = EVERY, eps = 0.2, L = 1 } end,
-  page = function() return correction.page { p = 0.15 } end,
-  storm = function() return correction.storm { k = 0.5, c = 2 } end,
-  storm_per_tensor = function() return correction.storm { k = 0.5, c = 2, per_tensor = true } end,
-  storm_plus = function() return correction.storm_plus {} end,
-  mars = function() return correction.mars {} end,
-  mars_approximate = function() return correction.mars { exact = false, clip = "per_tensor" } end,
-}
-
-local rules = {
-  sgd = function() return rule.sgd { lr = 0.5 } end,
-  momentum = function() return rule.sgd { lr = 0.1, momentum = 0.9 } end,
-  adamw = function() return rule.adamw { lr = 0.05 } end,
-  ivon = function() return rule.ivon { lr = 0.5 } end,
-  katyusha = function() return wrapper.katyusha { L = 1, sigma = 0.01, m = EVERY } end,
-  lkatyusha = function() return wrapper.lkatyusha { L = 1, sigma = 0.01, rule = rule.sgd { lr = 1, momentum = 0.5 } } end,
-}
-
--- Whether the parts go together, by what they need.
-local function fit(f, c, r)
-  if r == "ivon" then return f:find "^diagonal" or f == "full" end
-  if r == "newton" then return f == "full" end
-  if r == "katyusha" then return c == "svrg" end
-  if r == "lkatyusha" then return c == "lsvrg" end
-  return true
-end
-
-local function make(f, c, r)
-  return pg.optimizer { family = families[f](), correction = corrections[c](), rule = rules[r](), weight_decay = 1e-3 }
-end
 
 local function problem()
   local p = problems.random_logistic(N, D, { batch = B })
@@ -90,45 +36,69 @@ local function move(p, opt, st)
   return other
 end
 
+-- All steps at once → the state, and how many batches its passes had.
+local function run_through(p, method)
+  local opt, batches = method.make(), 0
+  local st = go(p, opt, opt:init(p.theta0(), KEY), STEPS, function() batches = batches + 1 end)
+  for _, row in ipairs(st:tensors()) do
+    assert(row[2]:isfinite():all():item(), ("%s: %s is not finite"):format(method.name, row[1]))
+  end
+  local all = p.cyclic(0, N)
+  local start, loss = p.evaluator:evaluate(p.theta0(), all), p.evaluator:evaluate(st.theta, all)
+  assert(loss < 0.9 * start, ("%s: loss %g from %g"):format(method.name, loss, start))
+  return st, batches
+end
+
+-- The same steps, moved elsewhere between two steps, and between two batches of a pass, the one at half of them.
+local function run_in_parts(p, method, batches)
+  local opt = method.make()
+  local st = go(p, opt, opt:init(p.theta0(), KEY), 17)
+  opt = method.make()
+  st = go(p, opt, move(p, opt, st), 31)
+  local at = 0
+  st = go(p, opt, st, STEPS, function()
+    at = at + 1
+    return at ~= batches // 2 + 1
+  end)
+  opt = method.make()
+  return go(p, opt, move(p, opt, st), STEPS)
+end
+
 describe("the product", function()
   local before
   setup(function() before, builder.executor = builder.executor, "interpret" end)
   teardown(function() builder.executor = before end)
 
-  for _, f in ipairs(support.sorted_names(families)) do
-    it(f .. ": every correction and rule lowers the loss, and resumes from anywhere", function()
-      local count = 0
-      for _, c in ipairs(support.sorted_names(corrections)) do
-        for _, r in ipairs(support.sorted_names(rules)) do
-          if fit(f, c, r) then
-            local what = ("%s × %s × %s"):format(f, c, r)
-            local p, opt = problem(), make(f, c, r)
-            local start = p.evaluator:evaluate(p.theta0(), p.cyclic(0, N))
-            local passes = 0
-            local st = go(p, opt, opt:init(p.theta0(), KEY), STEPS, function() passes = passes + 1 end)
-            for _, row in ipairs(st:tensors()) do
-              assert(row[2]:isfinite():all():item(), ("%s: %s is not finite"):format(what, row[1]))
-            end
-            local loss = p.evaluator:evaluate(st.theta, p.cyclic(0, N))
-            assert(loss < 0.9 * start, ("%s: loss %g from %g"):format(what, loss, start))
-            -- once between two steps, and once between two batches of a pass
-            local again = go(p, opt, opt:init(p.theta0(), KEY), 17)
-            local second = make(f, c, r)
-            again = go(p, second, move(p, second, again), 31)
-            local at, target = 0, passes // 2 + 1
-            again = go(p, second, again, STEPS, function()
-              at = at + 1
-              return at ~= target
-            end)
-            local third = make(f, c, r)
-            again = go(p, third, move(p, third, again), STEPS)
-            assert.are.equal(support.state_bytes(st), support.state_bytes(again), what)
-            assert.are.equal(st.cost:gradients(), again.cost:gradients(), what)
-            count = count + 1
-          end
-        end
+  for _, family in ipairs(methods.families) do
+    it(family .. ": every correction and rule lowers the loss, and resumes from anywhere", function()
+      local list = methods.over(family)
+      for _, method in ipairs(list) do
+        local p = problem()
+        local st, batches = run_through(p, method)
+        local again = run_in_parts(p, method, batches)
+        assert.are.equal(support.state_bytes(st), support.state_bytes(again), method.name)
+        assert.are.equal(st.cost:gradients(), again.cost:gradients(), method.name)
       end
-      print(("%d methods over %s"):format(count, f))
+      print(("%d methods over %s"):format(#list, family))
+    end)
+  end
+end)
+
+describe("perigee check", function()
+  for _, family in ipairs(methods.families) do
+    it("passes on every method over " .. family, function()
+      local perigee = os.getenv "PERIGEE" or "build/perigee"
+      local runs = os.tmpname()
+      os.remove(runs)
+      -- no compiler: the same bits, without compiling a thousand programs
+      local command = "PERIGEE_CC=/nonexistent %s check --trust --runs %s tests/lua/every_method.lua family=%s 2>&1"
+      local pipe = assert(io.popen(command:format(perigee, runs, family)))
+      local text = pipe:read("a")
+      local ok = pipe:close()
+      assert(ok, text)
+      assert.is_nil(text:find("FAIL", 1, true), text)
+      local _, passed = text:gsub("\nok  ", "")
+      assert(passed + 1 >= #methods.over(family), text)
     end)
   end
 end)

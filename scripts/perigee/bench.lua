@@ -106,8 +106,9 @@ end
 
 -- ---- corrected methods beside their plain ones ----
 
-local TITLES = { sgd = "SGD", svrg = "SVRG", ivon = "IVON", ivon_poco = "IVON-PoCo" }
-local MOST_PAIRED = 2.1
+local TITLES = { sgd = "SGD", svrg = "SVRG", ivon = "IVON", ivon_poco = "IVON-PoCo",
+  svrg_off = "SVRG with alpha = 0", ivon_poco_off = "IVON-PoCo with alpha = 0" }
+local MOST_PAIRED, MOST_OFF = 2.1, 1.02
 
 -- The four methods on one problem in turn, the machine's peaks right after: ratios within pairs, shares of the peaks.
 local function measure_pairs(name, label)
@@ -125,6 +126,18 @@ local function measure_pairs(name, label)
     local plain, corrected = TITLES[paired.methods[i]], TITLES[paired.methods[i + 1]]
     compare(("%s, %s step"):format(label, corrected), ("%s step"):format(plain), median(times[i]),
       median(times[i + 1]), ratio(times[i + 1], times[i]), { at_most = MOST_PAIRED })
+  end
+end
+
+-- Corrections that are switched off beside the plain methods, on the smallest step, where the host's share is largest.
+function benchmarks.switched_off()
+  local problem, runs = paired.problems.logreg(), {}
+  for i, method in ipairs(paired.switched_off) do runs[i] = runner_of((paired.step(problem, method))) end
+  local times = alternate(runs)
+  for i = 1, #times, 2 do
+    local plain, corrected = TITLES[paired.switched_off[i]], TITLES[paired.switched_off[i + 1]]
+    compare("logistic regression, d 100, batch 32, " .. corrected, plain, median(times[i]), median(times[i + 1]),
+      ratio(times[i + 1], times[i]), { at_most = MOST_OFF })
   end
 end
 
@@ -178,8 +191,8 @@ function benchmarks.compile()
 end
 
 local ORDER = {
-  "machine", "logreg", "mlp", "lenet", "lenet_tanh", "paired_logreg", "paired_lenet", "paired_mlp25m", "adamw25m",
-  "ivon16m", "compile",
+  "machine", "logreg", "mlp", "lenet", "lenet_tanh", "paired_logreg", "paired_lenet", "paired_mlp25m",
+  "switched_off", "adamw25m", "ivon16m", "compile",
 }
 
 -- The command: names of benchmarks, or none for all. → exit code

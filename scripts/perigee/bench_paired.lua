@@ -65,18 +65,28 @@ local NEVER = 1 << 40 -- steps from one refresh to the next
 -- The methods in the order in which they are measured: each corrected one after its plain one.
 paired.methods = { "sgd", "svrg", "ivon", "ivon_poco" }
 
+-- By method; those in `off` are corrected ones whose correction is switched off by alpha = 0.
 local options = {
   sgd = function(lr) return { lr = lr } end,
   svrg = function(lr) return { lr = lr, every = NEVER } end,
   ivon = function(lr) return { lr = lr, ess = 6e4 } end,
   ivon_poco = function(lr) return { lr = lr, ess = 6e4, every = NEVER } end,
 }
+local off = {
+  svrg_off = { "svrg", function(lr) return { lr = lr, alpha = 0 } end },
+  ivon_poco_off = { "ivon_poco", function(lr) return { lr = lr, ess = 6e4, alpha = 0 } end },
+}
+
+-- The same with the corrections switched off: what a correction costs that does nothing.
+paired.switched_off = { "sgd", "svrg_off", "ivon", "ivon_poco_off" }
 
 -- A step of one method on a problem: a function that makes it, and how many floating-point operations its plan counts.
 function paired.step(problem, method)
   local source = evaluator.memory(problem.tensors)
   local eval = pg.evaluator { model = problem.model, loss = problem.loss, key = pg.key(1), source = source }
-  local optimizer = pg.optim[method](options[method](problem.lr))
+  local name, given = method, options[method]
+  if off[method] then name, given = table.unpack(off[method]) end
+  local optimizer = pg.optim[name](given(problem.lr))
   local state = optimizer:init(problem.model:init(pg.key(2)), pg.key(3))
   local _, batch = source:batches(source.n)()
   local _, info = optimizer:step(state, eval, batch)

@@ -59,6 +59,11 @@ end
 
 cli.report = report
 
+-- Whether what a recipe raised came from a person's Ctrl-C.
+function cli.is_interruption(raised)
+  return rawget(raised, "resumes") ~= nil or tostring(rawget(raised, "message")):match("interrupted$") ~= nil
+end
+
 -- Call f with nothing that a recipe prints coming out, also through the library. io.stdout itself still writes.
 function cli.call_muted(f, ...)
   local print_before, write_before = print, io.write
@@ -94,8 +99,8 @@ local function new_globals(env, before)
 end
 
 -- Run a recipe's text. how: { path, chunkname, source, words, flags, resume, limit, root, inspect, branch, rehearsal,
--- report(raised) → exit code, instead of a message }; for the prompt also keep(values), called with the recipe's
--- variables at its end.
+-- suffix, report(raised) → exit code, instead of a message }; for the prompt also keep(values), called with the
+-- recipe's variables at its end.
 -- → exit code, runs made
 local function run_source(how)
   local pg = require "perigee"
@@ -104,7 +109,7 @@ local function run_source(how)
   options.begin(how.words)
   run.begin_invocation { recipe = how.path, source = how.source, words = how.words, root = root,
     trust = how.flags.trust, resume = how.resume, limit = how.limit, inspect = how.inspect,
-    branch = how.branch, rehearsal = how.rehearsal,
+    branch = how.branch, rehearsal = how.rehearsal, suffix = how.suffix,
     leaves = not how.keep }
   local env = sandbox.enter(pg, how.path, { trust = how.flags.trust, write = { root, how.write },
     memory = how.flags.memory, read = pg.data and pg.data.directories and pg.data.directories() or {} })
@@ -130,10 +135,14 @@ local function run_source(how)
 end
 cli.run_source = run_source
 
-local function run_recipe(path, words, flags, extra)
+local function split_words(words)
   local split, message = options.split(words)
   if not split then misused("%s; what follows a recipe is key=value", message) end
-  local how = { path = path, chunkname = path, source = read_recipe(path), words = split, flags = flags }
+  return split
+end
+
+local function run_recipe(path, words, flags, extra)
+  local how = { path = path, chunkname = path, source = read_recipe(path), words = split_words(words), flags = flags }
   for _, key in ipairs(names.sorted(extra or {})) do how[key] = extra[key] end
   return run_source(how)
 end
@@ -152,11 +161,17 @@ end
 
 --- perigee run RECIPE.lua [key=value …]: Run a recipe; the word `run` may be left out.
 -- Each pg.train or pg.run in it makes a run directory with the recipe, the settings, the metrics and the checkpoints.
--- key=value sets what the recipe declares with pg.options.
+-- key=value sets what the recipe declares with pg.options. A list, lr=0.1,0.3, or a range, seed=1..5, runs the recipe
+-- for every combination, one after another, in a directory of their own, and ends with a table; `perigee resume` of
+-- that directory goes on with what is left. In a string a comma is a comma: a list of strings stands in braces and
+-- quotes, 'data={a9a,w8a}'.
 local function run(words, flags)
   local path = table.remove(words, 1)
   if not path then misused("expected a recipe; see --help") end
-  return (run_recipe(path, words, flags))
+  local split = split_words(words)
+  if not require("perigee.grid").may_be_several(split) then return (run_recipe(path, words, flags)) end
+  local code, single = require("perigee.sweep").main(path, read_recipe(path), split, flags)
+  return code or (run_recipe(path, require("perigee.settings").join(single), flags))
 end
 
 -- What a run directory says, or misuse.
@@ -170,12 +185,14 @@ end
 --- perigee resume RUN: Continue a run that was ended, bit for bit.
 -- RUN is a run directory. The recipe stored there is executed again: its finished runs answer from their directories,
 -- the unfinished one goes on from its newest whole checkpoint. What a person changed by hand at the prompt that Ctrl-C
--- opens is changed again at its step.
+-- opens is changed again at its step. Of a grid's directory, what is left of the grid is run.
 local function resume(words, flags)
   if #words > 1 and words[2]:find("=", 1, true) then
     misused("%s: a run goes on with the options it began with; perigee branch gives others", words[2])
   end
   local directory = one_argument(words, "one run directory")
+  local code = require("perigee.sweep").resume(directory:gsub("(.)/+$", "%1"), flags)
+  if code then return code end
   local found = read_run(directory, flags)
   return (run_source { path = found.recipe or directory .. "/recipe.lua", chunkname = directory .. "/recipe.lua",
     source = found.source, words = found.words, flags = flags, resume = found.resume, write = directory })

@@ -46,6 +46,16 @@ local function read_run(directory, found)
   return { directory = directory, settings = found, records = records }
 end
 
+-- Add the runs that stand in a directory.
+local function add_runs_inside(list, path)
+  for _, name in ipairs(data.exists(path) and data.stat(path).type == "directory" and data.list(path) or {}) do
+    local inside = path .. "/" .. name
+    local found = settings.of(inside)
+    if found then list[#list + 1] = read_run(inside, found) end
+  end
+  return list
+end
+
 -- The runs that a word of the command line names: a run directory, or one that holds run directories.
 local function add_runs(list, path)
   path = path:gsub("(.)/+$", "%1")
@@ -55,11 +65,7 @@ local function add_runs(list, path)
     return
   end
   local before = #list
-  for _, name in ipairs(data.exists(path) and data.stat(path).type == "directory" and data.list(path) or {}) do
-    local inside = path .. "/" .. name
-    found = settings.of(inside)
-    if found then list[#list + 1] = read_run(inside, found) end
-  end
+  add_runs_inside(list, path)
   if #list == before then misused("%s: neither a run directory nor one that holds some", path) end
 end
 
@@ -357,6 +363,20 @@ function compare.tabulate(runs, asked)
   if asked.x ~= "seconds" then heads[#heads + 1] = "seconds" end
   return text_table.format(heads, rows, { [2] = true }), series, { xlabel = XLABEL[asked.x] or asked.x, ylabel = y,
     title = asked.title, log = asked.log, logx = asked.logx, marks = branch_marks(runs, asked.x) }
+end
+
+-- The runs that stand in a directory.
+function compare.read_inside(directory) return add_runs_inside({}, directory) end
+
+-- What is best shown of runs: x, y; nil if they log nothing.
+function compare.choose_quantities(runs)
+  local known, x = quantities_of(runs), "step"
+  for _, run in ipairs(runs) do
+    if run.records[1] and run.records[1].gradients then x = "gradients" end
+  end
+  for _, y in ipairs { "test.loss", "loss", known[1] } do
+    if names.includes(known, y) then return x, y end
+  end
 end
 
 -- The runs in these directories.

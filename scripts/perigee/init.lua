@@ -31,7 +31,8 @@ for name, method in next, core.methods do core.methods[name] = core.entry(method
 local lazy = {}
 for _, name in ipairs {
   "nn", "family", "correction", "rule", "stage", "wrapper", "schedule", "optim", "optimizer", "evaluator", "minimize",
-  "data", "sampler", "metric", "options", "train", "run", "plot", "table", "augment", "linalg", "predict", "probe",
+  "data", "sampler", "metric", "options", "train", "run", "grid", "plot", "table", "augment", "linalg", "predict",
+  "probe",
 } do lazy[name] = { name } end
 for _, name in ipairs { "epochs", "steps", "whole_run" } do lazy[name] = { "schedule", name } end
 lazy.scalar = { "vectors", "scalar" }

@@ -4,6 +4,7 @@
 local options = {
   arguments = {}, -- {{key, text}, …} of this invocation, set by the command line before the recipe runs
   begun = false, -- whether somebody has said what the words are
+  on_declare = nil, -- called with the defaults that a recipe declares, before they are resolved (sweep.lua)
   resolved = nil, -- what pg.options returned in this invocation, for settings.json
 }
 
@@ -166,6 +167,7 @@ end
 -- of a wrong type end the command with status 2. Called once in a recipe.
 function options.options(defaults)
   check_defaults(defaults)
+  if options.on_declare then options.on_declare(defaults) end
   if options.resolved then error("pg.options is called once in a recipe", 2) end
   if not options.begun then options.take_arguments() end
   local values, message = options.resolve(defaults, options.arguments)

@@ -27,9 +27,9 @@ run.read_settings = settings.read
 
 -- The present invocation. recipe: path; source: text; words: key=value as given; root: where runs go; trust; resume:
 -- the invocation.json of the one to continue; limit: stop each run after so many steps (for `check`); leaves: whether a
--- second Ctrl-C ends the process. branch: { id (nil: the first run), origin }: the run that begins at another one's
--- state. rehearsal: { id, step }: execute the recipe only up to that step of that run, in memory; what is reached there
--- becomes rehearsal.origin. Without an id: only up to the first run.
+-- second Ctrl-C ends the process. suffix: what every directory's name ends in. branch: { id (nil: the first run),
+-- origin }: the run that begins at another one's state. rehearsal: { id, step }: execute the recipe only up to that
+-- step of that run, in memory; what is reached there becomes rehearsal.origin. Without an id: only up to the first run.
 local invocation
 
 -- Begin an execution of a recipe. The command line calls it; a script under plain lua5.4 gets one on its first run.
@@ -37,7 +37,7 @@ function run.begin_invocation(given)
   invocation = {
     recipe = given.recipe, source = given.source, words = given.words or {}, root = given.root or "runs",
     trust = given.trust, resume = given.resume, limit = given.limit, inspect = given.inspect, leaves = given.leaves,
-    branch = given.branch, rehearsal = given.rehearsal,
+    branch = given.branch, rehearsal = given.rehearsal, suffix = given.suffix,
     counts = {}, runs = {}, first = given.resume and given.resume.first, done = {},
   }
   return invocation
@@ -66,17 +66,6 @@ local function must(value, message)
   return value
 end
 
--- A directory of its own for a new run: `wanted`, or `wanted`-2, -3, …
-local function claim(wanted)
-  local path, i = wanted, 1
-  while data.exists(path) do
-    i = i + 1
-    path = ("%s-%d"):format(wanted, i)
-  end
-  data.mkdir(path .. "/checkpoints")
-  return path
-end
-
 -- The name of the run `spec` within its invocation: "sgd#2" is the second called sgd.
 local function next_id(inv, spec)
   inv.counts[spec.name] = (inv.counts[spec.name] or 0) + 1
@@ -97,8 +86,10 @@ local function find_directory(inv, spec, id)
     return known, true
   end
   local wanted = spec.out or inv.root .. "/" .. spec.name
+  if inv.suffix and not wanted:find(inv.suffix, 1, true) then wanted = wanted .. "-" .. inv.suffix end
   must(sandbox.may_open(wanted, "w"))
-  local path = claim(wanted)
+  local path = settings.claim(wanted)
+  data.mkdir(path .. "/checkpoints")
   inv.runs[id] = path
   inv.first = inv.first or path
   return path, false

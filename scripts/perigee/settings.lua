@@ -8,6 +8,17 @@ local options = require "perigee.options"
 
 local settings = {}
 
+-- A new directory: `wanted`, or `wanted`-2, -3, …
+function settings.claim(wanted)
+  local path, i = wanted, 1
+  while data.exists(path) do
+    i = i + 1
+    path = ("%s-%d"):format(wanted, i)
+  end
+  data.mkdir(path)
+  return path
+end
+
 local function versions()
   return { perigee = core.version, format = core.format_version, numerics = core.numerics_version, lua = _VERSION }
 end

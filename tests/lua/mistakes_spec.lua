@@ -83,7 +83,7 @@ local COMMAND_LINE = {
   { "blanks around =", "walk.lua lr = 0.1",
     "lr = 0.1: write lr=0.1 without blanks; what follows a recipe is key=value" },
   { "a word for a number", "walk.lua lr=large", "option lr=large: expected a number" },
-  { "a decimal comma", "walk.lua lr=0,1", "option lr=0,1: expected a number" },
+  { "a list with a value that is none", "walk.lua lr=0.1,fast", "option lr=fast: expected a number" },
   { "a missing value", "walk.lua lr=", "option lr=: expected a number" },
   { "yes for true", "walk.lua nesterov=yes", "option nesterov=yes: expected true or false" },
   { "a choice that is not there", "walk.lua method=sgd", "option method=sgd: expected one of svrg, ivon" },

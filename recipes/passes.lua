@@ -74,59 +74,54 @@ print(("F* = %.17g, |gradient| there %.1e, F(0) - F* = %.4g"):format(minimum.val
   math.log(2) - minimum.value))
 
 -- ---- batches --------------------------------------------------------------------------------------------------------
+-- A source of steps has at(step) → batch. Reshuffled ones are the library's; here are batches that are drawn without
+-- replacement, each by itself.
 
--- Rows (from 0) of the steps of one pass, one after another: all of them in a new order, or a draw of `size` of them
--- for each step by itself.
-local ORDERS = {}
-
-function ORDERS.reshuffled(u, list)
-  for i = 1, N do
-    local j = i + math.floor((N - i + 1) * u())
-    list[i], list[j] = list[j], list[i]
-  end
-  return list
-end
-
-function ORDERS.iid(u, list, size)
-  local out = {}
+local function draw_rows(u, list, size)
+  local rows = {}
   for first = 0, N - size, size do
     for i = 1, size do
       local j = i + math.floor((N - i + 1) * u())
       list[i], list[j] = list[j], list[i]
-      out[first + i] = list[i]
+      rows[first + i] = list[i]
     end
   end
-  return out
+  return pg.tensor(rows, "i64")
 end
 
--- An iterator of batches, whose tensors are filled again and again.
-local function draw_batches(order, size, seed)
-  local u, list, batch = uniform_stream(seed), {}, split:staging(size, "f64")
+local SOURCES = {}
+
+function SOURCES.iid(size, seed)
+  local u, list, batch, rows = uniform_stream(seed), {}, split:staging(size, "f64"), nil
   for i = 1, N do list[i] = i - 1 end
-  local k, tensor = N, nil
-  return function()
-    if k >= N then k, tensor = 0, pg.tensor(ORDERS[order](u, list, size), "i64") end
-    split:fill(batch, tensor, k, size)
-    k = k + size
-    return batch
-  end
+  return { at = function(_, step) -- steps are asked for in their order
+    local k = step * size % N
+    if k == 0 then rows = draw_rows(u, list, size) end
+    return split:fill(batch, rows, k, size)
+  end }, pg.evaluator.memory(split:all("f64"))
+end
+
+function SOURCES.reshuffled(size, seed)
+  local source = pg.sampler.shuffled(split, size, pg.key(seed), { dtype = "f64" })
+  return source, source
 end
 
 -- ---- one run --------------------------------------------------------------------------------------------------------
 
-local source = pg.evaluator.memory(split:all("f64"))
 local zero = pg.zeros(model.layout, "f64")
 
 -- Run until the gap is at most the target: the passes spent, or infinity, and the best gap seen. The gap is looked at
 -- after the first step past every `check` passes.
-local function run(optimizer, size, order, seed, limit, check)
-  local evaluator = pg.evaluator { loss = loss, model = model, source = source, key = pg.key(seed), batch = N,
-    steps_per_epoch = N // size }
-  local st, next_batch = optimizer:init(zero, pg.key(seed)), draw_batches(order, size, seed)
+local function run(method, setting, size, seed, limit)
+  local optimizer = method.make(setting[1], size, table.unpack(setting, 2))
+  local source, whole = SOURCES[method.order](size, seed)
+  local evaluator = pg.evaluator { loss = loss, model = model, source = whole, key = pg.key(seed),
+    batch = method.mega and size or N, steps_per_epoch = N // size }
+  local st, check = optimizer:init(zero, pg.key(seed)), method.check or 1
   local cost, due, best = st.cost, check, math.huge
   local curve = { x = { 0 }, y = { math.log(2) - minimum.value } }
   while true do
-    optimizer:step(st, evaluator, next_batch())
+    optimizer:step(st, evaluator, (source:at(st.step)))
     local passes = (cost.steps + cost.passes) / N
     if passes >= due then
       due = passes + check
@@ -142,19 +137,16 @@ end
 
 -- ---- the methods ----------------------------------------------------------------------------------------------------
 
--- Numbers `from`, from f, from f^2, … up to `to`.
-local function geometric(from, to, factor)
-  local list = {}
-  for k = 0, math.floor(math.log(to / from) / math.log(factor) + 0.5) do list[k + 1] = from * factor ^ k end
-  return list
-end
+-- Step sizes in units of 1 / L.
+local UNITS = { 0.01, 0.02, 0.05, 0.1, 0.2, 1 / 3, 0.5, 0.7, 1, 1.4, 2, 2.8, 4, 5.6, 8, 11, 15, 21, 30 }
 
--- Step sizes in units of 1 / L; ten examples a batch bear steps some times larger.
+-- The grid of step sizes from `low` to `high` for batches of 1; those of ten bear steps eight times larger.
 local function steps(low, high)
   return function(size)
-    local scale = size == 1 and 1 or 8
-    local list = geometric(low * scale / L, high * scale / L, 2 ^ 0.5)
-    for i, eta in ipairs(list) do list[i] = { eta } end
+    local list, scale = {}, size == 10 and 8 or 1
+    for _, unit in ipairs(UNITS) do
+      if unit > 0.9 * low * scale and unit < 1.1 * high * scale then list[#list + 1] = { unit / L } end
+    end
     return list
   end
 end
@@ -209,39 +201,39 @@ local function decaying(eta, _, q)
   return pg.optimizer { rule = sgd { lr = function(t) return eta / (1 + q * eta * LAMBDA * t) end }, dtype = "f64" }
 end
 
-local DECAYS = product(geometric(0.25 / L, 2 / L, 2), { 0.25, 0.5, 1 })
+local DECAYS = product({ 0.2 / L, 0.5 / L, 1 / L, 2 / L }, { 0.25, 0.5, 1 })
 local STORM = product({ 0.1, 0.3, 1, 3 }, { 0.1, 1, 10 }, { 1, 10 })
 
 -- name; make(parameter, batch size, more parameters) → optimizer; grid(batch size) → list of parameters; reference at
 -- batches of 1 and of 10: { median, least, most }, or { not = passes, best = gap }.
 local methods = {
-  { name = "SGD constant", order = "iid", check = 5, make = by_step(), grid = steps(0.01, 0.32),
+  { name = "SGD constant", order = "iid", check = 5, make = by_step(), grid = steps(0.01, 0.2),
     reference = { { within = 2000, best = 2.6e-5 }, { within = 2000, best = 7.5e-5 } } },
-  { name = "SGD constant", order = "reshuffled", check = 5, make = by_step(), grid = steps(0.01, 0.08),
+  { name = "SGD constant", order = "reshuffled", check = 5, make = by_step(), grid = steps(0.01, 0.1),
     reference = { { 190, 190, 215 }, { 210, 190, 215 } } },
   { name = "SGD decaying", order = "iid", check = 5, make = decaying, grid = function() return DECAYS end,
     reference = { { within = 2000, best = 2.9e-5 }, { within = 2000, best = 2.3e-5 } } },
   { name = "SGD decaying", order = "reshuffled", check = 5, make = decaying, grid = function() return DECAYS end,
     reference = { { 50, 35, 50 }, { 95, 85, 100 } } },
-  { name = "SVRG m = 1 pass", order = "iid", make = svrg_every(1), grid = steps(0.25, 1.4),
+  { name = "SVRG m = 1 pass", order = "iid", make = svrg_every(1), grid = steps(0.3, 1.4),
     reference = { { 16, 14, 17 }, { 16.1, 14.1, 19.1 } } },
-  { name = "SVRG m = 2 passes", order = "iid", make = svrg_every(2), grid = steps(0.25, 1.4),
+  { name = "SVRG m = 2 passes", order = "iid", make = svrg_every(2), grid = steps(0.3, 1.4),
     reference = { { 22, 21, 27 }, { 21.1, 19.1, 22.1 } } },
-  { name = "SVRG m = 1 pass", order = "reshuffled", make = svrg_every(1), grid = steps(0.25, 1.4),
+  { name = "SVRG m = 1 pass", order = "reshuffled", make = svrg_every(1), grid = steps(0.3, 1.4),
     reference = { { 14, 13, 16 }, { 16.1, 14.1, 16.1 } } },
-  { name = "SVRG m = 2 passes", order = "reshuffled", make = svrg_every(2), grid = steps(0.25, 1.4),
+  { name = "SVRG m = 2 passes", order = "reshuffled", make = svrg_every(2), grid = steps(0.3, 1.4),
     reference = { { 17, 17, 18 }, { 17.1, 17.1, 18.1 } } },
-  { name = "SVRG m = 5 passes", order = "iid", make = svrg_every(5), grid = steps(0.125, 1),
+  { name = "SVRG m = 5 passes", order = "iid", make = svrg_every(5), grid = steps(0.2, 1),
     reference = { { 35, 30, 37 }, { 35.1, 30.1, 36.1 } } },
   { name = "L-SVRG p = b/n", order = "iid", make = by_step(function() return correction.lsvrg {} end),
-    grid = steps(0.25, 1.4), reference = { { 19.9, 18.7, 21.5 }, { 20.4, 15, 22.5 } } },
+    grid = steps(0.3, 1.4), reference = { { 19.9, 18.7, 21.5 }, { 20.4, 15, 22.5 } } },
   { name = "SARAH m = 1 pass", order = "iid", make = by_step(function() return correction.sarah {} end),
-    grid = steps(0.25, 1.4), reference = { { 16.9, 15.9, 19.9 }, { 18.4, 16.5, 22.3 } } },
+    grid = steps(0.3, 1.4), reference = { { 16.9, 15.9, 19.9 }, { 18.4, 16.5, 22.3 } } },
   { name = "SPIDER (eps)", order = "iid", make = own_step(function(eps) return correction.spider { eps = eps, L = L } end),
     grid = values { 0.003, 0.01, 0.03, 0.1, 0.3 },
     reference = { { 24.9, 24.9, 24.9 }, { 213.7, 213.7, 215.6 } } },
   { name = "PAGE p = b/(n+b)", order = "iid", make = by_step(function() return correction.page {} end),
-    grid = steps(0.35, 2), reference = { { 19.4, 15.3, 23.4 }, { 21.1, 18.9, 27.1 } } },
+    grid = steps(0.5, 2), reference = { { 19.4, 15.3, 23.4 }, { 21.1, 18.9, 27.1 } } },
   { name = "STORM (k, w, c)", order = "iid", limit = 1000,
     make = own_step(function(k, _, w, c) return correction.storm { k = k, w = w, c = c } end),
     grid = function() return STORM end,
@@ -249,17 +241,19 @@ local methods = {
   { name = "STORM+ (k)", order = "iid", limit = 1000, make = own_step(function(k) return correction.storm_plus { k = k } end),
     grid = values { 0.1, 0.3, 1, 3, 10 },
     reference = { { within = 1000, best = 3.7e-4 }, { within = 1000, best = 2.8e-4 } } },
-  { name = "alpha-SVRG 0.90", order = "iid", limit = 1000, make = svrg_every(1, 0.9), grid = steps(0.01, 0.08),
+  { name = "alpha-SVRG 0.90", order = "iid", limit = 1000, make = svrg_every(1, 0.9), grid = steps(0.01, 0.1),
     reference = { { 661, 598, 973 }, { 841.1, 733.1, math.huge } } },
-  { name = "alpha-SVRG 0.75", order = "iid", limit = 1000, make = svrg_every(1, 0.75), grid = steps(0.01, 0.08),
+  { name = "alpha-SVRG 0.75", order = "iid", limit = 1000, make = svrg_every(1, 0.75), grid = steps(0.01, 0.1),
     reference = { { within = 1000, best = 1.7e-5 }, { within = 1000, best = 1.6e-5 } } },
-  { name = "alpha-SVRG 0.50", order = "iid", limit = 1000, make = svrg_every(1, 0.5), grid = steps(0.01, 0.08),
+  { name = "alpha-SVRG 0.50", order = "iid", limit = 1000, make = svrg_every(1, 0.5), grid = steps(0.01, 0.1),
     reference = { { within = 1000, best = 5.6e-5 }, { within = 1000, best = 5.9e-5 } } },
-  { name = "alpha-SVRG 0.75 to 0", order = "iid", limit = 1000, make = falling_alpha, grid = steps(0.01, 0.08),
+  { name = "alpha-SVRG 0.75 to 0", order = "iid", limit = 1000, make = falling_alpha, grid = steps(0.01, 0.1),
     reference = { { within = 1000, best = 2.1e-4 }, { within = 1000, best = 2.3e-4 } } },
-  { name = "SCSG n/4 ahead", order = "iid", limit = 1000,
-    make = by_step(function(size) return correction.scsg { batches = N // 4 // size } end), grid = steps(0.02, 0.32),
-    reference = { { 278, 154, 490 }, { 262, 258, 292 } } },
+  { name = "SCSG mega-batch n/4", order = "iid", limit = 1000, mega = true,
+    make = by_step(function(size) return correction.scsg { batches = N // 4 // size, ahead = false } end),
+    grid = steps(0.01, 0.2), reference = { { 278, 154, 490 }, { 262, 258, 292 } } },
+  { name = "SCSG n/4 of the steps to come", order = "reshuffled", limit = 1000, mega = true,
+    make = by_step(function(size) return correction.scsg { batches = N // 4 // size } end), grid = steps(0.01, 0.2) },
   { name = "L-Katyusha (L / L_max)", order = "iid", make = function(scale)
       return pg.optimizer { dtype = "f64", correction = correction.lsvrg {},
         rule = pg.wrapper.lkatyusha { L = scale * L, sigma = LAMBDA } }
@@ -268,9 +262,9 @@ local methods = {
   { name = "AdaSVRG m = 1 pass", order = "iid", make = by_step(function() return correction.adasvrg {} end),
     grid = values { 0.01, 0.03, 0.1, 0.3, 1 }, reference = { { 26, 26, 29 }, { 50.1, 32.1, 56.1 } } },
   { name = "SVRG-BB m = 1 pass", order = "iid",
-    make = own_step(function(eta) return correction.svrg_bb { eta0 = eta } end), grid = steps(0.125, 0.5) },
+    make = own_step(function(eta) return correction.svrg_bb { eta0 = eta } end), grid = steps(0.1, 0.5) },
   { name = "full gradient descent", order = "reshuffled", size = N, make = by_step(),
-    grid = function() return product(geometric(5 / L, 28 / L, 2 ^ 0.25)) end, reference = { { 33, 33, 33 } } },
+    grid = steps(4, 30), reference = { { 33, 33, 33 } } },
 }
 
 -- ---- the search -----------------------------------------------------------------------------------------------------
@@ -287,16 +281,11 @@ local function is_better(a, b)
   return a.best < b.best
 end
 
-local function run_setting(method, setting, size, seed, limit)
-  return run(method.make(setting[1], size, table.unpack(setting, 2)), size, method.order, seed, limit,
-    method.check or 1)
-end
-
 -- All seeds of one setting; the first one's result is known.
 local function run_seeds(method, entry, size, limit)
   local passes, best = { entry.passes }, { entry.best }
   for seed = 2, o.seeds do
-    local result = run_setting(method, entry.setting, size, seed, limit)
+    local result = run(method, entry.setting, size, seed, limit)
     passes[seed], best[seed] = result.passes, result.best
   end
   local middle = median(passes) -- sorts
@@ -310,7 +299,7 @@ local GO_ON = 3 -- settings that all seeds try where none gets there
 local function search(method, size)
   local limit, tried, arrived = math.min(o.limit, method.limit or o.limit), {}, 0
   for i, setting in ipairs(method.grid(size)) do
-    tried[i] = run_setting(method, setting, size, 1, limit)
+    tried[i] = run(method, setting, size, 1, limit)
     tried[i].setting = setting
     if tried[i].passes < math.huge then arrived = arrived + 1 end
   end

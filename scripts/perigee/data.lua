@@ -10,7 +10,8 @@
 -- it is stored), and
 --   split:batch(indices, dst, dtype)         → { x =, y =, id = }: rows by 0-based index, float fields in dtype (f32)
 --   split:staging(count, dtype), split:fill(batch, order, first, count)     the same without allocation, for samplers
---   split:all(dtype)  split:rows(a, b) (1-based, inclusive)  split:take(n)  split:hash()
+--   split:all(dtype)  split:rows(a, b) (1-based, inclusive)  split:take(n)  split:select(indices)  split:folds(k, key)
+--   split:hash()
 
 local core = require "perigee.core"
 local names = require "perigee.names"
@@ -128,6 +129,18 @@ end
 --- split:all([dtype = "f32"]) → { x =, y =, id = }: All examples as one batch.
 function methods:all(dtype) return self:fill(self:staging(self.n, dtype), make_ids(self.n), 0, self.n) end
 
+-- A split of some of another's examples. take(source) → the same rows of a tensor or sparse matrix.
+local function part_of(split, name, take)
+  local fields = {}
+  for i, field in ipairs(split.fields) do
+    local part = {}
+    for _, key in ipairs(sorted(field)) do part[key] = field[key] end
+    part.shape, part.source = row_shape(field), take(field.source)
+    fields[i] = part
+  end
+  return new_split(name, fields, take(split.ids))
+end
+
 --- split:rows(a [, b]) → split: The examples a … b, counted from 1, from the end if negative; b: default the last.
 function methods:rows(a, b)
   local n = self.n
@@ -139,14 +152,9 @@ function methods:rows(a, b)
   if first < 1 or last > n or first > last then
     fail("split:rows(%s, %s): rows count from 1 to %d", tostring(a), tostring(b), n)
   end
-  local fields = {}
-  for i, field in ipairs(self.fields) do
-    local part = {}
-    for _, key in ipairs(sorted(field)) do part[key] = field[key] end
-    part.shape, part.source = row_shape(field), files.rows(field.source, first - 1, last)
-    fields[i] = part
-  end
-  return new_split(("%s[%d:%d]"):format(self.name, first, last), fields, files.rows(self.ids, first - 1, last))
+  return part_of(self, ("%s[%d:%d]"):format(self.name, first, last), function(source)
+    return files.rows(source, first - 1, last)
+  end)
 end
 
 --- split:take(n) → split: The first n examples.
@@ -155,6 +163,44 @@ function methods:take(n)
     fail("split:take takes a number of examples from 1 to %d, not %s", self.n, names.describe(n))
   end
   return self:rows(1, n)
+end
+
+--- split:select(indices) → split: The examples of these 0-based indices (a list or an i64 tensor), in this order; a
+-- copy. They keep their ids. Not of sparse matrices.
+function methods:select(indices)
+  local count = type(indices) == "table" and #indices or core.is_tensor(indices) and indices.shape[1]
+  if not count or count < 1 then
+    fail("split:select takes a list of indices from 0, as {0, 1, 2}, not %s", names.describe(indices))
+  end
+  return part_of(self, ("%s, %d chosen"):format(self.name, count), function(source)
+    if files.is_sparse(source) then fail("%s: split:select cannot choose rows of a sparse matrix", self.name) end
+    local shape = table.move(source.shape, 2, source.ndim, 2, { count })
+    local chosen = core.tensor(source.dtype, shape)
+    files.gather(source, indices, chosen)
+    return chosen
+  end)
+end
+
+--- split:folds(k, key) → list: For cross-validation: k tables { train =, test = } of splits. The examples are cut, in an
+-- order drawn from the key, into k pieces whose sizes differ by one at most; each is the test of one fold, and the
+-- others, in that order, its train.
+function methods:folds(k, key)
+  if math.type(k) ~= "integer" or k < 2 or k > self.n then
+    fail("split:folds takes a number of folds from 2 to %d, not %s", self.n, names.describe(k))
+  elseif not core.is_tensor(key) or key.dtype ~= "key" then
+    fail("split:folds needs a key behind the number of folds, as pg.key(1), not %s", names.describe(key))
+  end
+  local order = core.apply("permutation", { a = { self.n } }, key)
+  local list = {}
+  for fold = 1, k do
+    local first, last, inside, outside = (fold - 1) * self.n // k, fold * self.n // k, {}, {}
+    for i = 0, self.n - 1 do
+      local piece = i >= first and i < last and outside or inside
+      piece[#piece + 1] = order:data_read(i)
+    end
+    list[fold] = { train = self:select(inside), test = self:select(outside) }
+  end
+  return list
 end
 
 --- split:hash() → string: 16 hexadecimal digits that name the content: fields, shapes, dtypes, scales and every byte.

@@ -229,6 +229,31 @@ describe("splits", function()
     end
   end)
 
+  it("give chosen examples, scaled as before, and fall into folds that hold out each example once", function()
+    local split = pg.data.from({ x = x, y = y }, { scale = { x = 0.5 } })
+    local chosen = split:select { 3, 1 }
+    assert.are.same({ 3, 1 }, chosen:all().id:totable())
+    assert.are.same({ { 15, 15.5 }, { 5, 5.5 } }, chosen:all().x:totable())
+    assert.are.equal(chosen:hash(), split:select(pg.tensor({ 3, 1 }, "i64")):hash())
+    fails_naming("outside", split.select, split, { 5 })
+    fails_naming("a list of indices", split.select, split, 3)
+
+    local held, order = {}, {}
+    for _, fold in ipairs(split:folds(2, pg.key(4))) do
+      assert.are.equal(5, fold.train.n + fold.test.n)
+      local seen = {}
+      for _, id in ipairs(fold.test:all().id:totable()) do
+        assert.is_nil(held[id])
+        held[id], seen[id], order[#order + 1] = true, true, id
+      end
+      for _, id in ipairs(fold.train:all().id:totable()) do assert.is_nil(seen[id]) end
+    end
+    assert.are.equal(5, #order)
+    assert.are.same(pg.permutation(pg.key(4), 5):totable(), order) -- the order is the key's
+    fails_naming("folds from 2 to 5", split.folds, split, 6, pg.key(1))
+    fails_naming("needs a key", split.folds, split, 2)
+  end)
+
   it("scale as they are gathered", function()
     local pixels = core.tensor("u8", { 2, 2 }, { 0, 51, 255, 1 })
     local split = pg.data.from({ x = pixels, y = core.tensor("i32", { 2 }) }, { scale = { x = 1 / 255 } })
@@ -286,6 +311,7 @@ describe("loading", function()
     assert.are.same({ 5, 0, 7 }, { batch.x:data_read(0), batch.x:data_read(1), batch.x:data_read(999999) })
     assert.are.equal(16, #split:hash())
     assert.are.equal(3, split:rows(2, 2):batch({ 0 }).x:data_read(1))
+    fails_naming("sparse", split.select, split, { 0 })
   end)
 
   it("reads CSV with a target by name or number", function()

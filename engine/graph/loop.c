@@ -1,6 +1,6 @@
 // loop.c: scan and while as steps of a plan. A body is compiled into a plan of its own, whose scratch lies in the outer
-// plan's arena; carries alternate between two pieces of scratch, scanned operands are read and stacked results written
-// slice by slice.
+// plan's arena; a carry is changed in place, or where the body keeps it as it was, alternates between two pieces of
+// scratch; scanned operands are read and stacked results written slice by slice.
 #include <string.h>
 
 #include "engine/graph/plan.h"
@@ -15,7 +15,8 @@ void pg_loop_free(pg_loop *loop) {
   if (!loop) return;
   pg_plan_free(loop->body);
   pg_plan_free(loop->cond);
-  pg_free(loop->carry_bytes), pg_free(loop->x_bytes), pg_free(loop->y_bytes), pg_free(loop->y_kept);
+  pg_free(loop->carries), pg_free(loop->carry_bytes);
+  pg_free(loop->x_bytes), pg_free(loop->y_bytes), pg_free(loop->y_kept);
   pg_free(loop->scalars), pg_free(loop->in), pg_free(loop->out), pg_free(loop->num);
   pg_free(loop);
 }
@@ -46,6 +47,7 @@ static int result_buf(const pg_compilation *c, const pg_unit *u, int k) {
 }
 
 static pg_status alloc_lists(pg_loop *l, const pg_graph *body, int nout) {
+  l->carries = pg_alloc((size_t)l->ncarry, sizeof *l->carries);
   l->carry_bytes = pg_alloc((size_t)l->ncarry, sizeof *l->carry_bytes);
   l->x_bytes = pg_alloc((size_t)l->nx, sizeof *l->x_bytes);
   l->y_bytes = pg_alloc((size_t)l->ny, sizeof *l->y_bytes);
@@ -54,14 +56,30 @@ static pg_status alloc_lists(pg_loop *l, const pg_graph *body, int nout) {
   l->num = pg_alloc((size_t)body->nscalars, sizeof *l->num);
   l->in = pg_alloc((size_t)body->ninputs, sizeof *l->in);
   l->out = pg_alloc((size_t)nout, sizeof *l->out);
-  bool ok = l->carry_bytes && l->x_bytes && l->y_bytes && l->y_kept && l->scalars && l->num && l->in && l->out;
+  bool ok =
+      l->carries && l->carry_bytes && l->x_bytes && l->y_bytes && l->y_kept && l->scalars && l->num && l->in && l->out;
   return ok ? PG_OK : PG_ERR_MEMORY;
 }
 
+// Whether an output of the body is carry k as it was before, as derivatives keep it: changing it in place would only
+// make more copies.
+static bool keeps_carry(const pg_loop *l, const pg_region *r, int k) {
+  for (int i = 0; i < r->nout; i++)
+    if (i != k && r->outs[i] == r->body->inputs[l->nconst + k]) return true;
+  return false;
+}
+
 static pg_status compile_bodies(pg_compilation *c, pg_loop *l, const pg_region *r) {
-  pg_compile_options options = {.executor = c->plan->executor};
-  PG_TRY(pg_compile(r->body, r->nout, r->outs, &options, &l->body));
-  return r->cond ? pg_compile(r->cond, 1, &r->cond_out, &options, &l->cond) : PG_OK;
+  int *donate = pg_alloc((size_t)r->nout, sizeof *donate);
+  if (!donate) return PG_ERR_MEMORY;
+  for (int k = 0; k < r->nout; k++) donate[k] = k < l->ncarry && !keeps_carry(l, r, k) ? l->nconst + k : -1;
+  for (int k = 0; k < l->ncarry; k++) l->carries[k] = donate[k] < 0 ? 0 : -1;
+  pg_compile_options options = {.executor = c->plan->executor, .donate = donate};
+  pg_status status = pg_compile(r->body, r->nout, r->outs, &options, &l->body);
+  pg_free(donate);
+  options.donate = NULL;
+  if (status == PG_OK && r->cond) status = pg_compile(r->cond, 1, &r->cond_out, &options, &l->cond);
+  return status;
 }
 
 static pg_status add_operands(pg_compilation *c, pg_step *s, const pg_node *n, const pg_graph *body) {
@@ -95,8 +113,11 @@ static pg_status add_results(pg_compilation *c, pg_step *s, const pg_unit *u, co
     }
     PG_TRY(buf >= 0 ? add_pointer(c->plan, s, buf, 0, true, &index) : add_scratch(c, s, bytes, &index));
   }
-  l->carries = (int)c->plan->npointers;
-  for (int k = 0; k < 2 * l->ncarry; k++) PG_TRY(add_scratch(c, s, l->carry_bytes[k / 2], &index));
+  for (int k = 0; k < l->ncarry; k++) {
+    if (l->carries[k] < 0) continue;
+    PG_TRY(add_scratch(c, s, l->carry_bytes[k], &l->carries[k]));
+    PG_TRY(add_scratch(c, s, l->carry_bytes[k], &index));
+  }
   size_t arena = l->body->arena_bytes;
   if (l->cond && l->cond->arena_bytes > arena) arena = l->cond->arena_bytes;
   PG_TRY(add_scratch(c, s, arena, &l->arena));
@@ -136,7 +157,8 @@ static pg_status run_body(pg_plan *p, const pg_loop *l, int64_t slice, int turn)
   for (int i = 0; i < l->nx; i++)
     l->in[l->nconst + l->ncarry + i] =
         (char *)p->ptr[l->operands + l->nconst + l->ncarry + i] + (size_t)slice * l->x_bytes[i];
-  for (int k = 0; k < l->ncarry; k++) l->out[k] = p->ptr[l->carries + 2 * k + turn];
+  for (int k = 0; k < l->ncarry; k++)
+    l->out[k] = l->carries[k] < 0 ? l->in[l->nconst + k] : p->ptr[l->carries[k] + turn];
   for (int k = 0; k < l->ny; k++)
     l->out[l->ncarry + k] =
         (char *)p->ptr[l->results + l->ncarry + k] + (l->y_kept[k] ? (size_t)slice * l->y_bytes[k] : 0);
@@ -156,6 +178,9 @@ pg_status pg_loop_run(pg_plan *p, pg_step *s) {
   const pg_loop *l = s->loop;
   for (int i = 0; i < l->body->nscalars; i++) l->num[i] = p->num[l->scalars[i]];
   for (int i = 0; i < l->nconst + l->ncarry; i++) l->in[i] = p->ptr[l->operands + i];
+  for (int k = 0; k < l->ncarry; k++)
+    if (l->carries[k] < 0)
+      l->in[l->nconst + k] = memcpy(p->ptr[l->results + k], l->in[l->nconst + k], l->carry_bytes[k]);
   bool more;
   for (int64_t done = 0;; done++) {
     PG_TRY(wants_more(p, l, done, &more));
@@ -163,6 +188,7 @@ pg_status pg_loop_run(pg_plan *p, pg_step *s) {
     PG_TRY(run_body(p, l, l->reverse ? l->length - 1 - done : done, (int)(done & 1)));
     for (int k = 0; k < l->ncarry; k++) l->in[l->nconst + k] = l->out[k];
   }
-  for (int k = 0; k < l->ncarry; k++) memcpy(p->ptr[l->results + k], l->in[l->nconst + k], l->carry_bytes[k]);
+  for (int k = 0; k < l->ncarry; k++)
+    if (l->carries[k] >= 0) memcpy(p->ptr[l->results + k], l->in[l->nconst + k], l->carry_bytes[k]);
   return PG_OK;
 }

@@ -64,8 +64,8 @@ typedef struct pg_loop {
   bool reverse;
   int operands;    // pointers of the operands, in order
   int results;     // [ncarry + ny] pointers; results nobody reads point to scratch
-  int carries;     // [2 * ncarry] scratch: each carry twice
   int arena, flag; // scratch of the inner plans; one bool
+  int *carries;    // -1: the carry changes in place, where its result lies; else the first of two pieces of scratch
   size_t *carry_bytes, *x_bytes, *y_bytes;
   bool *y_kept;     // stacked results that somebody reads; the others reuse one slice
   int *scalars;     // places of the body's scalars in the outer num

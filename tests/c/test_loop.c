@@ -1,5 +1,5 @@
 // test_loop.c: regions: scan against the same loop unrolled (values bit for bit, derivatives of first and second order
-// to rounding), while_loop, rematerialization (same bits, less memory).
+// to rounding), carries that change in place, while_loop, rematerialization (same bits, less memory).
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -112,6 +112,57 @@ static void scan_is_its_loop_unrolled(void) {
     }
 }
 
+// a, b = b, a + b * x, and where `kept`, y = a: a carry that must not change before it is read, and one that an output
+// keeps as it was.
+static void carries_may_swap_and_be_kept(bool kept) {
+  pg_graph *g = new_graph(), *body = new_graph();
+  pg_value in[] = {vec(g, N), vec(g, N), pg_input(g, PG_F64, 2, (int64_t[]){STEPS, N}, NULL)}, r[3];
+  pg_value a = vec(body, N), b = vec(body, N), x = vec(body, N);
+  pg_value outs[] = {b, pg_call2(body, "add", a, pg_call2(body, "mul", b, x)), a};
+  CHECK_STATUS(pg_scan(g, body, kept ? 3 : 2, outs, 0, 2, in, STEPS, false, r), PG_OK);
+  pg_plan *plan = NULL;
+  CHECK_STATUS(pg_compile(g, kept ? 3 : 2, r, NULL, &plan), PG_OK);
+  double av[N], bv[N], xv[STEPS * N], last_a[N], last_b[N], ys[STEPS * N];
+  for (int i = 0; i < N; i++) av[i] = i, bv[i] = 1 - i;
+  for (int i = 0; i < STEPS * N; i++) xv[i] = sin(i);
+  void *ip[] = {av, bv, xv}, *op[] = {last_a, last_b, ys};
+  for (int run = 0; run < 2; run++) CHECK_STATUS(pg_plan_run(plan, ip, NULL, op), PG_OK); // the inputs stay as they are
+  for (int i = 0; i < N; i++) {
+    double first = i, second = 1 - i;
+    for (int k = 0; k < STEPS; k++) {
+      if (kept) CHECK(ys[k * N + i] == first);
+      double next = first + second * xv[k * N + i];
+      first = second, second = next;
+    }
+    CHECK(last_a[i] == first && last_b[i] == second);
+  }
+  pg_plan_free(plan);
+  pg_graph_free(g);
+}
+
+static void carries_swap_in_place(void) {
+  carries_may_swap_and_be_kept(false);
+}
+
+static void a_carry_that_an_output_keeps_is_not_overwritten(void) {
+  carries_may_swap_and_be_kept(true);
+}
+
+static void a_sum_takes_no_memory_beside_its_result(void) {
+  enum { SIZE = 4096 };
+  pg_graph *g = new_graph(), *b = new_graph();
+  pg_value in[] = {vec(g, SIZE), pg_input(g, PG_F64, 2, (int64_t[]){STEPS, SIZE}, NULL)}, r;
+  pg_value carry = vec(b, SIZE), out = pg_call2(b, "add", carry, vec(b, SIZE));
+  CHECK_STATUS(pg_scan(g, b, 1, &out, 0, 1, in, STEPS, false, &r), PG_OK);
+  pg_plan *plan = NULL;
+  CHECK_STATUS(pg_compile(g, 1, &r, NULL, &plan), PG_OK);
+  pg_plan_info info;
+  pg_plan_describe(plan, &info);
+  CHECK_THAT(info.arena_bytes < SIZE * sizeof(double), "%zu bytes", info.arena_bytes);
+  pg_plan_free(plan);
+  pg_graph_free(g);
+}
+
 // Newton's square root: while |x*x - a| > 1e-12 * a: x = (x + a/x) / 2, counting turns.
 static void while_loops_until_its_condition_fails(void) {
   pg_graph *g = new_graph(), *b = new_graph(), *c = new_graph();
@@ -193,6 +244,9 @@ static void mistakes_are_errors(void) {
 
 int main(void) {
   CHECK_RUN(scan_is_its_loop_unrolled);
+  CHECK_RUN(carries_swap_in_place);
+  CHECK_RUN(a_carry_that_an_output_keeps_is_not_overwritten);
+  CHECK_RUN(a_sum_takes_no_memory_beside_its_result);
   CHECK_RUN(while_loops_until_its_condition_fails);
   CHECK_RUN(rematerialization_keeps_bits_and_saves_memory);
   CHECK_RUN(mistakes_are_errors);

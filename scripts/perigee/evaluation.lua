@@ -5,11 +5,13 @@
 -- Keys. From the key of a step: noise = fold(key, NOISE, step), examples = fold(key, EXAMPLE, EPOCH or SEGMENT,
 -- number, id). Plain steps use the epoch; corrected steps and their pass the snapshot segment, so that all gradients
 -- of a segment see the same randomness per example. Passes draw noise from fold(key, OUTER, segment, batch). What a
--- study has unlocked is folded once more, with the number of the evaluation.
+-- study has unlocked is folded once more, with the number of the evaluation. In pieces (pieces.lua) samples are numbered
+-- on from piece to piece, as if one piece took them all.
 
 local buffers = require "perigee.buffers"
 local core = require "perigee.core"
 local hyper = require "perigee.hyper"
+local pieces = require "perigee.pieces"
 local posterior = require "perigee.posterior"
 
 local evaluation = {}
@@ -37,14 +39,12 @@ end
 function evaluation.new(b, opt, args)
   local streams = evaluation.streams
   local key = evaluation.fold(args.key, streams.example, streams[args.stream], args.stream_index)
-  if args.batch.id then
-    key = core.apply("key_fold", nil, key, args.batch.id)
-  end
   local function scalar(values, name)
     return b:scalar(values, name)
   end
   local self = setmetatable({
-    opt = opt, evaluator = args.evaluator, batch = args.batch, example_key = key, noise_key = args.noise_key, count = 0,
+    opt = opt, evaluator = args.evaluator, batch = args.batch, stream_key = key, noise_key = args.noise_key, count = 0,
+    st = args.st, division = pieces.divide(args.batch, args.evaluator.micro, args.st.batch_size),
     stage_ctx = { t = args.t, weight_decay = args.decay },
   }, Evaluation)
   buffers.check(args.evaluator.model, args.st.buffers, "opt:init(theta, key, model:init_buffers())")
@@ -59,20 +59,23 @@ function evaluation.new(b, opt, args)
   return self
 end
 
--- What the loss gets as ctx. live: whether at the current point. adopts: whether new buffers are kept.
-function Evaluation:loss_context(keys, live, adopts)
+-- What the loss gets as ctx. live: whether at the current point. adopts: whether new buffers are kept. given: buffers
+-- to read in place of those from before the step.
+function Evaluation:loss_context(keys, live, adopts, given)
   local ctx = { train = true, key = keys.example, augment_key = keys.augment }
   if self.buffers then
     local frozen = not live and self.frozen_buffers
-    ctx.buffers, ctx.update_buffers, ctx.batch_statistics = frozen or self.buffers, adopts, not frozen
+    ctx.buffers, ctx.update_buffers, ctx.batch_statistics = frozen or given or self.buffers, adopts, not frozen
   end
   return ctx
 end
 
--- The keys of the examples for an evaluation: those of the step, unless a study has unlocked them. augment: nil where
--- augmentation draws from the same. opts: as in Evaluation:at.
-function Evaluation:example_keys(opts)
-  local key, streams = self.example_key, evaluation.streams
+-- The keys of a piece's examples for an evaluation: those of the step, unless a study has unlocked them. augment: nil
+-- where augmentation draws from the same. opts: as in Evaluation:at.
+function Evaluation:example_keys(piece, opts)
+  local streams = evaluation.streams
+  local number = piece.batch.id or piece.number
+  local key = number and evaluation.fold(self.stream_key, number) or self.stream_key
   local keys = { example = key }
   if opts.apart_dropout then keys.example = evaluation.fold(key, streams.apart, opts.apart) end
   if opts.apart_dropout or opts.apart_augment then
@@ -88,40 +91,63 @@ local function keys_of_sample(keys, k)
   return folded
 end
 
--- Loss, gradient after the stages, and aux at theta, for sample number k. live: at the current point. first: whether it
--- is the evaluation's first sample, whose buffers may be adopted.
-function Evaluation:gradient(theta, k, keys, live, first)
+-- Loss, gradient after the stages, aux and new buffers at theta, for sample number k of a piece. live: at the current
+-- point. first: whether it is the piece's first sample, whose buffers may be adopted.
+function Evaluation:gradient(theta, k, piece, keys, live, first)
   if self.opt.family.samples > 1 then keys = keys_of_sample(keys, k) end
   local at = core.mark(theta)
   local adopts = live and first
-  local ctx = self:loss_context(keys, live, adopts)
-  local loss, aux = self.evaluator:trace_loss(at, self.batch, ctx)
-  if adopts and self.buffers then
-    self.new_buffers = buffers.take(ctx)
-  end
+  local ctx = self:loss_context(keys, live, adopts, piece.buffers)
+  local loss, aux = self.evaluator:trace_loss(at, piece.batch, ctx)
   local g = core.vjp({ loss }, { false }, { at })[1]
   for _, entry in ipairs(self.stages) do
     g = entry.stage:apply(g, entry.o, self.stage_ctx)
   end
-  return loss, g, aux
+  return loss, g, aux, adopts and self.buffers and buffers.take(ctx)
+end
+
+-- Evaluate at q on a piece of the batch, { batch =, number = (nil: it is the whole batch), buffers = }: { stats, loss,
+-- aux, buffers (new ones, where they are adopted), count (gradients per example) }. opts: as in Evaluation:at.
+function Evaluation:on(piece, q, opts)
+  local family, live, keys = self.opt.family, opts.live or false, self:example_keys(piece, opts)
+  local drawn = piece.number and not opts.one_noise and piece.number * family.samples or nil
+  local found = {}
+  found.stats, found.loss, found.aux, found.count = family:evaluate(q, opts.noise_key or self.noise_key, self.family_o,
+    function(theta, k, first)
+      local loss, g, aux, new = self:gradient(theta, k, piece, keys, live, first)
+      if first then found.buffers = new or nil end
+      return loss, g, aux
+    end, opts.antithetic, drawn)
+  return found
 end
 
 -- Statistics at q, a traced view. opts:
 --   live: q is the current point; the loss and aux seen here are the step's (without it only if there are none yet),
 --     and the first sample's new buffers.
---   noise_key: default that of the step. antithetic: take each sample with its mirror image.
+--   noise_key: default that of the step. one_noise: all pieces see the same. antithetic: take each sample with its
+--     mirror image.
 --   apart_dropout, apart_augment: draw these apart from the step's other evaluations; apart: by which number.
 function Evaluation:at(q, opts)
   opts = opts or {}
-  local live, keys = opts.live or false, self:example_keys(opts)
-  local stats, loss, aux, count = self.opt.family:evaluate(q, opts.noise_key or self.noise_key, self.family_o,
-    function(theta, k, first) return self:gradient(theta, k, keys, live, first) end, opts.antithetic)
+  local live, found, count = opts.live or false, nil, nil
+  if self.division then
+    local zeros = self.st:traced_zero_statistics(q.mean)
+    found = pieces.average(self.batch, self.division, zeros, live and self.buffers or nil, function(piece)
+      local on = self:on(piece, q, opts)
+      count = on.count
+      return on
+    end)
+  else
+    found = self:on({ batch = self.batch }, q, opts)
+    count = found.count
+  end
   self.count = self.count + count
   self.was_live = self.was_live or live
+  if live then self.new_buffers = found.buffers end
   if live or not self.loss then
-    self.loss, self.aux = loss, aux
+    self.loss, self.aux = found.loss, found.aux
   end
-  return stats
+  return found.stats
 end
 
 -- A view on traced fields as a posterior; numbers of the family can be read off it. With `writable`, a list of fields,

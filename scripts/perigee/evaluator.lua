@@ -30,7 +30,16 @@ local Evaluator = {}
 Evaluator.__index = Evaluator
 Evaluator.__name = "perigee.evaluator"
 
-local FIELDS = { "loss", "model", "source", "key", "batch", "steps_per_epoch", "total_steps" }
+local FIELDS = { "loss", "model", "source", "key", "batch", "micro", "steps_per_epoch", "total_steps" }
+
+local function read_micro(given)
+  if given == nil then return 1 end
+  local micro = type(given) == "number" and math.tointeger(given)
+  if not micro or micro < 1 then
+    core.raise("pg.evaluator: micro is a whole number of pieces, at least 1, not " .. names.describe(given))
+  end
+  return micro
+end
 
 local function make(spec)
   names.check("pg.evaluator", spec, FIELDS)
@@ -41,17 +50,22 @@ local function make(spec)
   for _, k in ipairs(FIELDS) do
     self[k] = spec[k]
   end
-  self.key = spec.key or core.key(0)
+  self.key, self.micro = spec.key or core.key(0), read_micro(spec.micro)
   return self
 end
 
---- pg.evaluator { loss =, model =, source =, key = pg.key(0), batch =, steps_per_epoch =, total_steps = } → evaluator:
--- What an optimizer evaluates, for loops of one's own; pg.train makes its own.
+--- pg.evaluator { loss =, model =, source =, key = pg.key(0), batch =, micro = 1, steps_per_epoch =, total_steps = } →
+-- evaluator: What an optimizer evaluates, for loops of one's own; pg.train makes its own.
 --   loss(model, theta, batch, ctx) → loss, aux…: traced; a pure function. loss has shape [], the mean over the batch.
 --     ctx.train: whether in training; ctx.key: one key for each example where the batch has ids, else a single one.
 --   source: what full passes run over: source.n examples, source:total(size, count), source:batches(size, options) (the
 --     exact words stand in evaluator.lua); pg.evaluator.memory makes one.
---   batch: the size of full passes' batches, default that of the first step.
+--   batch: the size of full passes' batches, default that of the first step; mega-batches always have the latter.
+--   micro: pieces that the batch of a step, as big as the first one, is evaluated in one after the other, for the memory
+--     of one piece; shorter batches and passes are cut alike. A piece is made of the rows of every tensor of the batch
+--     with as many rows as the batch has examples. Statistics are averages over the pieces, weighted by their examples;
+--     so is the step's loss; aux is that of the first piece. Each piece draws noise of its own, and stages per
+--     evaluation edit its gradient; running statistics (buffers) move from piece to piece.
 --   steps_per_epoch, total_steps: for durations in epochs and of the whole run; the first is derived from the source.
 setmetatable(evaluator, {
   __call = function(_, spec)

@@ -90,12 +90,14 @@ local function draws_of(self, mirrored)
 end
 
 -- Traced: statistics at q, averaged over the samples. gradient(theta, number, first) → loss, g, aux. mirrored: take
--- each sample with its mirror image. Returns statistics, loss, aux of sample 1, and how many gradients it took.
-function Family:evaluate(q, key, o, gradient, mirrored)
+-- each sample with its mirror image. drawn: how many numbers of samples other pieces of the batch use up before (an i64
+-- tensor; nil: none). Returns statistics, loss, aux of sample 1, and how many gradients it took.
+function Family:evaluate(q, key, o, gradient, mirrored, drawn)
   local total, total_loss, first_aux
   local draws = draws_of(self, mirrored)
   for k, draw in ipairs(draws) do
-    local theta, noise = self.definition.sample(q, core.apply("key_fold", nil, key, draw[1]), o, draw[2])
+    local number = drawn and drawn + draw[1] or draw[1]
+    local theta, noise = self.definition.sample(q, core.apply("key_fold", nil, key, number), o, draw[2])
     local loss, g, aux = gradient(theta, draw[1], k == 1)
     local stats = statistics.new(self.definition.statistics(g, noise, q, o))
     if k == 1 then

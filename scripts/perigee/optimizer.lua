@@ -12,6 +12,7 @@ local moment = require "perigee.moment"
 local names = require "perigee.names"
 local passes = require "perigee.passes"
 local per_tensor = require "perigee.per_tensor"
+local pieces = require "perigee.pieces"
 local rule = require "perigee.rule_class"
 local schedule = require "perigee.schedule"
 local stage = require "perigee.stage"
@@ -225,11 +226,21 @@ function Optimizer:frame(st, which)
   return st.frames[which]
 end
 
+-- Learn from the first batch how many examples a step has, and a batch of a pass.
+local function learn_sizes(st, evaluator, batch)
+  if st.batch_size == 0 then
+    st.batch_size = batches.count(batch)
+    pieces.check(evaluator.micro, st.batch_size)
+  end
+  if st.pass_size == 0 then st.pass_size = evaluator.batch or st.batch_size end
+end
+
 --- optimizer:prepare(state, evaluator, list): Build every program now, so that later steps allocate nothing. list: of
 -- batches, or of tables like them with { dtype =, shape = } for tensors: one for each size that occurs, the usual one
 -- first.
 function Optimizer:prepare(st, evaluator, list)
   self:evaluate_hypers(0)
+  if list[1] then learn_sizes(st, evaluator, list[1]) end
   for _, batch in ipairs(list) do
     self:program(st, evaluator, "plain", batch)
     if self.correction then
@@ -243,9 +254,6 @@ function Optimizer:prepare(st, evaluator, list)
   end
   for which = 1, st.passes or 0 do
     self:frame(st, which)
-  end
-  if st.pass_size == 0 and list[1] then
-    st.pass_size = evaluator.batch or batches.count(list[1])
   end
 end
 
@@ -263,14 +271,12 @@ function Optimizer:evaluate_hypers(step)
 end
 
 local function learn_units(self, st, evaluator, batch)
-  if st.pass_size == 0 then
-    st.pass_size = evaluator.batch or batches.count(batch)
-  end
+  learn_sizes(st, evaluator, batch)
   local units = self.units
   units.total_steps = evaluator.total_steps or units.total_steps
   units.steps_per_epoch = evaluator.steps_per_epoch or units.steps_per_epoch
   if not units.steps_per_epoch and evaluator.source then
-    units.steps_per_epoch = (evaluator.source.n + st.pass_size - 1) // st.pass_size
+    units.steps_per_epoch = (evaluator.source.n + st.batch_size - 1) // st.batch_size
   end
 end
 

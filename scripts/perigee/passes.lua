@@ -38,7 +38,7 @@ function passes.build_batch(opt, st, evaluator, batch)
       stream = c.lock.key, stream_index = b:scalar(st.scalars, c.lock.key), st = st, noise_key = noise_key,
     })
     local stats = eval:at(eval:view("q", fields), {
-      antithetic = c.antithetic, apart = 0, apart_dropout = c.lock.dropout ~= true,
+      antithetic = c.antithetic, one_noise = c.noise == "fixed", apart = 0, apart_dropout = c.lock.dropout ~= true,
       apart_augment = c.lock.augment ~= true,
     })
     entry.loss = b:output(eval.loss)
@@ -93,8 +93,9 @@ local function run(call, q)
     frame.zero:run()
     pass.loss = 0.0
   end
-  local size, scalars, on_pass = st.pass_size, st.scalars, call.hooks.on_pass
+  local scalars, on_pass = st.scalars, call.hooks.on_pass
   local count = c.mega ~= "full" and c.mega or nil
+  local size = count and st.batch_size or st.pass_size -- a mega-batch is so many batches of the steps' size
   local partition = c.lock.partition
   if partition == nil then partition = st.buffers ~= nil end
   scalars.segment = call.segment

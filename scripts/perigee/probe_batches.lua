@@ -57,9 +57,9 @@ local function batches_of_epoch(source, o, self)
   end
 end
 
--- The batches of a pass over a source.
+-- The batches of a pass over a source, as large as those of the steps.
 local function batches_of_pass(source, o, self)
-  local size = self.st.pass_size > 0 and self.st.pass_size or self.evaluator.batch or source.n
+  local size = self.st.batch_size > 0 and self.st.batch_size or self.evaluator.batch or source.n
   local list = spaced((source.n + size - 1) // size, o.count)
   local wanted = {}
   for _, k in ipairs(list) do wanted[k] = true end

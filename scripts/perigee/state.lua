@@ -23,7 +23,8 @@ function state.new(parts)
     optimizer = parts.optimizer, q = parts.q, theta = parts.q.mean, rule = parts.rule_slots,
     rule_names = parts.rule_names, stats = parts.stats, shapes = parts.shapes or {}, memory = parts.memory,
     key = parts.key, buffers = parts.buffers, frozen_buffers = parts.frozen_buffers,
-    step = 0, segment = 0, period = -1, corrected = 0, order = -1, pass_size = 0, pass = nil, results = {},
+    step = 0, segment = 0, period = -1, corrected = 0, order = -1, batch_size = 0, pass_size = 0,
+    pass = nil, results = {},
     accumulators = nil, cost = cost.new(),
     programs = setmetatable({}, { __mode = "k" }),
     scalars = { step = 0, t = 1, epoch = 0, segment = 0, batch = 0, weight = 0 },
@@ -41,6 +42,17 @@ function State:zero_statistics(dtype)
   for _, field in ipairs(self.stats) do
     local shape = self.shapes[field]
     zeros[field] = shape and core.tensor(dtype or self.theta.dtype, shape) or vectors.zeros_like(self.theta, dtype)
+  end
+  return statistics.new(zeros)
+end
+
+-- The same in a trace. like: a traced vector of theta's layout.
+function State:traced_zero_statistics(like)
+  local zeros = {}
+  for _, field in ipairs(self.stats) do
+    local shape = self.shapes[field]
+    zeros[field] = core.apply("full", shape and { a = shape, dtype = like.dtype }
+      or { layout = like.layout, dtype = like.dtype }, 0)
   end
   return statistics.new(zeros)
 end
@@ -100,7 +112,7 @@ end
 -- All numbers, flat: name → number.
 function State:numbers()
   local numbers = { step = self.step, segment = self.segment, period = self.period, corrected = self.corrected,
-    order = self.order, pass_size = self.pass_size }
+    order = self.order, batch_size = self.batch_size, pass_size = self.pass_size }
   if self.pass then
     numbers["pass.which"], numbers["pass.cursor"] = self.pass.which, self.pass.cursor
     numbers["pass.loss"] = self.pass.loss
@@ -139,7 +151,7 @@ function State:load(tensors, numbers)
     core.raise("the saved state has buffers (running statistics), and this one was made without: "
       .. "opt:init(theta, key, model:init_buffers())")
   end
-  for _, name in ipairs { "step", "segment", "period", "corrected", "order", "pass_size" } do
+  for _, name in ipairs { "step", "segment", "period", "corrected", "order", "batch_size", "pass_size" } do
     self[name] = numbers[name]
   end
   self.pass = nil

@@ -10,6 +10,7 @@ local evaluators = require "perigee.evaluator"
 local fingerprint = require "perigee.fingerprint"
 local names = require "perigee.names"
 local part = require "perigee.part"
+local pieces = require "perigee.pieces"
 local posterior = require "perigee.posterior"
 local statistics = require "perigee.statistics"
 
@@ -63,6 +64,7 @@ local function elsewhere(self, k)
     opts.noise_key = evaluation.fold(eval.noise_key, streams.fresh, k)
   elseif c.noise == "fixed" then
     opts.noise_key = evaluation.fold(self.run_key, streams.outer, self.b:scalar(self.st.scalars, "segment"))
+    opts.one_noise = true
   end
   return opts
 end
@@ -196,10 +198,11 @@ function step.describe(opt)
 end
 
 -- What a step is called in messages and by `perigee emit`.
-local function name_step(opt, flags, batch)
+local function name_step(opt, flags, batch, division)
   local kind = not flags and "plain" or opt.correction.definition.refresh and flags.refreshed and "first corrected"
     or "corrected"
-  return ("a %s step of %s, %d examples"):format(kind, step.describe(opt), batches.count(batch))
+  return ("a %s step of %s, %d examples%s"):format(kind, step.describe(opt), batches.count(batch),
+    division and (" in %d pieces"):format(division.count) or "")
 end
 
 -- Trace and compile a step. flags: { first, refreshed, last } of a corrected step, nil of a plain one. The entry has
@@ -207,7 +210,8 @@ end
 -- aux(program), evaluations (gradients per example).
 function step.build(opt, st, evaluator, flags, batch)
   local entry = {}
-  entry.program = builder.trace(name_step(opt, flags, batch), function(b)
+  local division = pieces.divide(batch, evaluator.micro, st.batch_size)
+  entry.program = builder.trace(name_step(opt, flags, batch, division), function(b)
     local self = open(b, opt, st, evaluator, flags, batch, entry)
     local eval = self.eval
     local stats, info, register

@@ -78,8 +78,9 @@ local function steps_of_budget(budget, opt, st, eval, batch, source)
   if c and st.passes and st.passes > 0 then
     local units = { steps_per_epoch = source.per_epoch, total_steps = source.per_epoch }
     local period = schedule.resolve_steps(c.every, units)
-    local pass = c.mega == "full" and source.n or math.min(source.n, c.mega * st.pass_size)
-    per_epoch = per_epoch + st.passes * pass * opt.family.samples * source.per_epoch / period
+    local pass = c.mega == "full" and source.n or math.min(source.n, c.mega * st.batch_size)
+    local evaluations = opt:program(st, eval, "pass", batch).evaluations
+    per_epoch = per_epoch + st.passes * pass * evaluations * source.per_epoch / period
   end
   return math.max(1, math.ceil(budget * source.per_epoch / per_epoch))
 end
@@ -104,7 +105,8 @@ end
 local function describe(spec, source, steps, split)
   local opt = spec.optimizer
   return {
-    batch = source.batch_size, steps_per_epoch = source.per_epoch, steps = steps, examples = source.n,
+    batch = source.batch_size, micro = spec.micro or 1, steps_per_epoch = source.per_epoch, steps = steps,
+    examples = source.n,
     family = describe_part(opt.family), correction = describe_part(opt.correction), rule = describe_part(opt.rule),
     weight_decay = describe_value(opt.weight_decay.given), dtype = source.dtype,
     data = split.hash and split:hash() or nil,
@@ -113,14 +115,16 @@ end
 
 -- ---- the loop -------------------------------------------------------------------------------------------------------
 
--- Examples in a batch of a full pass. Fresh noise per batch: a sampling family wants as many as the steps have. Batch
--- norm: the mean of the pass must be over the very batches of the steps. Mega-batches count in batches of that size.
-local function size_of_passes(spec, n)
-  local c = spec.optimizer.correction
-  local by_steps = buffers.has(spec.model) or c and (c.lock.partition or c.mega ~= "full")
-  local large = spec.optimizer.family.name == "point" and not by_steps
+-- Examples in a batch of a full pass: those of a step's, of which mega-batches and locked partitions are made. A larger
+-- one is quicker where a gradient is a mean over its examples: not with noise drawn afresh for each batch, stages such
+-- as clipping, or batch norm; and where memory allows.
+local function size_of_passes(spec, source)
+  local opt, c = spec.optimizer, spec.optimizer.correction
+  if c and c.mega ~= "full" then return source.batch_size end
+  local by_steps = buffers.has(spec.model) or c and c.lock.partition or #opt.stages.per_evaluation > 0
+  local large = opt.family.name == "point" and not by_steps and (spec.micro or 1) == 1
   local size = spec.pass_batch or (large and math.max(spec.batch, PASS_BATCH) or spec.batch)
-  return math.tointeger(math.min(size, n))
+  return math.tointeger(math.min(size, source.n))
 end
 
 -- Whole steps; of a part of an epoch at least one.
@@ -135,22 +139,22 @@ local function build(spec)
   local theta = initial_parameters(spec, key)
   local source = sampler.shuffled(train_split, spec.batch, key, { dtype = theta.dtype })
   local opt = spec.optimizer
-  local pass_batch = size_of_passes(spec, source.n)
+  local c, pass_batch = opt.correction, size_of_passes(spec, source)
   opt:configure { steps_per_epoch = source.per_epoch, total_steps = 1 }
   local kept = spec.buffers and buffers.copy(spec.buffers, theta.dtype, "pg.train")
     or buffers.initial(spec.model, theta.dtype)
   buffers.check(spec.model, kept, "pg.train { buffers = } takes another run's run.buffers")
   local st = opt:init(theta, key:fold("optimizer"), kept)
   local eval = evaluator { loss = spec.loss, model = spec.model, source = source, key = st.key, batch = pass_batch,
-    steps_per_epoch = source.per_epoch }
-  local batches = source:prepare(opt.correction and pass_batch or nil)
-  st.pass_size = pass_batch
+    micro = spec.micro, steps_per_epoch = source.per_epoch }
+  local batches = source:prepare(c and pass_batch or nil)
+  st.batch_size, st.pass_size = source.batch_size, pass_batch
   local steps = spec.steps or spec.epochs and steps_of_epochs(spec.epochs, source.per_epoch)
     or steps_of_budget(spec.budget.gradients, opt, st, eval, batches[1], source)
   eval.total_steps = steps
   opt:configure { total_steps = steps }
   opt:prepare(st, eval, batches)
-  if opt.correction and (st.passes or 0) > 0 then
+  if c and (st.passes or 0) > 0 then
     for _, size in ipairs(sampler.sizes(source.n, pass_batch)) do opt:program(st, eval, "pass", source.passes[size]) end
   end
   return { key = key, opt = opt, st = st, eval = eval, source = source, steps = steps, split = train_split,
@@ -222,6 +226,9 @@ end
 --     data; ctx.train and ctx.key (one key for each example) are for dropout and the like.
 --   optimizer: of pg.optimizer or pg.optim.
 --   batch: examples in a step. epochs, steps or budget = { gradients = n }: how long; one of them.
+--   micro = 1: pieces that a step's batch is evaluated in, one after the other, for the memory of one. Each piece draws
+--     noise of its own (families that sample), and stages per evaluation edit each piece's gradient; what the loss
+--     returns beside the loss is that of the first piece.
 --   seed = 1: of everything random. dtype = "f32". from = "runs/x@5000": go on from that step of another run, with its
 --     posterior, running statistics, counters and what else fits (docs/runs.md).
 --   metrics = { accuracy = pg.metric.accuracy }: what evaluations report besides the loss, each a metric (pg.metric).
@@ -229,7 +236,8 @@ end
 --     method (the optimizer itself), evaluator, step and ctx:log; pg.predict and pg.probe take it as it is.
 --   eval_every = 1 (epochs; 0: never), eval_batch = 1000, log_every (steps; default 50 lines an epoch), hash_every
 --     (steps; default an epoch), checkpoint_every = 60 (seconds, or { steps = n }), keep = 2 (checkpoints), pass_batch
---     (examples in a batch of full passes; with batch norm that of the steps), out (directory; false: nothing on disk).
+--     (examples in a batch of full passes, not of mega-batches; default that of the steps, or more where it makes no
+--     difference), out (directory; false: nothing on disk).
 --   result: { theta, q, buffers, metrics, cost, history, seconds, directory, steps, state, method, evaluator, changes }
 --     and result:curve.
 --     changes: lines on what was changed by hand at the prompt that Ctrl-C opens.

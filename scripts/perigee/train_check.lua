@@ -44,7 +44,7 @@ local PLAIN = {
   theta = { function(x) return core.is_tensor(x) and x.layout end, "a vector of parameters" },
   dtype = { function(x) return x == "f32" or x == "f64" end, '"f32" or "f64"' },
   device = { function(x) return x == "cpu" end, '"cpu" (this build has no CUDA)' },
-  micro = { function(x) return x == 1 end, "1 (micro-batches are not part of this version)" },
+  micro = { function(x) return is_whole(x, 1) end, "a whole number of pieces, at least 1" },
   checkpoint_every = { function(x) return is_amount(x) or type(x) == "table" and is_whole(x.steps, 1) end,
     "a number of seconds, or { steps = n }" },
   budget = { function(x) return type(x) == "table" and is_amount(x.gradients) end, "{ gradients = n }" },
@@ -108,6 +108,7 @@ local function check_data(spec)
   end
   local split = type(data) == "table" and (rawget(data, "train") or data)
   need(is_split(split), 'data must be a data set, as pg.data.load "fashion-mnist", not %s', names.describe(data))
+  need((spec.micro or 1) <= spec.batch, "micro is %d, but a batch has only %d examples", spec.micro, spec.batch)
   need(spec.batch <= split.n, "batch is %d, but the data has only %d examples", spec.batch, split.n)
   need(not spec.metrics or next(spec.metrics) == nil or rawget(data, "test"),
     "metrics are taken of a test split, which the data lacks; give data = { train = …, test = … }")

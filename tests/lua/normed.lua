@@ -83,7 +83,7 @@ normed.convolutional = pg.nn.sequential {
 
 -- A regression on n made-up examples: { model, source, evaluator, theta0(), buffers0(), batch(from, to), part(k), parts
 -- (how many) }. options: n (default 37, so that batches of 10 leave a short one; 30 if convolutional, which compiles
--- fewer programs), dtype (default f64), loss, convolutional.
+-- fewer programs), dtype (default f64), loss, convolutional, micro.
 function normed.problem(options)
   options = options or {}
   local n, dtype = options.n or options.convolutional and 30 or 37, options.dtype or "f64"
@@ -103,7 +103,7 @@ function normed.problem(options)
   local self = { model = model, source = source, n = n, parts = (n + 9) // 10 }
   -- aux: where the loss was evaluated and the buffers that came out, to look at
   self.evaluator = evaluator {
-    model = model, source = source, key = core.key(4), batch = 10,
+    model = model, source = source, key = core.key(4), batch = 10, micro = options.micro,
     loss = options.loss or function(net, theta, batch, ctx)
       local d = net(theta, batch.x, ctx) - batch.y
       return (d * d):mean(), theta + 0, ctx.new_buffers

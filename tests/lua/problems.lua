@@ -18,7 +18,7 @@ local function logistic_loss(lam)
 end
 
 -- From rows X, labels y (+-1): { evaluator, theta0(), batch(rows), n, d }. rows: 0-based. spec: X, y, lam, w0, dtype,
--- loss (default logistic).
+-- loss (default logistic), micro.
 function problems.logistic(spec)
   local dtype, n, d = spec.dtype or "f64", #spec.X, #spec.X[1]
   local flat = {}
@@ -29,7 +29,7 @@ function problems.logistic(spec)
   local self = { n = n, d = d, source = source }
   self.evaluator = evaluator {
     loss = spec.loss or logistic_loss(spec.lam or 0), source = source, batch = spec.batch,
-      key = core.key(spec.seed or 1),
+    micro = spec.micro, key = core.key(spec.seed or 1),
   }
   function self.theta0()
     return support.flat(dtype, spec.w0 or (function()

@@ -176,11 +176,12 @@ function Correction:period(step, units)
   return (step - schedule.resolve_steps(self.start, units)) // every
 end
 
--- Whether refresh is due before a step. period: that of the last refresh; context() makes what a due function sees.
+-- Whether refresh is due before a step. period: that of the last refresh; context(period) makes what a due function
+-- sees.
 function Correction:is_due(step, period, units, context)
   if not self.definition.refresh then return false end
   if self.due == "every" then return self:period(step, units) ~= period end
-  local ctx = context()
+  local ctx = context(period)
   return ctx.segment == 0 or self.due(ctx) and true or false
 end
 

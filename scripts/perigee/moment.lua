@@ -17,7 +17,7 @@ local FIELDS = {
   o = function(ctx, opt) return opt.correction.hyper:numbers(ctx.step, opt.units) end,
   steps_per_epoch = function(_, opt) return opt.units.steps_per_epoch end,
   every = function(_, opt) return schedule.resolve_steps(opt.correction.every, opt.units) end,
-  period_ended = function(ctx, opt, st) return opt.correction:period(ctx.step, opt.units) ~= st.period end,
+  period_ended = function(ctx, opt) return opt.correction:period(ctx.step, opt.units) ~= rawget(ctx, "period") end,
   weight_decay = function(_, opt, st)
     local decay = opt.weight_decay
     return decay.scalar and decay.values.decay or hyper.spread(decay.given, st.theta)
@@ -43,9 +43,10 @@ function moment.toss(key, step, p)
   return u:data_read(0) < p
 end
 
--- at: { opt, st, key }. segment: the snapshot segment, 0 before the first. Further fields may be set on the result.
-function moment.new(at, step, segment)
-  return setmetatable({ at = at, step = step, segment = segment }, Moment)
+-- at: { opt, st, key }. segment: the snapshot segment, 0 before the first; period: of `every` steps, that of the last
+-- refresh. Further fields may be set on the result.
+function moment.new(at, step, segment, period)
+  return setmetatable({ at = at, step = step, segment = segment, period = period }, Moment)
 end
 
 return moment

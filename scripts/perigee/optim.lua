@@ -14,8 +14,9 @@ local SHARED = { "weight_decay", "stages", "dtype" }
 local SGD = { "lr", "momentum", "dampening", "nesterov" }
 local ADAM = { "lr", "beta1", "beta2", "eps", "amsgrad" }
 local IVON = { "lr", "beta1", "clip_radius", "debias", "rescale_lr" }
-local DIAGONAL = { "ess", "h0", "beta2", "hess_approx", "noise", "samples" }
-local SVRG = { "every", "start", "mega", "alpha", "alpha_h", "prox", "noise", "batch_norm" }
+local DIAGONAL = { "ess", "h0", "beta2", "hess_approx", "noise", "samples", "antithetic" }
+local ISOTROPIC = { "sigma", "samples", "antithetic" }
+local SVRG = { "every", "start", "due", "mega", "ahead", "alpha", "alpha_h", "prox", "noise", "batch_norm", "lock" }
 
 local function pick(given, keys)
   local out = {}
@@ -79,6 +80,17 @@ define("adamw", { { "rule", rule.adamw, ADAM } }, { weight_decay = 0.01 })
 -- point × svrg × sgd: SVRG. See pg.correction.svrg and pg.rule.sgd.
 define("svrg", { sgd, svrg })
 
+local isotropic = { "family", family.isotropic, ISOTROPIC }
+
+--- pg.optim.variational_sgd { sigma =, lr = 1e-3, momentum = 0, samples = 1, … } → optimizer: isotropic × none × sgd:
+-- SGD on gradients at points drawn around the mean. Not VSGD, the optimizer (a rule).
+define("variational_sgd", { isotropic, sgd })
+
+--- pg.optim.variational_sgd_poco { sigma =, lr = 1e-3, alpha = 1, every = pg.epochs(1), … } → optimizer: isotropic ×
+-- svrg × sgd: variational SGD with posterior correction (VSGD-PoCo, Daheim et al. 2025, arXiv 2512.01930), which at
+-- sigma = 0 is SVRG. See pg.family.isotropic and pg.correction.svrg.
+define("variational_sgd_poco", { isotropic, sgd, svrg })
+
 local ivon = { "rule", rule.ivon, IVON }
 local diagonal = { "family", family.diagonal, DIAGONAL }
 
@@ -88,9 +100,10 @@ define("ivon", { diagonal, ivon })
 
 --- pg.optim.ivon_poco { ess =, lr = 0.1, h0 = 1, alpha = 1, every = pg.epochs(1), noise = "shared", … } → optimizer:
 -- diagonal × svrg × ivon: IVON with posterior correction. See pg.family.diagonal, pg.correction.svrg and pg.rule.ivon.
+-- With beta1 = 0 it is the paper's IVON-PoCo, with the default of 0.9 its IVON-PoCoMo.
 -- `noise` is the correction's; a diagonal family without noise is composed by pg.optimizer.
 define("ivon_poco", {
-  { "family", family.diagonal, { "ess", "h0", "beta2", "hess_approx", "samples" } }, ivon, svrg,
+  { "family", family.diagonal, { "ess", "h0", "beta2", "hess_approx", "samples", "antithetic" } }, ivon, svrg,
 })
 
 --- pg.optim.alpha_svrg { lr = 1e-3, momentum = 0, alpha0 = 0.75, every = pg.epochs(1), … } → optimizer: point × svrg ×

@@ -284,15 +284,15 @@ end
 local function is_due(self, st, key)
   if st.pass then return true end
   return self.correction:is_due(st.step, st.period, self.units, function()
-    return moment.new({ opt = self, st = st, key = key }, st.step, st.segment)
+    return moment.new({ opt = self, st = st, key = key }, st.step, st.segment, st.period)
   end)
 end
 
 -- Whether it will be due before the step after this one.
 local function will_be_due(self, st, key)
   local c, step = self.correction, st.step + 1
-  return c:is_due(step, c:period(st.step, self.units), self.units, function()
-    return moment.new({ opt = self, st = st, key = key }, step, st.segment)
+  return c:is_due(step, c:period(st.step, self.units), self.units, function(period)
+    return moment.new({ opt = self, st = st, key = key }, step, st.segment, period)
   end)
 end
 

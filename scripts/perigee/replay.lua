@@ -42,10 +42,10 @@ function replay.init(correction, q)
 end
 
 -- What the host functions see, of a call { correction, state, q, evaluate, key }, at a step.
-local function look(call, step, segment)
+local function look(call, step, segment, period)
   local opt = { correction = call.correction, units = {}, weight_decay = { scalar = true, values = { decay = 0 } } }
-  local st = { memory = call.state.memory, q = call.q, period = call.state.period }
-  return moment.new({ opt = opt, st = st, key = call.key }, step, segment)
+  local st = { memory = call.state.memory, q = call.q }
+  return moment.new({ opt = opt, st = st, key = call.key }, step, segment, period)
 end
 
 local function refresh(call, step)
@@ -95,7 +95,7 @@ function replay.step(correction, state, q, evaluate, step, key)
     return statistics.new(evaluate(call.q, "batch"))
   end
   local function is_due(at, period)
-    return correction:is_due(at, period, nil, function() return look(call, at, state.segment) end)
+    return correction:is_due(at, period, nil, function() return look(call, at, state.segment, period) end)
   end
   local due = is_due(step, state.period)
   if due then refresh(call, step) end

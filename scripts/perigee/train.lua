@@ -1,6 +1,7 @@
 -- train.lua: pg.train, the usual training loop, written on pg.run: batches in keyed order, one optimizer step each,
 -- logging, evaluation of a held-out split at the posterior mean, progress. Holds no mathematics.
 
+local budget = require "perigee.budget"
 local buffers = require "perigee.buffers"
 local core = require "perigee.core"
 local evaluator = require "perigee.evaluator"
@@ -11,7 +12,6 @@ local metric = require "perigee.metric"
 local progress = require "perigee.progress"
 local run = require "perigee.run"
 local sampler = require "perigee.sampler"
-local schedule = require "perigee.schedule"
 local train_check = require "perigee.train_check"
 
 local train = {}
@@ -68,6 +68,7 @@ local function make_evaluation(spec, split, st, key)
   end
 end
 
+<<<<<<< HEAD
 -- ---- cost before the run --------------------------------------------------------------------------------------------
 
 -- Steps that a budget of gradients pays for, and what a step costs on average.
@@ -85,6 +86,8 @@ local function steps_of_budget(budget, opt, st, eval, batch, source)
   return math.max(1, math.ceil(budget * source.per_epoch / per_epoch))
 end
 
+=======
+>>>>>>> 97218af (Budgets: the steps they pay for by going through the correction's schedule; variational SGD and its posterior correction by name)
 -- ---- describing -----------------------------------------------------------------------------------------------------
 
 local function describe_value(value)
@@ -132,6 +135,22 @@ local function steps_of_epochs(epochs, per_epoch)
   return epochs > 0 and math.max(1, math.floor(epochs * per_epoch + 0.5)) or 0
 end
 
+-- How many steps the run has, and a number that ends it at the latest; with a budget the meter ends it before that.
+local function length_of(spec, opt, st, eval, source, pass_batch)
+  if not spec.budget then
+    local steps = spec.steps or steps_of_epochs(spec.epochs, source.per_epoch)
+    return steps, steps
+  end
+  local batch = source:prepare()[1]
+  local pass = source:batches(pass_batch)
+  return budget.steps(spec.budget.gradients, { opt = opt, st = st, source = source, batch = source.batch_size,
+    pass_batch = pass_batch, programs = function(mode, flags)
+      local _, example = nil, batch
+      if mode == "pass" then _, example = pass() end
+      return opt:program(st, eval, mode, example, flags)
+    end })
+end
+
 -- Everything a run is made of: optimizer state, evaluator, source, evaluation, step counts.
 local function build(spec)
   local key = core.key(spec.seed or 1)
@@ -146,19 +165,26 @@ local function build(spec)
   buffers.check(spec.model, kept, "pg.train { buffers = } takes another run's run.buffers")
   local st = opt:init(theta, key:fold("optimizer"), kept)
   local eval = evaluator { loss = spec.loss, model = spec.model, source = source, key = st.key, batch = pass_batch,
+<<<<<<< HEAD
     micro = spec.micro, steps_per_epoch = source.per_epoch }
   local batches = source:prepare(c and pass_batch or nil)
   st.batch_size, st.pass_size = source.batch_size, pass_batch
   local steps = spec.steps or spec.epochs and steps_of_epochs(spec.epochs, source.per_epoch)
     or steps_of_budget(spec.budget.gradients, opt, st, eval, batches[1], source)
+=======
+    steps_per_epoch = source.per_epoch }
+  local batches = source:prepare(opt.correction and pass_batch or nil)
+  st.pass_size = pass_batch
+  local steps, limit = length_of(spec, opt, st, eval, source, pass_batch)
+>>>>>>> 97218af (Budgets: the steps they pay for by going through the correction's schedule; variational SGD and its posterior correction by name)
   eval.total_steps = steps
   opt:configure { total_steps = steps }
   opt:prepare(st, eval, batches)
   if c and (st.passes or 0) > 0 then
     for _, size in ipairs(sampler.sizes(source.n, pass_batch)) do opt:program(st, eval, "pass", source.passes[size]) end
   end
-  return { key = key, opt = opt, st = st, eval = eval, source = source, steps = steps, split = train_split,
-    evaluate = test_split and make_evaluation(spec, test_split, st, key) }
+  return { key = key, opt = opt, st = st, eval = eval, source = source, steps = steps, limit = limit,
+    split = train_split, evaluate = test_split and make_evaluation(spec, test_split, st, key) }
 end
 
 local function show(parts, line, ctx, shown, what, fraction_of_pass)
@@ -281,7 +307,8 @@ function train.train(spec)
     if info.loss - info.loss ~= 0 then error(train_check.not_finite(name, k, info.loss, batch), 0) end
     since.loss, since.count = since.loss + info.loss, since.count + 1
     ctx.info, ctx.epoch = info, epoch
-    if (k + 1) % log_every == 0 or k + 1 == steps then
+    local is_last = k + 1 == parts.limit or spec.budget and st.cost:gradients() >= spec.budget.gradients
+    if (k + 1) % log_every == 0 or is_last then
       local mean = since.loss / since.count
       ctx:log { loss = mean, epoch = (k + 1) / per_epoch }
       shown[1][2] = mean
@@ -289,14 +316,15 @@ function train.train(spec)
     end
     show(parts, line, ctx, shown)
     if hooks.on_step then hooks.on_step(ctx, info) end
-    if eval_steps > 0 and (k + 1) % eval_steps == 0 and k + 1 < steps then evaluate((k + 1) / per_epoch) end
+    if eval_steps > 0 and (k + 1) % eval_steps == 0 and not is_last then evaluate((k + 1) / per_epoch) end
     if hooks.on_epoch and (k + 1) % per_epoch == 0 then hooks.on_epoch(ctx, (k + 1) // per_epoch) end
-    if spec.budget and st.cost:gradients() >= spec.budget.gradients then ctx:stop() end
+    if is_last then ctx:stop() end
   end
 
   parts.first = 0
   local result = run.run {
-    name = name, seed = spec.seed or 1, steps = steps, state = state, step = step, out = spec.out, from = spec.from,
+    name = name, seed = spec.seed or 1, steps = parts.limit, state = state, step = step, out = spec.out,
+    from = spec.from,
     checkpoint_every = spec.checkpoint_every, keep = spec.keep, cost = st.cost,
     hash_every = spec.hash_every or per_epoch,
     identity = parts.split.hash and parts.split:hash() or "",

@@ -149,10 +149,21 @@ describe("pg.train", function()
   end)
 
   it("ends when a budget of gradients is spent, whatever the method", function()
-    for _, optimizer in ipairs { pg.optim.sgd { lr = 0.1 }, pg.optim.svrg { lr = 0.1, every = pg.epochs(1) } } do
-      local spent = train { epochs = "none", optimizer = optimizer, budget = { gradients = 400 } }
-      assert.is_true(spent.cost:gradients() >= 400)
-      assert.is_true(spent.cost:gradients() < 400 + 3 * N)
+    local c = pg.correction
+    for name, correction in pairs {
+      none = false, svrg = c.svrg { every = pg.epochs(1) }, late = c.svrg { start = pg.epochs(2) },
+      falling = c.alpha_svrg { every = pg.epochs(0.5) }, lsvrg = c.lsvrg {}, page = c.page { p = 0.3 },
+      sarah = c.sarah {}, plus = c.sarah { plus = 0.9 }, storm = c.storm {}, ahead = c.scsg { batches = 2 },
+      mega = c.svrg { every = 3, mega = 2 },
+    } do
+      local seen
+      local spent = train { epochs = "none", budget = { gradients = 700 }, optimizer = pg.optimizer {
+        rule = pg.rule.sgd { lr = pg.schedule.linear { from = 0.1, to = 0.01, over = pg.whole_run } },
+        correction = correction or nil,
+      }, hooks = { on_step = function(ctx) seen = ctx.method.units.total_steps end } }
+      local cost = spent.cost:gradients()
+      assert(cost >= 700 and cost < 700 + N + 2 * 16, ("%s: %d gradients"):format(name, cost))
+      if name ~= "plus" then assert.equal(spent.steps, seen, name) end
     end
   end)
 

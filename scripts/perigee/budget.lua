@@ -33,7 +33,8 @@ local function go_through(call, gradients)
       local flags = { first = corrected == 0, refreshed = is_due(step, period) }
       if flags.refreshed then
         period, segment = c:period(step, units), segment + 1
-        spent = spent + st.passes * source:total(call.pass_batch, count, c.ahead and step or nil) * prices.pass
+        local pass = source:total(count and size or call.pass_batch, count, c.ahead and step or nil)
+        spent = spent + st.passes * pass * prices.pass
       end
       flags.last = c.reads.last ~= nil and is_due(step + 1, c:period(step, units))
       spent, corrected = spent + examples * prices.corrected(flags), corrected + 1

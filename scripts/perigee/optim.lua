@@ -6,7 +6,6 @@ local family = require "perigee.family"
 local names = require "perigee.names"
 local optimizer = require "perigee.optimizer"
 local rule = require "perigee.rule"
-local schedule = require "perigee.schedule"
 
 local optim = {}
 
@@ -14,9 +13,9 @@ local SHARED = { "weight_decay", "stages", "dtype" }
 local SGD = { "lr", "momentum", "dampening", "nesterov" }
 local ADAM = { "lr", "beta1", "beta2", "eps", "amsgrad" }
 local IVON = { "lr", "beta1", "clip_radius", "debias", "rescale_lr" }
-local DIAGONAL = { "ess", "h0", "beta2", "hess_approx", "noise", "samples", "antithetic" }
-local ISOTROPIC = { "sigma", "samples", "antithetic" }
-local SVRG = { "every", "start", "due", "mega", "ahead", "alpha", "alpha_h", "prox", "noise", "batch_norm", "lock" }
+local DIAGONAL = { "ess", "h0", "beta2", "hess_approx", "noise", "samples" }
+local SVRG = { "every", "start", "due", "mega", "ahead", "alpha", "alpha_h", "prox", "noise", "antithetic",
+  "batch_norm", "lock" }
 
 local function pick(given, keys)
   local out = {}
@@ -80,7 +79,7 @@ define("adamw", { { "rule", rule.adamw, ADAM } }, { weight_decay = 0.01 })
 -- point × svrg × sgd: SVRG. See pg.correction.svrg and pg.rule.sgd.
 define("svrg", { sgd, svrg })
 
-local isotropic = { "family", family.isotropic, ISOTROPIC }
+local isotropic = { "family", family.isotropic, { "sigma", "samples" } }
 
 --- pg.optim.variational_sgd { sigma =, lr = 1e-3, momentum = 0, samples = 1, … } → optimizer: isotropic × none × sgd:
 -- SGD on gradients at points drawn around the mean. Not VSGD, the optimizer (a rule).
@@ -101,27 +100,15 @@ define("ivon", { diagonal, ivon })
 --- pg.optim.ivon_poco { ess =, lr = 0.1, h0 = 1, alpha = 1, every = pg.epochs(1), noise = "shared", … } → optimizer:
 -- diagonal × svrg × ivon: IVON with posterior correction. See pg.family.diagonal, pg.correction.svrg and pg.rule.ivon.
 -- With beta1 = 0 it is the paper's IVON-PoCo, with the default of 0.9 its IVON-PoCoMo.
--- `noise` is the correction's; a diagonal family without noise is composed by pg.optimizer.
+-- `noise` and `antithetic` are the correction's; a diagonal family without noise is composed by pg.optimizer.
 define("ivon_poco", {
-  { "family", family.diagonal, { "ess", "h0", "beta2", "hess_approx", "samples", "antithetic" } }, ivon, svrg,
+  { "family", family.diagonal, { "ess", "h0", "beta2", "hess_approx", "samples" } }, ivon, svrg,
 })
 
---- pg.optim.alpha_svrg { lr = 1e-3, momentum = 0, alpha0 = 0.75, every = pg.epochs(1), … } → optimizer: point × svrg ×
--- sgd whose strength falls from alpha0 to 0 over the run, constant within a segment (Yin et al. 2025, arXiv
--- 2311.05589).
-function optim.alpha_svrg(given)
-  given = given or {}
-  local every = given.every or schedule.epochs(1)
-  local rest = {}
-  for k, v in pairs(given) do
-    if k ~= "alpha0" then
-      rest[k] = v
-    end
-  end
-  rest.alpha = rest.alpha or schedule.hold {
-    of = schedule.linear { from = given.alpha0 or 0.75, to = 0, over = schedule.whole_run }, every = every,
-  }
-  return compose("alpha_svrg", rest, { sgd, svrg })
-end
+--- pg.optim.alpha_svrg { lr = 1e-3, momentum = 0, alpha0 = 0.75, every = pg.epochs(1), … } → optimizer: point ×
+-- alpha_svrg × sgd: SVRG whose strength falls from alpha0 to 0 over the run, constant within a segment, or is estimated
+-- (Yin et al. 2025, arXiv 2311.05589). See pg.correction.alpha_svrg.
+define("alpha_svrg", { sgd, { "correction", correction.alpha_svrg, { "alpha0", "estimate", "memory",
+  table.unpack(SVRG) } } })
 
 return optim

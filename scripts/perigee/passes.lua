@@ -104,7 +104,7 @@ local function run(call, q)
     key = count and evaluation.fold(call.key, evaluation.streams.mega), ahead = c.ahead and st.step or nil,
   }
   local total = source:total(size, count, options.ahead)
-  local steps = count or (total + size - 1) // size
+  local steps = options.ahead and count or (total + size - 1) // size
   for j, batch in source:batches(size, options) do
     local entry = opt:program(st, evaluator, "pass", batch)
     local n = batch.count or entry.count

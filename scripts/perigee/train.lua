@@ -68,26 +68,6 @@ local function make_evaluation(spec, split, st, key)
   end
 end
 
-<<<<<<< HEAD
--- ---- cost before the run --------------------------------------------------------------------------------------------
-
--- Steps that a budget of gradients pays for, and what a step costs on average.
-local function steps_of_budget(budget, opt, st, eval, batch, source)
-  local entry = opt:program(st, eval, opt.correction and "corrected" or "plain", batch)
-  local per_epoch = source.n * entry.evaluations
-  local c = opt.correction
-  if c and st.passes and st.passes > 0 then
-    local units = { steps_per_epoch = source.per_epoch, total_steps = source.per_epoch }
-    local period = schedule.resolve_steps(c.every, units)
-    local pass = c.mega == "full" and source.n or math.min(source.n, c.mega * st.batch_size)
-    local evaluations = opt:program(st, eval, "pass", batch).evaluations
-    per_epoch = per_epoch + st.passes * pass * evaluations * source.per_epoch / period
-  end
-  return math.max(1, math.ceil(budget * source.per_epoch / per_epoch))
-end
-
-=======
->>>>>>> 97218af (Budgets: the steps they pay for by going through the correction's schedule; variational SGD and its posterior correction by name)
 -- ---- describing -----------------------------------------------------------------------------------------------------
 
 local function describe_value(value)
@@ -165,18 +145,10 @@ local function build(spec)
   buffers.check(spec.model, kept, "pg.train { buffers = } takes another run's run.buffers")
   local st = opt:init(theta, key:fold("optimizer"), kept)
   local eval = evaluator { loss = spec.loss, model = spec.model, source = source, key = st.key, batch = pass_batch,
-<<<<<<< HEAD
     micro = spec.micro, steps_per_epoch = source.per_epoch }
   local batches = source:prepare(c and pass_batch or nil)
   st.batch_size, st.pass_size = source.batch_size, pass_batch
-  local steps = spec.steps or spec.epochs and steps_of_epochs(spec.epochs, source.per_epoch)
-    or steps_of_budget(spec.budget.gradients, opt, st, eval, batches[1], source)
-=======
-    steps_per_epoch = source.per_epoch }
-  local batches = source:prepare(opt.correction and pass_batch or nil)
-  st.pass_size = pass_batch
   local steps, limit = length_of(spec, opt, st, eval, source, pass_batch)
->>>>>>> 97218af (Budgets: the steps they pay for by going through the correction's schedule; variational SGD and its posterior correction by name)
   eval.total_steps = steps
   opt:configure { total_steps = steps }
   opt:prepare(st, eval, batches)

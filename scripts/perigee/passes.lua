@@ -7,6 +7,7 @@ local builder = require "perigee.builder"
 local core = require "perigee.core"
 local evaluation = require "perigee.evaluation"
 local moment = require "perigee.moment"
+local pieces = require "perigee.pieces"
 local posterior = require "perigee.posterior"
 local statistics = require "perigee.statistics"
 local vectors = require "perigee.vectors"
@@ -19,7 +20,8 @@ local SUSPENDED = setmetatable({}, { __tostring = function() return "the pass wa
 function passes.build_batch(opt, st, evaluator, batch)
   local entry = {}
   local sums, c = st:accumulate_into(), opt.correction
-  local label = ("%d examples of a full pass over %s"):format(batches.count(batch), opt.family.name)
+  local label = ("%d examples%s of a full pass over %s"):format(batches.count(batch),
+    pieces.describe(pieces.divide(batch, evaluator.micro, st.batch_size)), opt.family.name)
   entry.program = builder.trace(label, function(b)
     local key = b:input("key", evaluator.key)
     local traced

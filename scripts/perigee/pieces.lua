@@ -30,6 +30,11 @@ function pieces.divide(batch, micro, usual)
   return division
 end
 
+-- " in 4 pieces", for names of programs; nothing for a batch that stays whole.
+function pieces.describe(division)
+  return division and (" in %d pieces"):format(division.count) or ""
+end
+
 -- Raise an error unless a step's batch of n examples has enough for so many pieces.
 function pieces.check(micro, n)
   if micro > n then

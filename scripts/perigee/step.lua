@@ -202,7 +202,7 @@ local function name_step(opt, flags, batch, division)
   local kind = not flags and "plain" or opt.correction.definition.refresh and flags.refreshed and "first corrected"
     or "corrected"
   return ("a %s step of %s, %d examples%s"):format(kind, step.describe(opt), batches.count(batch),
-    division and (" in %d pieces"):format(division.count) or "")
+    pieces.describe(division))
 end
 
 -- Trace and compile a step. flags: { first, refreshed, last } of a corrected step, nil of a plain one. The entry has
@@ -256,7 +256,8 @@ local LOOK = {
 -- is wanted → field → number of an output, f64.
 function step.build_probe(opt, st, evaluator, flags, batch, wanted, at)
   local entry = { outputs = {} }
-  local label = ("a probe of %s, %d examples"):format(step.describe(opt), batches.count(batch))
+  local label = ("a probe of %s, %d examples%s"):format(step.describe(opt), batches.count(batch),
+    pieces.describe(pieces.divide(batch, evaluator.micro, st.batch_size)))
   entry.program = builder.trace(label, function(b)
     local self = open(b, opt, st, evaluator, flags, batch, entry)
     for _, what in ipairs(wanted) do

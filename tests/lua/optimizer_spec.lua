@@ -29,7 +29,7 @@ local function network(options)
   local source = evaluator.memory { x = core.tensor(dtype, { n, 6 }, x), y = core.tensor(dtype, { n, 1 }, y) }
   local self = { model = model, source = source, n = n }
   self.evaluator = evaluator {
-    model = model, source = source, key = core.key(4), batch = options.batch or 10,
+    model = model, source = source, key = core.key(4), batch = options.batch or 10, micro = options.micro,
     loss = function(m, theta, batch, ctx)
       local d = m(theta, batch.x, ctx) - batch.y
       return (d * d):mean(), (d:abs()):mean()
@@ -232,8 +232,8 @@ describe("randomness", function()
 end)
 
 describe("after prepare", function()
-  it("steps, refreshes and the short last batch take no memory", function()
-    local p = network { n = 37 }
+  local function check_memory(micro)
+    local p = network { n = 37, micro = micro }
     local made = {}
     for size in pairs { [10] = 1, [7] = 1 } do made[size] = {} end
     for k = 0, 3 do made[k] = p.batch(10 * k, math.min(37, 10 * k + 10)) end
@@ -269,7 +269,10 @@ describe("after prepare", function()
     opt:step(st, p.evaluator, made[1])
     core.trace = trace
     assert.are.equal(0, traces)
-  end)
+  end
+
+  it("steps, refreshes and the short last batch take no memory", function() check_memory(1) end)
+  it("nor do they in pieces", function() check_memory(3) end)
 
   it("a schedule changes numbers, not programs", function()
     local p, traces, trace = network(), 0, core.trace

@@ -22,7 +22,7 @@ pg.set_threads(1) -- ten numbers are not worth sharing
 
 local N, D, LAMBDA = 200, 10, 0.01
 
--- Uniform numbers in [0, 1) with 53 bits: Knuth's generator modulo 2^64.
+-- Uniform numbers in [0, 1) of 53 bits, from Knuth's generator of MMIX.
 local function uniform_stream(seed)
   local state = seed
   return function()
@@ -52,8 +52,8 @@ local function make_data()
   return x, y, largest / 4 + LAMBDA
 end
 
-local rows, labels, L = make_data() -- L: the largest smoothness of one example's loss
-local x, y = pg.tensor(rows, "f64"), pg.tensor(labels, "f64")
+local features, labels, L = make_data() -- L: the largest smoothness of one example's loss
+local x, y = pg.tensor(features, "f64"), pg.tensor(labels, "f64")
 local split = pg.data.from { x = x, y = y }
 local model = pg.nn.sequential { pg.nn.linear(D, 1, { bias = false }) }
 
@@ -113,7 +113,7 @@ local zero = pg.zeros(model.layout, "f64")
 -- Run until the gap is at most the target: the passes spent, or infinity, and the best gap seen. The gap is looked at
 -- after the first step past every `check` passes.
 local function run(method, setting, size, seed, limit)
-  local optimizer = method.make(setting[1], size, table.unpack(setting, 2))
+  local optimizer = method.make(setting, size)
   local source, whole = SOURCES[method.order](size, seed)
   local evaluator = pg.evaluator { loss = loss, model = model, source = whole, key = pg.key(seed),
     batch = method.mega and size or N, steps_per_epoch = N // size }
@@ -145,126 +145,110 @@ local function steps(low, high)
   return function(size)
     local list, scale = {}, size == 10 and 8 or 1
     for _, unit in ipairs(UNITS) do
-      if unit > 0.9 * low * scale and unit < 1.1 * high * scale then list[#list + 1] = { unit / L } end
+      if unit > 0.9 * low * scale and unit < 1.1 * high * scale then list[#list + 1] = unit / L end
     end
-    return list
+    return { eta = list }
   end
 end
 
-local function values(list)
-  for i, v in ipairs(list) do list[i] = { v } end
-  return function() return list end
-end
-
--- All choices of one entry of each list.
-local function product(...)
-  local out = { {} }
-  for _, list in ipairs { ... } do
-    local longer = {}
-    for _, head in ipairs(out) do
-      for _, v in ipairs(list) do
-        longer[#longer + 1] = table.move(head, 1, #head, 1, {})
-        longer[#longer][#head + 1] = v
-      end
-    end
-    out = longer
-  end
-  return out
-end
+local function grid(lists) return function() return lists end end
 
 local correction, sgd = pg.correction, pg.rule.sgd
 
--- A method whose one parameter is the step size of SGD's rule. make(options) → correction.
+-- A method whose parameter is the step size of SGD's rule. make(batch size) → correction, or a correction.
 local function by_step(make)
-  return function(eta, size)
-    return pg.optimizer { rule = sgd { lr = eta }, correction = make and make(size) or nil, dtype = "f64" }
+  return function(h, size)
+    local c = type(make) == "function" and make(size) or make
+    return pg.optimizer { rule = sgd { lr = h.eta }, correction = c, dtype = "f64" }
   end
 end
 
--- A correction that chooses the step by itself, and multiplies the rule's lr.
+-- A correction that chooses the step by itself, which multiplies the rule's lr.
 local function own_step(make)
-  return function(...) return pg.optimizer { rule = sgd { lr = 1 }, correction = make(...), dtype = "f64" } end
+  return function(h) return pg.optimizer { rule = sgd { lr = 1 }, correction = make(h), dtype = "f64" } end
 end
 
-local function svrg_every(epochs, alpha)
-  return by_step(function() return correction.svrg { every = pg.epochs(epochs), alpha = alpha or 1 } end)
-end
+local function svrg(passes, alpha) return by_step(correction.svrg { every = pg.epochs(passes), alpha = alpha or 1 }) end
 
 -- 0.75 in the first of 20 segments, 0 in the last one and after it.
-local function falling_alpha(eta, size)
+local function falling_alpha(size)
   local per_segment = N // size
-  local function alpha(step) return math.max(0, 0.75 * (1 - step // per_segment / 19)) end
-  return pg.optimizer { rule = sgd { lr = eta }, correction = correction.svrg { alpha = alpha }, dtype = "f64" }
+  return correction.svrg { alpha = function(step) return math.max(0, 0.75 * (1 - step // per_segment / 19)) end }
 end
 
-local function decaying(eta, _, q)
-  return pg.optimizer { rule = sgd { lr = function(t) return eta / (1 + q * eta * LAMBDA * t) end }, dtype = "f64" }
+local function decaying(h)
+  return pg.optimizer { dtype = "f64", rule = sgd {
+    lr = function(step) return h.eta / (1 + h.q * h.eta * LAMBDA * step) end,
+  } }
 end
 
-local DECAYS = product({ 0.2 / L, 0.5 / L, 1 / L, 2 / L }, { 0.25, 0.5, 1 })
-local STORM = product({ 0.1, 0.3, 1, 3 }, { 0.1, 1, 10 }, { 1, 10 })
+local function lkatyusha(h)
+  return pg.optimizer { dtype = "f64", correction = correction.lsvrg {},
+    rule = pg.wrapper.lkatyusha { L = h.L * L, sigma = LAMBDA } }
+end
 
--- name; make(parameter, batch size, more parameters) → optimizer; grid(batch size) → list of parameters; reference at
--- batches of 1 and of 10: { median, least, most }, or { not = passes, best = gap }.
+local DECAYS = grid { eta = { 0.2 / L, 0.5 / L, 1 / L, 2 / L }, q = { 0.25, 0.5, 1 } }
+local STORM = grid { k = { 0.1, 0.3, 1, 3 }, w = { 0.1, 1, 10 }, c = { 1, 10 } }
+
+-- What an independent program found: medians with the range of its seeds, or the best gap of those that do not arrive.
+local function took(middle, least, most) return { passes = middle, least = least, most = most } end
+local function stayed(best, within) return { passes = math.huge, best = best, limit = within } end
+
+-- make(setting, batch size) → optimizer; grid(batch size) → lists for pg.grid; order of the batches; limit: of passes;
+-- check: every so many passes; reference: at batches of 1 and of 10; plot: whether its curve is drawn.
 local methods = {
-  { name = "SGD constant", order = "iid", check = 5, make = by_step(), grid = steps(0.01, 0.2),
-    reference = { { within = 2000, best = 2.6e-5 }, { within = 2000, best = 7.5e-5 } } },
+  { name = "SGD constant", order = "iid", check = 5, make = by_step(), grid = steps(0.01, 0.2), plot = true,
+    reference = { stayed(2.6e-5, 2000), stayed(7.5e-5, 2000) } },
   { name = "SGD constant", order = "reshuffled", check = 5, make = by_step(), grid = steps(0.01, 0.1),
-    reference = { { 190, 190, 215 }, { 210, 190, 215 } } },
-  { name = "SGD decaying", order = "iid", check = 5, make = decaying, grid = function() return DECAYS end,
-    reference = { { within = 2000, best = 2.9e-5 }, { within = 2000, best = 2.3e-5 } } },
-  { name = "SGD decaying", order = "reshuffled", check = 5, make = decaying, grid = function() return DECAYS end,
-    reference = { { 50, 35, 50 }, { 95, 85, 100 } } },
-  { name = "SVRG m = 1 pass", order = "iid", make = svrg_every(1), grid = steps(0.3, 1.4),
-    reference = { { 16, 14, 17 }, { 16.1, 14.1, 19.1 } } },
-  { name = "SVRG m = 2 passes", order = "iid", make = svrg_every(2), grid = steps(0.3, 1.4),
-    reference = { { 22, 21, 27 }, { 21.1, 19.1, 22.1 } } },
-  { name = "SVRG m = 1 pass", order = "reshuffled", make = svrg_every(1), grid = steps(0.3, 1.4),
-    reference = { { 14, 13, 16 }, { 16.1, 14.1, 16.1 } } },
-  { name = "SVRG m = 2 passes", order = "reshuffled", make = svrg_every(2), grid = steps(0.3, 1.4),
-    reference = { { 17, 17, 18 }, { 17.1, 17.1, 18.1 } } },
-  { name = "SVRG m = 5 passes", order = "iid", make = svrg_every(5), grid = steps(0.2, 1),
-    reference = { { 35, 30, 37 }, { 35.1, 30.1, 36.1 } } },
-  { name = "L-SVRG p = b/n", order = "iid", make = by_step(function() return correction.lsvrg {} end),
-    grid = steps(0.3, 1.4), reference = { { 19.9, 18.7, 21.5 }, { 20.4, 15, 22.5 } } },
-  { name = "SARAH m = 1 pass", order = "iid", make = by_step(function() return correction.sarah {} end),
-    grid = steps(0.3, 1.4), reference = { { 16.9, 15.9, 19.9 }, { 18.4, 16.5, 22.3 } } },
-  { name = "SPIDER (eps)", order = "iid", make = own_step(function(eps) return correction.spider { eps = eps, L = L } end),
-    grid = values { 0.003, 0.01, 0.03, 0.1, 0.3 },
-    reference = { { 24.9, 24.9, 24.9 }, { 213.7, 213.7, 215.6 } } },
-  { name = "PAGE p = b/(n+b)", order = "iid", make = by_step(function() return correction.page {} end),
-    grid = steps(0.5, 2), reference = { { 19.4, 15.3, 23.4 }, { 21.1, 18.9, 27.1 } } },
-  { name = "STORM (k, w, c)", order = "iid", limit = 1000,
-    make = own_step(function(k, _, w, c) return correction.storm { k = k, w = w, c = c } end),
-    grid = function() return STORM end,
-    reference = { { within = 1000, best = 5.7e-5 }, { within = 1000, best = 1.9e-5 } } },
-  { name = "STORM+ (k)", order = "iid", limit = 1000, make = own_step(function(k) return correction.storm_plus { k = k } end),
-    grid = values { 0.1, 0.3, 1, 3, 10 },
-    reference = { { within = 1000, best = 3.7e-4 }, { within = 1000, best = 2.8e-4 } } },
-  { name = "alpha-SVRG 0.90", order = "iid", limit = 1000, make = svrg_every(1, 0.9), grid = steps(0.01, 0.1),
-    reference = { { 661, 598, 973 }, { 841.1, 733.1, math.huge } } },
-  { name = "alpha-SVRG 0.75", order = "iid", limit = 1000, make = svrg_every(1, 0.75), grid = steps(0.01, 0.1),
-    reference = { { within = 1000, best = 1.7e-5 }, { within = 1000, best = 1.6e-5 } } },
-  { name = "alpha-SVRG 0.50", order = "iid", limit = 1000, make = svrg_every(1, 0.5), grid = steps(0.01, 0.1),
-    reference = { { within = 1000, best = 5.6e-5 }, { within = 1000, best = 5.9e-5 } } },
-  { name = "alpha-SVRG 0.75 to 0", order = "iid", limit = 1000, make = falling_alpha, grid = steps(0.01, 0.1),
-    reference = { { within = 1000, best = 2.1e-4 }, { within = 1000, best = 2.3e-4 } } },
-  { name = "SCSG mega-batch n/4", order = "iid", limit = 1000, mega = true,
-    make = by_step(function(size) return correction.scsg { batches = N // 4 // size, ahead = false } end),
-    grid = steps(0.01, 0.2), reference = { { 278, 154, 490 }, { 262, 258, 292 } } },
-  { name = "SCSG n/4 of the steps to come", order = "reshuffled", limit = 1000, mega = true,
-    make = by_step(function(size) return correction.scsg { batches = N // 4 // size } end), grid = steps(0.01, 0.2) },
-  { name = "L-Katyusha (L / L_max)", order = "iid", make = function(scale)
-      return pg.optimizer { dtype = "f64", correction = correction.lsvrg {},
-        rule = pg.wrapper.lkatyusha { L = scale * L, sigma = LAMBDA } }
-    end, grid = values { 0.05, 0.1, 0.2, 0.4, 0.8 },
-    reference = { { 23.9, 13.8, 28.1 }, { 33.2, 29.4, 38.6 } } },
-  { name = "AdaSVRG m = 1 pass", order = "iid", make = by_step(function() return correction.adasvrg {} end),
-    grid = values { 0.01, 0.03, 0.1, 0.3, 1 }, reference = { { 26, 26, 29 }, { 50.1, 32.1, 56.1 } } },
-  { name = "SVRG-BB m = 1 pass", order = "iid",
-    make = own_step(function(eta) return correction.svrg_bb { eta0 = eta } end), grid = steps(0.1, 0.5) },
-  { name = "full gradient descent", order = "reshuffled", size = N, make = by_step(),
-    grid = steps(4, 30), reference = { { 33, 33, 33 } } },
+    reference = { took(190, 190, 215), took(210, 190, 215) } },
+  { name = "SGD decaying", order = "iid", check = 5, make = decaying, grid = DECAYS,
+    reference = { stayed(2.9e-5, 2000), stayed(2.3e-5, 2000) } },
+  { name = "SGD decaying", order = "reshuffled", check = 5, make = decaying, grid = DECAYS, plot = true,
+    reference = { took(50, 35, 50), took(95, 85, 100) } },
+  { name = "SVRG m = 1 pass", order = "iid", make = svrg(1), grid = steps(0.3, 1.4), plot = true,
+    reference = { took(16, 14, 17), took(16.1, 14.1, 19.1) } },
+  { name = "SVRG m = 2 passes", order = "iid", make = svrg(2), grid = steps(0.3, 1.4),
+    reference = { took(22, 21, 27), took(21.1, 19.1, 22.1) } },
+  { name = "SVRG m = 1 pass", order = "reshuffled", make = svrg(1), grid = steps(0.3, 1.4),
+    reference = { took(14, 13, 16), took(16.1, 14.1, 16.1) } },
+  { name = "SVRG m = 2 passes", order = "reshuffled", make = svrg(2), grid = steps(0.3, 1.4),
+    reference = { took(17, 17, 18), took(17.1, 17.1, 18.1) } },
+  { name = "SVRG m = 5 passes", order = "iid", make = svrg(5), grid = steps(0.2, 1), plot = true,
+    reference = { took(35, 30, 37), took(35.1, 30.1, 36.1) } },
+  { name = "L-SVRG p = b/n", order = "iid", make = by_step(correction.lsvrg {}), grid = steps(0.3, 1.4),
+    reference = { took(19.9, 18.7, 21.5), took(20.4, 15, 22.5) } },
+  { name = "SARAH m = 1 pass", order = "iid", make = by_step(correction.sarah {}), grid = steps(0.3, 1.4),
+    reference = { took(16.9, 15.9, 19.9), took(18.4, 16.5, 22.3) } },
+  { name = "SPIDER", order = "iid", make = own_step(function(h) return correction.spider { eps = h.eps, L = L } end),
+    grid = grid { eps = { 0.003, 0.01, 0.03, 0.1, 0.3 } },
+    reference = { took(24.9, 24.9, 24.9), took(213.7, 213.7, 215.6) } },
+  { name = "PAGE p = b/(n+b)", order = "iid", make = by_step(correction.page {}), grid = steps(0.5, 2),
+    reference = { took(19.4, 15.3, 23.4), took(21.1, 18.9, 27.1) } },
+  { name = "STORM", order = "iid", limit = 1000, grid = STORM, plot = true,
+    make = own_step(function(h) return correction.storm { k = h.k, w = h.w, c = h.c } end),
+    reference = { stayed(5.7e-5, 1000), stayed(1.9e-5, 1000) } },
+  { name = "STORM+", order = "iid", limit = 1000, make = own_step(function(h)
+      return correction.storm_plus { k = h.k }
+    end), grid = grid { k = { 0.1, 0.3, 1, 3, 10 } }, reference = { stayed(3.7e-4, 1000), stayed(2.8e-4, 1000) } },
+  { name = "alpha-SVRG 0.90", order = "iid", limit = 1000, make = svrg(1, 0.9), grid = steps(0.01, 0.1),
+    reference = { took(661, 598, 973), took(841.1, 733.1, math.huge) } },
+  { name = "alpha-SVRG 0.75", order = "iid", limit = 1000, make = svrg(1, 0.75), grid = steps(0.01, 0.1),
+    reference = { stayed(1.7e-5, 1000), stayed(1.6e-5, 1000) } },
+  { name = "alpha-SVRG 0.50", order = "iid", limit = 1000, make = svrg(1, 0.5), grid = steps(0.01, 0.1), plot = true,
+    reference = { stayed(5.6e-5, 1000), stayed(5.9e-5, 1000) } },
+  { name = "alpha-SVRG 0.75 to 0", order = "iid", limit = 1000, make = by_step(falling_alpha), grid = steps(0.01, 0.1),
+    reference = { stayed(2.1e-4, 1000), stayed(2.3e-4, 1000) } },
+  { name = "SCSG mega-batch n/4", order = "reshuffled", limit = 1000, mega = true, grid = steps(0.01, 0.2),
+    make = by_step(function(size) return correction.scsg { batches = N // 4 // size } end),
+    reference = { took(278, 154, 490), took(262, 258, 292) } },
+  { name = "L-Katyusha", order = "iid", make = lkatyusha, grid = grid { L = { 0.05, 0.1, 0.2, 0.5, 1 } },
+    reference = { took(23.9, 13.8, 28.1), took(33.2, 29.4, 38.6) } },
+  { name = "AdaSVRG m = 1 pass", order = "iid", make = by_step(correction.adasvrg {}),
+    grid = grid { eta = { 0.01, 0.03, 0.1, 0.3, 1 } }, reference = { took(26, 26, 29), took(50.1, 32.1, 56.1) } },
+  { name = "SVRG-BB m = 1 pass", order = "iid", grid = steps(0.1, 0.5),
+    make = own_step(function(h) return correction.svrg_bb { eta0 = h.eta } end) },
+  { name = "full gradient descent", order = "reshuffled", size = N, make = by_step(), grid = steps(4, 30), plot = true,
+    reference = { took(33, 33, 33), took(33, 33, 33) } },
 }
 
 -- ---- the search -----------------------------------------------------------------------------------------------------
@@ -281,16 +265,16 @@ local function is_better(a, b)
   return a.best < b.best
 end
 
--- All seeds of one setting; the first one's result is known.
-local function run_seeds(method, entry, size, limit)
-  local passes, best = { entry.passes }, { entry.best }
+-- All seeds of one setting, of which the first one's result is known.
+local function run_seeds(method, first, size, limit)
+  local passes, best = { first.passes }, { first.best }
   for seed = 2, o.seeds do
-    local result = run(method, entry.setting, size, seed, limit)
+    local result = run(method, first.setting, size, seed, limit)
     passes[seed], best[seed] = result.passes, result.best
   end
   local middle = median(passes) -- sorts
-  return { passes = middle, least = passes[1], most = passes[#passes], best = median(best), setting = entry.setting,
-    curve = entry.curve }
+  return { passes = middle, least = passes[1], most = passes[#passes], best = median(best), setting = first.setting,
+    curve = first.curve, limit = limit }
 end
 
 local GO_ON = 3 -- settings that all seeds try where none gets there
@@ -298,10 +282,10 @@ local GO_ON = 3 -- settings that all seeds try where none gets there
 -- The best setting of a method's grid, by the median over the seeds.
 local function search(method, size)
   local limit, tried, arrived = math.min(o.limit, method.limit or o.limit), {}, 0
-  for i, setting in ipairs(method.grid(size)) do
-    tried[i] = run(method, setting, size, 1, limit)
-    tried[i].setting = setting
-    if tried[i].passes < math.huge then arrived = arrived + 1 end
+  for setting in pg.grid(method.grid(size)) do
+    local result = run(method, setting, size, 1, limit)
+    result.setting, tried[#tried + 1] = setting, result
+    if result.passes < math.huge then arrived = arrived + 1 end
   end
   table.sort(tried, is_better)
   local winner
@@ -309,60 +293,52 @@ local function search(method, size)
     local result = run_seeds(method, tried[i], size, limit)
     if not winner or is_better(result, winner) then winner = result end
   end
-  winner.limit = limit
   return winner
 end
 
 -- ---- the table ------------------------------------------------------------------------------------------------------
 
 local function describe(r)
+  if not r then return "" end
   if r.passes == math.huge then return ("not in %d; best %.1e"):format(r.limit, r.best) end
   return ("%.1f (%.1f-%.1f)"):format(r.passes, r.least, r.most)
 end
 
-local function describe_setting(r)
+local function describe_setting(setting)
   local parts = {}
-  for i, v in ipairs(r.setting) do parts[i] = ("%.4g"):format(v) end
+  for name, v in pairs(setting) do parts[#parts + 1] = ("%s = %.4g"):format(name, v) end
   return table.concat(parts, ", ")
 end
 
-local function describe_reference(r)
-  if not r then return "" end
-  if r.best then return ("not in %d; best %.1e"):format(r.within, r.best) end
-  return ("%.1f (%.1f-%.1f)"):format(r[1], r[2], r[3])
-end
-
--- Whether a result agrees with the reference: "yes", "no", or nothing to say.
+-- Whether a result agrees with the reference; "" where there is nothing to say: none, or the run was cut shorter.
 local function compare(r, reference)
   if not reference then return "" end
-  if reference.best then
-    if r.passes < math.huge then return "no" end
-    local ratio = r.best / reference.best
-    return r.limit < reference.within and "" or ratio < 3 and ratio > 1 / 3 and "yes" or "no"
+  local agrees
+  if reference.passes < math.huge then
+    agrees = r.least <= reference.most and r.most >= reference.least
+    if r.passes == math.huge and r.limit < reference.passes then return "" end
+  else
+    agrees = r.passes == math.huge and r.best < 3 * reference.best and r.best > reference.best / 3
+    if r.limit < reference.limit then return "" end
   end
-  return r.least <= reference[3] and r.most >= reference[2] and "yes" or "no"
+  return agrees and "yes" or "no"
 end
 
-local function name_of(method)
-  return method.name .. (method.order == "iid" and ", iid" or method.order and ", reshuffled" or "")
-end
-
--- One table for each batch size; the whole batch stands in both.
+-- Prints the table for batches of `size`, the entry `index` of references; returns the curves to draw.
 local function show(size, index)
   local lines, curves = {}, {}
   for _, method in ipairs(methods) do
-    local name = name_of(method)
+    local name = method.size and method.name or ("%s, %s"):format(method.name, method.order)
     if name:lower():find(o.only:lower(), 1, true) then
-      local result = search(method, method.size or size)
-      local reference = method.reference and method.reference[method.size and 1 or index]
-      lines[#lines + 1] = { name, describe(result), describe_setting(result), describe_reference(reference),
+      local result, reference = search(method, method.size or size), (method.reference or {})[index]
+      lines[#lines + 1] = { name, describe(result), describe_setting(result.setting), describe(reference),
         compare(result, reference) }
       result.curve.name = name
-      if method.plotted then curves[#curves + 1] = result.curve end
+      if method.plot then curves[#curves + 1] = result.curve end
     end
   end
   print(("\nbatches of %d"):format(size))
-  pg.table.print({ "method", "passes: median (least-most)", "at", "reference", "agrees" }, lines, { [2] = true })
+  pg.table.print({ "method", "passes: median (range)", "at", "reference", "agrees" }, lines, { [2] = true, [4] = true })
   return curves
 end
 
@@ -370,3 +346,9 @@ local curves
 for index, size in ipairs { 1, 10 } do
   if o.batch == "both" or tonumber(o.batch) == size then curves = show(size, index) end
 end
+
+local picture = { title = "F - F*, first seed", log = true, logx = true, xlabel = "passes (gradients / n)",
+  lines = { { y = o.target, name = "target" } } }
+print()
+io.write(pg.plot.draw(curves, picture))
+pg.plot.save("runs/passes.svg", curves, picture)

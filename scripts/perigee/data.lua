@@ -181,8 +181,8 @@ function methods:select(indices)
   end)
 end
 
---- split:folds(k, key) → list: For cross-validation: k tables { train =, test = } of splits. The examples are cut, in an
--- order drawn from the key, into k pieces whose sizes differ by one at most; each is the test of one fold, and the
+--- split:folds(k, key) → list: For cross-validation: k tables { train =, test = } of splits. The examples are cut, in
+-- an order drawn from the key, into k pieces whose sizes differ by one at most; each is the test of one fold, and the
 -- others, in that order, its train.
 function methods:folds(k, key)
   if math.type(k) ~= "integer" or k < 2 or k > self.n then

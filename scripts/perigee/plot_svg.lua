@@ -302,11 +302,14 @@ function svg.svg(series, opts)
   return table.concat(page.out, "\n") .. "\n"
 end
 
---- pg.plot.save(path, series [, opts]): Write the series as SVG to a file, whole or not at all; series and options as
--- in pg.plot.svg. In a recipe, `path` lies below the directory of runs, unless it is run with --trust.
+--- pg.plot.save(path, series [, opts]): Write the series as SVG to a file, whole or not at all, and make its directory
+-- where there is none; series and options as in pg.plot.svg. In a recipe, `path` lies below the directory of runs,
+-- unless it is run with --trust.
 function svg.save(path, series, opts)
   local ok, message = require("perigee.sandbox").may_open(path, "w")
   if not ok then core.raise(message) end
+  local directory = path:match("^(.+)/[^/]*$")
+  if directory then core.data.mkdir(directory) end
   core.data.write_file_atomic(path, svg.svg(series, opts))
 end
 

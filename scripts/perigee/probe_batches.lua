@@ -141,8 +141,8 @@ function View:program(batch, wanted, at)
   by_evaluator[self.evaluator] = by_evaluator[self.evaluator] or {}
   local known = by_evaluator[self.evaluator]
   local flags = self.corrected and { first = self.st.corrected == 0, refreshed = false, last = false } or nil
-  local name = ("%s %s %s %s"):format(table.concat(wanted, "+"), flags and "corrected" or "plain",
-    flags and flags.first, batches.signature(batch))
+  local name = ("%s %s %s %d %s"):format(table.concat(wanted, "+"), flags and "corrected" or "plain",
+    flags and flags.first, self.st.batch_size, batches.signature(batch))
   local entry = known[name]
   if not entry or entry.at ~= at or not steps.is_current(entry, self.evaluator) then
     entry = steps.build_probe(self.opt, self.frozen, self.evaluator, flags, batch, wanted, at)

@@ -1,6 +1,8 @@
 -- Facts about the probes of gradients: the reference file's numbers, the formula by hand, zero variance at the snapshot
 -- where things are locked and not where they are not, exact counts, and a run that never notices it was looked at.
 local support = require "support"
+local builder = require "perigee.builder"
+local methods = require "methods"
 local problems = require "problems"
 local normed = require "normed"
 local pg, core = support.pg, support.core
@@ -205,6 +207,18 @@ describe("pg.probe.alpha and gradients", function()
     assert(found.alpha < 0.99 and found.cosine < 0.99 and found.distance > 0.01)
   end)
 
+  it("share the noise of a step between both points, unless the correction draws it apart", function()
+    local p = normed.problem { n = 30 }
+    for _, noise in ipairs { "shared", "fresh" } do
+      local opt = pg.optimizer { family = pg.family.diagonal { ess = 30, h0 = 1 }, rule = pg.rule.sgd { lr = 0.05 },
+        correction = pg.correction.svrg { every = 1000, noise = noise } }
+      local st = opt:init(p.theta0(), core.key(3), p.buffers0())
+      for k = 0, 2 do opt:step(st, p.evaluator, p.part(k)) end
+      local found = pg.probe.alpha({ optimizer = opt, state = st, evaluator = p.evaluator }, { at = st.q })
+      if noise == "shared" then near(1, found.cosine, 1e-12) else assert(found.cosine < 0.9, found.cosine) end
+    end
+  end)
+
   it("find signal, noise and directions of gradients that are known", function()
     local p = problems.logistic { X = { { 3, 0 }, { 1, 0 }, { 0, 2 }, { 0, 4 } }, y = { 1, 1, 1, 1 }, batch = 1,
       loss = function(_, theta, batch) return (batch.x:matmul(theta.t1:reshape { 2, 1 })):mean() end }
@@ -234,7 +248,7 @@ local function train(optimizer, on_step)
     optimizer = optimizer, out = false, log_every = 1, hash_every = 0, hooks = { on_step = on_step } }
 end
 
-local methods = {
+local optimizers = {
   sgd = function() return pg.optim.momentum { lr = 0.05 } end,
   svrg = function() return pg.optim.svrg { lr = 0.05, every = pg.epochs(1) } end,
   ["ivon-poco"] = function()
@@ -259,7 +273,7 @@ end
 describe("probes in hooks of pg.train (T10)", function()
   for _, name in ipairs { "sgd", "svrg", "ivon-poco" } do
     it("leave a run of " .. name .. " with batch norm and dropout as it is, bit for bit, and its costs", function()
-      local plain, watched = train(methods[name]()), train(methods[name](), look)
+      local plain, watched = train(optimizers[name]()), train(optimizers[name](), look)
       assert.equal(support.state_bytes(plain.state), support.state_bytes(watched.state))
       local a, b = plain.state:numbers(), watched.state:numbers()
       assert.equal(0, a["cost.probes"])
@@ -272,7 +286,7 @@ describe("probes in hooks of pg.train (T10)", function()
   end
 
   it("may look at the batches of a finished run, with its own keys and noise", function()
-    local run = train(methods["ivon-poco"]())
+    local run = train(optimizers["ivon-poco"]())
     local before = support.state_bytes(run.state)
     local all = pg.probe.variance(run)
     assert.same({ 5, 70 * 2, true }, { all.batches, all.evaluations, all.active })
@@ -292,6 +306,42 @@ describe("probes in hooks of pg.train (T10)", function()
     end
     assert.equal(spend(), spend(function(ctx) pg.probe.gradients(ctx) end))
   end)
+end)
+
+describe("every family × correction × rule", function()
+  local before = builder.executor
+  setup(function() builder.executor = "interpret" end) -- the same bits, without compiling hundreds of programs
+  teardown(function() builder.executor = before end)
+
+  -- 15 steps, looked at before the steps that are listed → state.
+  local function run(method, looks)
+    local p, opt = problems.random_logistic(60, 4, { batch = 10 }), method.make()
+    p.evaluator.total_steps = 15
+    local st = opt:init(p.theta0(), core.key(3))
+    for k = 0, 14 do
+      if looks[k] then
+        local where = { optimizer = opt, state = st, evaluator = p.evaluator }
+        local spent = st.cost.probes
+        local found = pg.probe.variance(where, { count = 2 })
+        assert(found.g.corrected - found.g.corrected == 0, method.name .. ": not finite")
+        spent = spent + found.evaluations + pg.probe.alpha(where, { count = 1, at = p.theta0() }).evaluations
+        assert.equal(spent, st.cost.probes)
+      end
+      opt:step(st, p.evaluator, p.cyclic(k, 10))
+    end
+    return st
+  end
+
+  for _, family in ipairs(methods.families) do
+    it("over " .. family .. " may be looked at and goes on as if it had not been", function()
+      for _, method in ipairs(methods.over(family)) do
+        local plain, watched = run(method, {}), run(method, { [0] = true, [1] = true, [7] = true, [13] = true })
+        assert.equal(support.state_bytes(plain), support.state_bytes(watched), method.name)
+        watched.cost.probes = 0
+        assert.same(plain:numbers(), watched:numbers(), method.name)
+      end
+    end)
+  end
 end)
 
 describe("moments", function()

@@ -62,7 +62,7 @@ end
 -- The traced side: a program over one-element vectors and the means to set and read them.
 local function trace(rule, layout)
   local self = { numbers = {}, outputs = {}, slots = {}, p = new_vector(layout), g = new_vector(layout),
-    h = new_vector(layout) }
+    h = new_vector(layout), H = core.tensor("f64", { 1, 1 }) }
   self.program = builder.trace(false, function(b)
     local function scalar(_, name)
       return b:scalar(self.numbers, name)
@@ -74,7 +74,8 @@ local function trace(rule, layout)
     end
     local ctx = {
       t = scalar(nil, "t"), key = b:slot(core.key(1)), info = {}, weight_decay = scalar(nil, "weight decay"),
-      q = { mean = p, h = b:slot(self.h), h0 = b:scalar(Q_NUMBERS, "h0"), ess = b:scalar(Q_NUMBERS, "ess") },
+      q = { mean = p, h = b:slot(self.h), H = b:slot(self.H), h0 = b:scalar(Q_NUMBERS, "h0"),
+        ess = b:scalar(Q_NUMBERS, "ess") },
     }
     local stats = statistics.new { g = b:slot(self.g) }
     self.outputs.p = b:output((rule:apply(p, stats, values, rule.hyper:traced(scalar, p), ctx)))
@@ -94,6 +95,7 @@ local function run_traced(rule, side, point, setting, t)
   side.p:data_write(0, point.p)
   side.g:data_write(0, point.g)
   side.h:data_write(0, point.h)
+  side.H:data_write(0, point.h)
   for j, name in ipairs(rule.slot_names) do
     side.slots[name]:data_write(0, slot_value(point, j))
   end
@@ -118,7 +120,8 @@ local function run_plain(rule, point, setting, t, wrap)
   local p = wrap(point.p)
   local ctx = {
     t = t, key = core.key(1), info = {}, weight_decay = setting.values["weight decay"],
-    q = { mean = p, h = wrap(point.h), h0 = Q_NUMBERS.h0, ess = Q_NUMBERS.ess },
+    q = { mean = p, h = wrap(point.h), H = core.tensor("f64", { 1, 1 }, { point.h }), h0 = Q_NUMBERS.h0,
+      ess = Q_NUMBERS.ess },
   }
   values.p = rule:apply(p, statistics.new { g = wrap(point.g) }, values, o, ctx)
   return function(name)

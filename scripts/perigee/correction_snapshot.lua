@@ -25,18 +25,39 @@ local function take_snapshot(s, ctx)
   s.mean = ctx:full(s.at)
 end
 
---- pg.correction.svrg { alpha = 1, alpha_h = false, prox = false, every = pg.epochs(1), start = 0, mega = "full", noise
+-- The change of the snapshot's gradient between there and q.mean that the curvatures of all examples, less those of
+-- the batch, predict.
+local function predict_change(s, old, q)
+  local moved = q.mean - s.at.mean
+  if old.H then
+    return vectors.unflatten((s.mean.H - old.H):matmul(moved:flat()), moved)
+  end
+  return (s.mean.h - old.h) * moved
+end
+
+--- pg.correction.svrg { alpha = 1, alpha_h = false, prox = "auto", every = pg.epochs(1), start = 0, mega = "full", noise
 -- = "shared" } → correction: SVRG (Johnson & Zhang 2013) and alpha-SVRG (Yin et al. 2025, arXiv 2311.05589); over
--- pg.family.diagonal, IVON's posterior correction (arXiv 2512.01930).
+-- pg.family.diagonal and pg.family.full, posterior correction of IVON and Newton's method (arXiv 2512.01930).
 --     at a refresh: at = q;  mean = statistics of all examples at `at`
 --     in a step: (statistics at q - alpha statistics at `at`, on this batch) + alpha mean
 -- The subtraction comes first, so that with alpha = 1 the result at the snapshot is `mean`, exactly. Both evaluations
--- of a step see the same batch, the same dropout masks and the same noise. alpha_h: the strength for h, default alpha.
--- prox adds alpha (mean.h - old.h) (q.mean - at.mean) to g; off by default, since Price's estimate of h is too noisy
--- for it.
+-- of a step see the same batch, the same dropout masks and the same noise. alpha_h: the strength for h or H, default
+-- alpha. prox = true adds the proximal term alpha (mean.H - old.H) (q.mean - at.mean) to g (h in place of H over the
+-- diagonal family): for a quadratic loss the corrected gradient over the full family is then that of all examples. It
+-- needs exact Hessians; "auto": over the full family with these it is on, else off.
 M.svrg = define {
   name = "svrg",
-  hyper = { alpha = 1, alpha_h = false, prox = false },
+  hyper = { alpha = 1, alpha_h = false, prox = "auto" },
+  fits = function(family, o)
+    if o.prox ~= true then
+      return nil
+    elseif #family.stats == 1 then
+      return "the proximal term is a product with the curvature, which the family does not estimate"
+    elseif family.hyper.given.hess_approx ~= "exact" then
+      return 'the proximal term needs hess_approx = "exact": estimates from gradients vary by (g / sigma)^2, and their '
+        .. "product with the distance to the snapshot drowns what the term corrects"
+    end
+  end,
   refresh = take_snapshot, exact = true,
   correct = function(s, ctx, o)
     local now, old = ctx:evaluate(ctx.q), ctx:evaluate(s.at)
@@ -47,8 +68,10 @@ M.svrg = define {
       end)
     end
     local corrected = combine(now, old, s.mean, alpha)
-    if o.prox then
-      corrected.g = corrected.g + o.alpha * (s.mean.h - old.h) * (ctx.q.mean - s.at.mean)
+    local prox = o.prox
+    if prox == "auto" then prox = old.H ~= nil and ctx.q.hess_approx == "exact" end
+    if prox then
+      corrected.g = corrected.g + o.alpha * predict_change(s, old, ctx.q)
     end
     return corrected
   end,

@@ -1,6 +1,6 @@
 -- cost.lua: the cost meter of a run: gradient evaluations per example (one forward and one backward pass of one
--- example at one parameter point), split by what they were for, and forward-only evaluations. Nothing is estimated:
--- every program that runs adds what it evaluated.
+-- example at one parameter point), split by what they were for; apart from them, forward-only evaluations and
+-- Hessian-vector products. Nothing is estimated: every program that runs adds what it evaluated.
 
 local cost = {}
 
@@ -9,13 +9,14 @@ Cost.__index = Cost
 Cost.__name = "perigee.cost"
 
 -- Gradients for updates; for full or mega-batch passes; for measurements. Forward: evaluations without a gradient.
-local PURPOSES = { "steps", "passes", "probes", "forward" }
+-- Products: of a Hessian with a vector, which families with exact Hessians take.
+local PURPOSES = { "steps", "passes", "probes", "forward", "products" }
 
 function cost.new()
-  return setmetatable({ steps = 0, passes = 0, probes = 0, forward = 0 }, Cost)
+  return setmetatable({ steps = 0, passes = 0, probes = 0, forward = 0, products = 0 }, Cost)
 end
 
--- Book `examples` evaluations for one of "steps", "passes", "probes" (gradients) or "forward".
+-- Book `examples` evaluations for one of "steps", "passes", "probes" (gradients), "forward" or "products".
 function Cost:add(purpose, examples)
   self[purpose] = self[purpose] + examples
 end
@@ -40,8 +41,9 @@ function Cost:load(numbers)
 end
 
 function Cost:__tostring()
-  return ("%d gradients (%d steps, %d passes), %d of probes, %d forward"):format(self:gradients(), self.steps,
-    self.passes, self.probes, self.forward)
+  local products = self.products > 0 and (", %d Hessian-vector products"):format(self.products) or ""
+  return ("%d gradients (%d steps, %d passes), %d of probes, %d forward%s"):format(self:gradients(), self.steps,
+    self.passes, self.probes, self.forward, products)
 end
 
 return cost

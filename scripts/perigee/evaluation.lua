@@ -10,6 +10,7 @@
 
 local buffers = require "perigee.buffers"
 local core = require "perigee.core"
+local curvature = require "perigee.curvature"
 local hyper = require "perigee.hyper"
 local pieces = require "perigee.pieces"
 local posterior = require "perigee.posterior"
@@ -44,6 +45,7 @@ function evaluation.new(b, opt, args)
   end
   local self = setmetatable({
     opt = opt, evaluator = args.evaluator, batch = args.batch, stream_key = key, noise_key = args.noise_key, count = 0,
+    products = 0,
     st = args.st, division = pieces.divide(args.batch, args.evaluator.micro, args.st.batch_size),
     stage_ctx = { t = args.t, weight_decay = args.decay },
   }, Evaluation)
@@ -91,8 +93,18 @@ local function keys_of_sample(keys, k)
   return folded
 end
 
--- Loss, gradient after the stages, aux and new buffers at theta, for sample number k of a piece. live: at the current
--- point. first: whether it is the piece's first sample, whose buffers may be adopted.
+-- The Hessian of a piece's loss at theta, under the keys of its gradient; computed where the family asks for it, and the
+-- Hessian-vector products that this takes added to piece.products.
+function Evaluation:curvature(theta, piece, keys, live)
+  return curvature.new(theta, function(at)
+    return (self.evaluator:trace_loss(at, piece.batch, self:loss_context(keys, live, false, piece.buffers)))
+  end, function(products)
+    piece.products = piece.products + products
+  end)
+end
+
+-- Loss, gradient after the stages, aux, curvature and new buffers at theta, for sample number k of a piece. live: at
+-- the current point. first: whether it is the piece's first sample, whose buffers may be adopted.
 function Evaluation:gradient(theta, k, piece, keys, live, first)
   if self.opt.family.samples > 1 then keys = keys_of_sample(keys, k) end
   local at = core.mark(theta)
@@ -103,21 +115,24 @@ function Evaluation:gradient(theta, k, piece, keys, live, first)
   for _, entry in ipairs(self.stages) do
     g = entry.stage:apply(g, entry.o, self.stage_ctx)
   end
-  return loss, g, aux, adopts and self.buffers and buffers.take(ctx)
+  return loss, g, aux, self:curvature(theta, piece, keys, live), adopts and self.buffers and buffers.take(ctx)
 end
 
 -- Evaluate at q on a piece of the batch, { batch =, number = (nil: it is the whole batch), buffers = }: { stats, loss,
--- aux, buffers (new ones, where they are adopted), count (gradients per example) }. opts: as in Evaluation:at.
+-- aux, buffers (new ones, where they are adopted), count and products (gradients and Hessian-vector products per
+-- example) }. opts: as in Evaluation:at.
 function Evaluation:on(piece, q, opts)
   local family, live, keys = self.opt.family, opts.live or false, self:example_keys(piece, opts)
   local drawn = piece.number and not opts.one_noise and piece.number * family.samples or nil
   local found = {}
+  piece.products = 0
   found.stats, found.loss, found.aux, found.count = family:evaluate(q, opts.noise_key or self.noise_key, self.family_o,
     function(theta, k, first)
-      local loss, g, aux, new = self:gradient(theta, k, piece, keys, live, first)
+      local loss, g, aux, curve, new = self:gradient(theta, k, piece, keys, live, first)
       if first then found.buffers = new or nil end
-      return loss, g, aux
+      return loss, g, aux, curve
     end, opts.antithetic, drawn)
+  found.products = piece.products
   return found
 end
 
@@ -129,19 +144,18 @@ end
 --   apart_dropout, apart_augment: draw these apart from the step's other evaluations; apart: by which number.
 function Evaluation:at(q, opts)
   opts = opts or {}
-  local live, found, count = opts.live or false, nil, nil
+  local live, found, on = opts.live or false, nil, nil
   if self.division then
     local zeros = self.st:traced_zero_statistics(q.mean)
     found = pieces.average(self.batch, self.division, zeros, live and self.buffers or nil, function(piece)
-      local on = self:on(piece, q, opts)
-      count = on.count
+      on = self:on(piece, q, opts)
       return on
     end)
   else
-    found = self:on({ batch = self.batch }, q, opts)
-    count = found.count
+    on = self:on({ batch = self.batch }, q, opts)
+    found = on
   end
-  self.count = self.count + count
+  self.count, self.products = self.count + on.count, self.products + on.products
   self.was_live = self.was_live or live
   if live then self.new_buffers = found.buffers end
   if live or not self.loss then

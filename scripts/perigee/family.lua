@@ -1,9 +1,10 @@
 -- family.lua: families own the posterior q: at which points the loss is evaluated, which statistics come back, how
 -- the precision moves. point: q is the mean; {g}. isotropic: mean with fixed Gaussian noise; {g}. diagonal: IVON's
--- Gaussian with Hessian diagonal h; {g, h}. Formulas of the diagonal family: Shen et al. 2024 (IVON) and Daheim et
--- al. 2025 (posterior correction).
+-- Gaussian with Hessian diagonal h; {g, h}. full: family_full.lua. Formulas of the diagonal family: Shen et al. 2024
+-- (IVON) and Daheim et al. 2025 (posterior correction).
 
 local core = require "perigee.core"
+local curvature = require "perigee.curvature"
 local generic = require "perigee.generic"
 local hyper = require "perigee.hyper"
 local names = require "perigee.names"
@@ -19,15 +20,15 @@ local Family = part.class "family"
 local DEFINITION = { "name", "hyper", "static", "limits", "stats", "shapes", "init", "sample", "statistics", "update",
   "check" }
 
---- pg.family.define { name =, init =, sample =, statistics =, update =, stats = {"g"}, hyper = {}, static = {}, check =
--- } → family: A family of one's own: the posterior q, at which points the loss is evaluated, what comes back.
+--- pg.family.define { name =, init =, sample =, statistics =, update =, stats = {"g"}, hyper = {}, static = {}, check =,
+-- shapes = } → family: A family of one's own: the posterior q, at which points the loss is evaluated, what comes back.
 --   init(theta, o) → { mean = theta, … }: plain Lua; eager vectors that make up q. o holds the numbers of step 0.
 --   sample(q, key, o, sign) → theta, aux: traced; a point to evaluate at. Its noise comes from key. sign is 1, or -1
---   for
---     the mirror image of the same draw, which pg.family.normal(key, q.mean, sign) gives.
---   statistics(g, aux, q, o) → { g = …, h = … }: traced; from the gradient at the point. stats: the fields it
---   returns. update(q, stats, o, ctx): traced; moves the precision by q.h = …; may be left out. ctx has t (step + 1)
---   and
+--     for the mirror image of the same draw, which pg.family.normal(key, q.mean, sign) gives.
+--   statistics(g, aux, q, o, curvature) → { g = …, h = … }: traced; from the gradient at the point. stats: the fields it
+--     returns. curvature:matrix() is the Hessian of the batch's loss at the point, [n, n] over the numbers of theta;
+--     curvature:diagonal() its diagonal, a vector: n Hessian-vector products each.
+--   update(q, stats, o, ctx): traced; moves the precision by q.h = …; may be left out. ctx has t (step + 1) and
 --     weight_decay.
 --   hyper, static, limits: as in pg.rule.define. check(o): raises an error for options that do not fit together.
 --   shapes(theta) → { H = { n, n } }: plain Lua; of statistics that are tensors and not vectors like theta.
@@ -89,17 +90,17 @@ local function draws_of(self, mirrored)
   return draws
 end
 
--- Traced: statistics at q, averaged over the samples. gradient(theta, number, first) → loss, g, aux. mirrored: take
--- each sample with its mirror image. drawn: how many numbers of samples other pieces of the batch use up before (an i64
--- tensor; nil: none). Returns statistics, loss, aux of sample 1, and how many gradients it took.
+-- Traced: statistics at q, averaged over the samples. gradient(theta, number, first) → loss, g, aux, curvature.
+-- mirrored: take each sample with its mirror image. drawn: how many numbers of samples other pieces of the batch use up
+-- before (an i64 tensor; nil: none). Returns statistics, loss, aux of sample 1, and how many gradients it took.
 function Family:evaluate(q, key, o, gradient, mirrored, drawn)
   local total, total_loss, first_aux
   local draws = draws_of(self, mirrored)
   for k, draw in ipairs(draws) do
     local number = drawn and drawn + draw[1] or draw[1]
     local theta, noise = self.definition.sample(q, core.apply("key_fold", nil, key, number), o, draw[2])
-    local loss, g, aux = gradient(theta, draw[1], k == 1)
-    local stats = statistics.new(self.definition.statistics(g, noise, q, o))
+    local loss, g, aux, curve = gradient(theta, draw[1], k == 1)
+    local stats = statistics.new(self.definition.statistics(g, noise, q, o, curve))
     if k == 1 then
       total, total_loss, first_aux = stats, loss, aux
     else
@@ -180,24 +181,30 @@ end
 --- pg.family.diagonal { ess =, h0 = 1, beta2 = 0.99999, hess_approx = "price", noise = true, samples = 1 } → family:
 -- IVON's diagonal Gaussian: mean and Hessian diagonal h (Shen et al. 2024, arXiv 2402.17641, algorithm 1).
 --     theta = q.mean + eps / s, eps ~ N(0, I), s = sqrt(ess (q.h + weight_decay))
---     stats.g = gradient g at theta;  stats.h = g eps s  ("price"), or ess g^2  ("gradsq")
+--     stats.g = gradient g at theta
+--     stats.h = g eps s  ("price"), ess g^2  ("gradsq"), or the diagonal of the Hessian at theta  ("exact")
 --     q.h = beta2 q.h + (1 - beta2) stats.h + (1 - beta2)^2 / 2 (q.h - stats.h)^2 / (q.h + weight_decay)
 -- ess: the effective sample size, as a rule the number of examples. h0: where h begins. "price" is unbiased for the
--- diagonal of the Hessian of the mean loss; noise = false evaluates at the mean and needs "gradsq".
+-- diagonal of the Hessian of the mean loss; "exact" takes as many Hessian-vector products as there are parameters, at
+-- most 4096. noise = false evaluates at the mean and needs "gradsq" or "exact".
 family.diagonal = family.define {
   name = "diagonal",
   stats = { "g", "h" },
   hyper = { ess = hyper.required, h0 = 1, beta2 = 0.99999, hess_approx = "price", noise = true },
   limits = { ess = "(0, inf)", h0 = "[0, inf)", beta2 = "[0, 1]" },
   check = function(o)
-    if o.hess_approx ~= "price" and o.hess_approx ~= "gradsq" then
-      core.raise(("family diagonal: hess_approx is 'price' or 'gradsq', not '%s'"):format(o.hess_approx))
-    elseif not o.noise and o.hess_approx == "price" then
+    names.choice("family diagonal: hess_approx", o.hess_approx, { "price", "gradsq", "exact" })
+    if not o.noise and o.hess_approx == "price" then
       core.raise("family diagonal: Price's estimate is a product with the noise; noise = false needs "
-        .. "hess_approx = 'gradsq'")
+        .. 'hess_approx = "exact" or "gradsq"')
     end
   end,
   init = function(theta, o)
+    if o.hess_approx == "exact" then
+      curvature.check_size('family diagonal with hess_approx = "exact"', theta, function(n)
+        return ("%d Hessian-vector products for each example"):format(n)
+      end)
+    end
     return { mean = theta, h = vectors.full_like(theta, o.h0) }
   end,
   sample = function(q, key, o, sign)
@@ -207,8 +214,10 @@ family.diagonal = family.define {
     local noise = { eps = family.normal(key, q.mean, sign), scale = inverse_sigma(q, o) }
     return q.mean + noise.eps / noise.scale, noise
   end,
-  statistics = function(g, noise, _, o)
-    if o.hess_approx == "gradsq" then
+  statistics = function(g, noise, _, o, curve)
+    if o.hess_approx == "exact" then
+      return { g = g, h = curve:diagonal() }
+    elseif o.hess_approx == "gradsq" then
       return { g = g, h = o.ess * (g * g) }
     end
     return { g = g, h = g * noise.eps * noise.scale }
@@ -218,5 +227,18 @@ family.diagonal = family.define {
     q.h = o.beta2 * q.h + rate * stats.h + (0.5 * rate ^ 2) * (d * d / (q.h + o.weight_decay))
   end,
 }
+
+--- pg.family.full { ess =, h0 = 1, beta2 = 0.99, hess_approx = "exact", noise = true, guard = true, samples = 1 } →
+-- family: A Gaussian with a whole precision matrix, for at most 4096 parameters (Khan et al. 2018, arXiv 1806.04854).
+--     theta = q.mean + L^-T eps / sqrt(ess), eps ~ N(0, I), L L^T = S = q.H + weight_decay I
+--     stats.g = gradient g at theta
+--     stats.H = the Hessian at theta  ("exact"), or the symmetric part of sqrt(ess) L eps g^T  ("price")
+--     q.H = beta2 q.H + (1 - beta2) stats.H + (1 - beta2)^2 / 2 E S^-1 E, E = q.H - stats.H
+-- q.H, [n, n] over the numbers of theta, is the Hessian of the mean loss without the prior; it begins as h0 I. The term
+-- with E keeps at least half of S, whatever stats.H is; guard = false leaves it out, which is safe only where every
+-- stats.H is positive semidefinite. "exact" takes n Hessian-vector products for each evaluation, "price" none (it is
+-- unbiased, and noisy). noise = false evaluates at the mean and needs "exact". weight_decay may differ by tensor. A
+-- matrix that is not positive definite gives NaN.
+family.full = family.define(require "perigee.family_full")
 
 return family

@@ -1,7 +1,7 @@
 -- hyper.lua: hyperparameters of rules, families, corrections and stages. Numbers (and schedules, which yield numbers)
 -- are run-time scalars of a traced program; booleans, strings and the names listed in `static` are part of the
 -- trace's identity. A default of hyper.required must be given; a default of false may be replaced by a number ("none
--- unless given").
+-- unless given"), and one of "auto" by true or false.
 
 local core = require "perigee.core"
 local names = require "perigee.names"
@@ -19,6 +19,9 @@ Hyper.__index = Hyper
 local function type_fits(default, value)
   if default == hyper.required or default == false then
     return true
+  end
+  if default == "auto" then
+    return value == "auto" or type(value) == "boolean"
   end
   local numeric = type(value) == "number" or schedule.is_schedule(value)
   if type(default) == "number" or schedule.is_schedule(default) then
@@ -56,7 +59,8 @@ end
 local function check_value(owner, name, default, value, interval)
   if not type_fits(default, value) then
     local kind = type(default)
-    local wanted = (kind == "number" or kind == "table") and "number or a schedule" or kind
+    local wanted = (kind == "number" or kind == "table") and "number or a schedule"
+      or default == "auto" and 'boolean or "auto"' or kind
     core.raise(("%s: %s must be a %s, not %s"):format(owner, name, wanted, names.describe(value)))
   elseif interval and type(value) == "number" and not lies_in(value, interval) then
     core.raise(("%s: %s must lie in %s, not %s"):format(owner, name, interval, names.describe(value)))

@@ -74,6 +74,17 @@ function names.check(owner, given, known)
   end
 end
 
+-- Raise unless `value` is one of `choices`, a list of words. what: "family diagonal: hess_approx".
+function names.choice(what, value, choices)
+  if names.includes(choices, value) then return end
+  local quoted = {}
+  for i, choice in ipairs(choices) do quoted[i] = ('"%s"'):format(choice) end
+  local last = table.remove(quoted)
+  local meant = type(value) == "string" and names.meant(value, choices)
+  core.raise(("%s is %s or %s, not %s%s"):format(what, table.concat(quoted, ", "), last, names.describe(value),
+    meant and ('; did you mean "%s"?'):format(meant) or ""))
+end
+
 -- What a value is, for messages: "nothing", "3", "true", "\"sgd\"", "a table", "a model", "a tensor f32 [2, 3]".
 function names.describe(value)
   local kind = type(value)

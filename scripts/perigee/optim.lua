@@ -16,6 +16,8 @@ local IVON = { "lr", "beta1", "clip_radius", "debias", "rescale_lr" }
 local DIAGONAL = { "ess", "h0", "beta2", "hess_approx", "noise", "samples" }
 local SVRG = { "every", "start", "due", "mega", "ahead", "alpha", "alpha_h", "prox", "noise", "antithetic",
   "batch_norm", "lock" }
+local FULL = { "ess", "h0", "beta2", "hess_approx", "guard", "samples" }
+local NEWTON = { "lr", "beta1", "debias" }
 
 local function pick(given, keys)
   local out = {}
@@ -104,6 +106,19 @@ define("ivon", { diagonal, ivon })
 define("ivon_poco", {
   { "family", family.diagonal, { "ess", "h0", "beta2", "hess_approx", "samples" } }, ivon, svrg,
 })
+
+local newton = { "rule", rule.newton, NEWTON }
+
+--- pg.optim.newton { ess =, lr = 1, h0 = 1, beta1 = 0, beta2 = 0.99, hess_approx = "exact", noise = true, … } →
+-- optimizer: full × none × newton: variational online Newton, for at most 4096 parameters. See pg.family.full
+-- and pg.rule.newton.
+define("newton", { { "family", family.full, { "noise", table.unpack(FULL) } }, newton })
+
+--- pg.optim.newton_poco { ess =, lr = 1, h0 = 1, beta2 = 0.99, alpha = 1, every = pg.epochs(1), noise = "shared", … } →
+-- optimizer: full × svrg × newton: variational online Newton with posterior correction, proximal term included. See
+-- pg.family.full, pg.correction.svrg and pg.rule.newton. `noise` is the correction's; a full family without noise is
+-- composed by pg.optimizer.
+define("newton_poco", { { "family", family.full, FULL }, newton, svrg })
 
 --- pg.optim.alpha_svrg { lr = 1e-3, momentum = 0, alpha0 = 0.75, every = pg.epochs(1), … } → optimizer: point ×
 -- alpha_svrg × sgd: SVRG whose strength falls from alpha0 to 0 over the run, constant within a segment, or is estimated

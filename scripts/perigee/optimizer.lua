@@ -139,8 +139,8 @@ function Optimizer:init(theta, key, given_buffers)
   local q = self.family:init(vectors.clone(theta, self.dtype), self.units)
   for _, field in ipairs(self.rule.definition.needs) do
     if q[field] == nil then
-      core.raise(("rule %s reads q.%s, which family %s does not keep; use pg.family.diagonal"):format(
-        self.rule.name, field, self.family.name))
+      core.raise(("rule %s reads q.%s, which family %s does not keep; use pg.family.%s"):format(
+        self.rule.name, field, self.family.name, field == "H" and "full" or "diagonal"))
     end
   end
   local c = self.correction
@@ -361,7 +361,9 @@ function Optimizer:step(st, evaluator, batch, key, hooks)
   entry.binding:bind(program, batch)
   program:bind("key", key)
   program:run()
-  st.cost:add("steps", (batch.count or entry.count) * entry.evaluations)
+  local count = batch.count or entry.count
+  st.cost:add("steps", count * entry.evaluations)
+  st.cost:add("products", count * entry.products)
   st.step = step + 1
   if corrected then st.corrected = st.corrected + 1 end
   info.loss, info.aux = entry.loss and program:number(entry.loss) or st.mean_loss, entry.aux(program)

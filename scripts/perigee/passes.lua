@@ -49,7 +49,7 @@ function passes.build_batch(opt, st, evaluator, batch)
       local sum = b:slot(sums[field], "sum." .. field)
       b:output(sum + weight * core.apply("cast", { dtype = "f64" }, stats[field]), sums[field])
     end
-    entry.evaluations = eval.count
+    entry.evaluations, entry.products = eval.count, eval.products
   end)
   return entry
 end
@@ -117,6 +117,7 @@ local function run(call, q)
     entry.program:run()
     pass.cursor, pass.loss = j, pass.loss + scalars.weight * entry.program:number(entry.loss)
     st.cost:add("passes", n * entry.evaluations)
+    st.cost:add("products", n * entry.products)
     if on_pass and on_pass(st, j, steps) == false then
       error(SUSPENDED, 0)
     end

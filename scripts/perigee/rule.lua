@@ -3,7 +3,9 @@
 
 local core = require "perigee.core"
 local generic = require "perigee.generic"
+local linalg = require "perigee.linalg"
 local rule_class = require "perigee.rule_class"
+local vectors = require "perigee.vectors"
 
 local NOT_NEGATIVE, SHARE = "[0, inf)", "[0, 1)"
 
@@ -108,6 +110,34 @@ rule.ivon = rule_class.define {
     local u = (m + decay * p) / (q.h + decay)
     local lr = o.rescale_lr and o.lr * (q.h0 + decay) or o.lr
     return p - lr * generic.clip(u, -o.clip_radius, o.clip_radius)
+  end,
+}
+
+--- pg.rule.newton { lr = 1, beta1 = 0, debias = true } → rule: Newton's step of the mean, by the precision of
+-- pg.family.full: variational online Newton (Khan et al. 2018, arXiv 1806.04854).
+--     m = beta1 m + (1 - beta1) stats.g
+--     p = p - lr (q.H + weight_decay I)^-1 (m / (1 - beta1^t) + weight_decay p)
+-- q.H has been moved by this step's statistics already. Without momentum m is stats.g, and no buffer is kept. debias =
+-- false leaves the division by 1 - beta1^t out. NaN where q.H + weight_decay I is not positive definite.
+rule.newton = rule_class.define {
+  name = "newton",
+  needs = { "H" },
+  hyper = { lr = 1, beta1 = 0, debias = true },
+  limits = { lr = NOT_NEGATIVE, beta1 = SHARE },
+  variant = function(o)
+    return { buffer = o.beta1 ~= 0 }
+  end,
+  state = function(o)
+    return o.beta1 ~= 0 and { "m" } or {}
+  end,
+  update = function(p, stats, s, o, ctx)
+    local m, decay = stats.g, ctx.weight_decay
+    if o.buffer then
+      s.m = o.beta1 * s.m + (1 - o.beta1) * stats.g
+      m = o.debias and s.m / (1 - o.beta1 ^ ctx.t) or s.m
+    end
+    local slope = (m + decay * p):flat()
+    return p - o.lr * vectors.unflatten(linalg.solve_spd(vectors.add_to_diagonal(ctx.q.H, decay), slope), p)
   end,
 }
 

@@ -207,7 +207,7 @@ end
 
 -- Trace and compile a step. flags: { first, refreshed, last } of a corrected step, nil of a plain one. The entry has
 -- program, binding and count (of the batch), loss (an output's number, nil if the step evaluates nothing),
--- aux(program), evaluations (gradients per example).
+-- aux(program), evaluations and products (gradients and Hessian-vector products per example).
 function step.build(opt, st, evaluator, flags, batch)
   local entry = {}
   local division = pieces.divide(batch, evaluator.micro, st.batch_size)
@@ -230,7 +230,7 @@ function step.build(opt, st, evaluator, flags, batch)
     if register then
       register()
     end
-    entry.evaluations = eval.count
+    entry.evaluations, entry.products = eval.count, eval.products
   end)
   return entry
 end

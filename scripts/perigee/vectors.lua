@@ -34,6 +34,12 @@ function vectors.unflatten(x, like)
   return core.apply("pack_flat", { layout = like.layout }, x)
 end
 
+-- A matrix [n, n] with x, a number or a vector of n numbers, added to its diagonal.
+function vectors.add_to_diagonal(matrix, x)
+  local entries = core.is_tensor(x) and x.layout and x:flat() or x
+  return matrix + core.apply("eye", { a = { matrix.shape[1] }, dtype = matrix.dtype }) * entries
+end
+
 -- The number in a 0-d tensor.
 function vectors.number(t)
   return t:data_read(0)

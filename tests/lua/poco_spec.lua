@@ -298,6 +298,11 @@ end)
 
 -- ---- SVRG and posterior correction ----------------------------------------------------------------------------------
 
+-- For the proximal term, which wants exact curvatures.
+local function exact_diagonal()
+  return family.diagonal { ess = 60, h0 = 0.5, beta2 = 0.9, hess_approx = "exact" }
+end
+
 local cells = {
   { "point", function() return family.point {} end, function() return rule.sgd { lr = 0.1, momentum = 0.9 } end,
     { "g" } },
@@ -329,7 +334,7 @@ for _, cell in ipairs(cells) do
         it(("12: right after a refresh the statistics are the pass's (M = %s, prox %s)"):format(mega, prox), function()
           local p = logistic()
           local opt = pg.optimizer {
-            family = make_family(), rule = watch(fields), weight_decay = 0.01,
+            family = prox and exact_diagonal() or make_family(), rule = watch(fields), weight_decay = 0.01,
             correction = correction.svrg { every = 1, mega = mega, prox = prox },
             stages = { per_evaluation = { stage.clip { norm = 0.1 } } },
           }

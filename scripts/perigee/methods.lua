@@ -40,8 +40,9 @@ local function make(kind, name)
   return part(given)
 end
 
--- What an optimizer keeps beside the parameters (names of vectors), how many gradients a step takes for each example,
--- how many the first step and one after a refresh take, and how many passes over the data a refresh takes.
+-- What an optimizer keeps beside the parameters (names of vectors and matrices), how many gradients a step takes for
+-- each example, how many the first step and one after a refresh take, whether they come with Hessian-vector products,
+-- and how many passes over the data a refresh takes.
 local function measure(opt)
   local evaluator = require "perigee.evaluator"
   local source = evaluator.memory { x = core.tensor("f32", { 1 }) }
@@ -51,12 +52,14 @@ local function measure(opt)
   opt:evaluate_hypers(0)
   local batch = source:take(core.tensor("i64", { 1 }, { 0 }))
   local mode = opt.correction and "corrected" or "plain"
-  local function gradients(flags) return opt:program(st, eval, mode, batch, opt.correction and flags).evaluations end
+  local function program(flags) return opt:program(st, eval, mode, batch, opt.correction and flags) end
+  local function gradients(flags) return program(flags).evaluations end
   local kept = {}
   for _, row in ipairs(st:tensors()) do
-    if row.tensor.layout and row.name ~= "q.mean" then kept[#kept + 1] = row.name:match("^%w+%.(.*)$") end
+    local large = row.tensor.layout or row.tensor.ndim == 2
+    if large and row.name ~= "q.mean" then kept[#kept + 1] = row.name:match("^%w+%.(.*)$") end
   end
-  return { kept = kept, gradients = gradients(nil), passes = st.passes or 0,
+  return { kept = kept, gradients = gradients(nil), products = program(nil).products > 0, passes = st.passes or 0,
     first = gradients { first = true, refreshed = (st.passes or 0) > 0 }, refreshed = gradients { refreshed = true } }
 end
 
@@ -66,6 +69,7 @@ local function list_kept(kept) return #kept > 0 and "keeps " .. table.concat(kep
 
 local function describe_steps(cost)
   local gradients = count(cost.gradients, "gradient", "gradients") .. " for each example of a step"
+  if cost.products then gradients = gradients .. ", each with a Hessian-vector product for each parameter" end
   local function add(n, when)
     if n ~= cost.gradients then gradients = ("%s (%s %s)"):format(gradients, n == 0 and "none" or n, when) end
   end
@@ -140,7 +144,7 @@ local function print_list()
     io.write("\n")
   end
   io.write("An optimizer is a family, a correction and a rule: pg.optimizer { family = …, correction = …, rule = … }\n",
-    "`perigee methods NAME` explains one. What is kept are vectors as long as the parameters.\n")
+    "`perigee methods NAME` explains one. What is kept are vectors as long as the parameters; H stands for matrices.\n")
   return 0
 end
 

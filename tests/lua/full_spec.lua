@@ -393,7 +393,8 @@ describe("posterior correction over exact curvatures", function()
     assert.are_not.equal(bytes(nil, exact), bytes(false, exact))
     assert.equal(bytes(nil, price), bytes(false, price))
     local function over(made)
-      return function() pg.optimizer { family = made, rule = rule.sgd, correction = correction.svrg { prox = true } } end
+      local c = correction.svrg { prox = true }
+      return function() pg.optimizer { family = made, rule = rule.sgd, correction = c } end
     end
     for _, made in ipairs { price, family.diagonal { ess = 1 }, family.diagonal { ess = 1, hess_approx = "gradsq" } } do
       raises(over(made), 'the proximal term needs hess_approx = "exact"')

@@ -35,8 +35,8 @@ local function predict_change(s, old, q)
   return (s.mean.h - old.h) * moved
 end
 
---- pg.correction.svrg { alpha = 1, alpha_h = false, prox = "auto", every = pg.epochs(1), start = 0, mega = "full", noise
--- = "shared" } → correction: SVRG (Johnson & Zhang 2013) and alpha-SVRG (Yin et al. 2025, arXiv 2311.05589); over
+--- pg.correction.svrg { alpha = 1, alpha_h = false, prox = "auto", every = pg.epochs(1), start = 0, mega = "full",
+-- noise = "shared" } → correction: SVRG (Johnson & Zhang 2013) and alpha-SVRG (Yin et al. 2025, arXiv 2311.05589); over
 -- pg.family.diagonal and pg.family.full, posterior correction of IVON and Newton's method (arXiv 2512.01930).
 --     at a refresh: at = q;  mean = statistics of all examples at `at`
 --     in a step: (statistics at q - alpha statistics at `at`, on this batch) + alpha mean

@@ -93,8 +93,8 @@ local function keys_of_sample(keys, k)
   return folded
 end
 
--- The Hessian of a piece's loss at theta, under the keys of its gradient; computed where the family asks for it, and the
--- Hessian-vector products that this takes added to piece.products.
+-- The Hessian of a piece's loss at theta, under the keys of its gradient; computed where the family asks for it. The
+-- Hessian-vector products that this takes are added to piece.products.
 function Evaluation:curvature(theta, piece, keys, live)
   return curvature.new(theta, function(at)
     return (self.evaluator:trace_loss(at, piece.batch, self:loss_context(keys, live, false, piece.buffers)))
@@ -144,7 +144,8 @@ end
 --   apart_dropout, apart_augment: draw these apart from the step's other evaluations; apart: by which number.
 function Evaluation:at(q, opts)
   opts = opts or {}
-  local live, found, on = opts.live or false, nil, nil
+  local live = opts.live or false
+  local found, on
   if self.division then
     local zeros = self.st:traced_zero_statistics(q.mean)
     found = pieces.average(self.batch, self.division, zeros, live and self.buffers or nil, function(piece)

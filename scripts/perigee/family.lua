@@ -20,13 +20,14 @@ local Family = part.class "family"
 local DEFINITION = { "name", "hyper", "static", "limits", "stats", "shapes", "init", "sample", "statistics", "update",
   "check" }
 
---- pg.family.define { name =, init =, sample =, statistics =, update =, stats = {"g"}, hyper = {}, static = {}, check =,
--- shapes = } → family: A family of one's own: the posterior q, at which points the loss is evaluated, what comes back.
+--- pg.family.define { name =, init =, sample =, statistics =, update =, stats = {"g"}, hyper = {}, static = {},
+-- check =, shapes = } → family: A family of one's own: the posterior q, at which points the loss is evaluated, what
+-- comes back.
 --   init(theta, o) → { mean = theta, … }: plain Lua; eager vectors that make up q. o holds the numbers of step 0.
 --   sample(q, key, o, sign) → theta, aux: traced; a point to evaluate at. Its noise comes from key. sign is 1, or -1
 --     for the mirror image of the same draw, which pg.family.normal(key, q.mean, sign) gives.
---   statistics(g, aux, q, o, curvature) → { g = …, h = … }: traced; from the gradient at the point. stats: the fields it
---     returns. curvature:matrix() is the Hessian of the batch's loss at the point, [n, n] over the numbers of theta;
+--   statistics(g, aux, q, o, curvature) → { g = …, h = … }: traced; from the gradient at the point. stats: the fields
+--     it returns. curvature:matrix() is the Hessian of the batch's loss at the point, [n, n] over the numbers of theta;
 --     curvature:diagonal() its diagonal, a vector: n Hessian-vector products each.
 --   update(q, stats, o, ctx): traced; moves the precision by q.h = …; may be left out. ctx has t (step + 1) and
 --     weight_decay.

@@ -97,6 +97,20 @@ describe("exact curvature", function()
     assert.equal(288, copy.cost.products)
   end)
 
+  it("is averaged over the pieces of a batch, at the price of the whole", function()
+    local function first(micro)
+      local evaluator = pg.evaluator { loss = p.evaluator.loss, source = p.evaluator.source, micro = micro }
+      local opt = pg.optimizer { family = family.full { ess = 24, noise = false }, rule = recorder "H" }
+      local st = opt:init(p.theta0(), core.key(9))
+      opt:step(st, evaluator, p.batch(0))
+      return st
+    end
+    local whole, cut = first(1), first(3)
+    assert(largest(whole.rule.seen_c - cut.rule.seen_c) < 1e-15)
+    assert.equal(4 * 8, cut.cost.products)
+    assert.equal(8, cut.cost:gradients())
+  end)
+
   it("is refused for many parameters, with what it would take", function()
     local many = core.vector(support.layout { { 4097 } }, "f32")
     raises(function() pg.optim.newton({ ess = 1 }):init(many) end, "family full is for at most 4096 parameters",

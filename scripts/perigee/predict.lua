@@ -18,6 +18,7 @@ local predict = {}
 
 local OPTIONS = { "samples", "key", "batch", "output", "buffers", "optimizer", "family", "weight_decay" }
 local BATCH = 1000
+local FORMS = "result of pg.train, the ctx of its hooks, an optimizer's state, a posterior or a vector of parameters"
 
 local function need(ok, format, ...)
   if not ok then core.raise("pg.predict: " .. format:format(...)) end
@@ -66,6 +67,10 @@ end
 -- A function (k) → parameters: sample number k of q, in the same memory each time.
 local function make_sampler(opt, found, key)
   local q, numbers = found.q, { k = 0 }
+  for _, name in ipairs(opt.family:init(q.mean, opt.units).fields) do
+    need(q[name], "family %s samples from q.%s, which is not there: give the posterior or a state", opt.family.name,
+      name)
+  end
   opt:evaluate_hypers(found.st and found.st.step or 0)
   local program = builder.trace("a sample of " .. opt.family.name, function(b)
     local fields = {}
@@ -145,7 +150,7 @@ function predict.predict(model, where, x, options)
   local samples, batch = check_options(o)
   need(type(model) == "function" or type(model) == "table", "the first argument is the model, not %s",
     names.describe(model))
-  local found = subject.of("pg.predict", where)
+  local found = subject.of("pg.predict", where, FORMS)
   found.buffers = o.buffers or found.buffers
   buffers.check(model, found.buffers, "pg.predict(model, where, x, { buffers = st.buffers })")
   local source = source_of(x, batch, found.theta.dtype)

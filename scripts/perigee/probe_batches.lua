@@ -25,6 +25,13 @@ function M.check_options(owner, o, more)
     core.raise(("%s: batches is a list of batches, not %s"):format(owner, names.describe(o.batches)))
   elseif o.count ~= nil and (math.type(o.count) ~= "integer" or o.count < 1) then
     core.raise(("%s: count is a whole number of at least 1, not %s"):format(owner, names.describe(o.count)))
+  elseif o.epoch ~= nil and (math.type(o.epoch) ~= "integer" or o.epoch < 0) then
+    core.raise(("%s: epoch is a whole number, counted from 0, not %s"):format(owner, names.describe(o.epoch)))
+  end
+  for _, name in ipairs { "key", "probe_key" } do
+    if o[name] ~= nil and not (core.is_tensor(o[name]) and o[name].dtype == "key") then
+      core.raise(("%s: %s is a key, as pg.key(1), not %s"):format(owner, name, names.describe(o[name])))
+    end
   end
 end
 

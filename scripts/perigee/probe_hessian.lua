@@ -120,6 +120,12 @@ local function check_whole(owner, name, x)
   end
 end
 
+local function check_size(owner, name, x)
+  if type(x) ~= "number" or x ~= x or x < 0 then
+    core.raise(("%s: %s is a number of at least 0, not %s"):format(owner, name, names.describe(x)))
+  end
+end
+
 local function dot(x, y) return core.apply("sum", nil, x * y):item() end
 
 -- ---- probes ---------------------------------------------------------------------------------------------------------
@@ -183,6 +189,7 @@ function M.eigenvalues(where, options)
   local count, steps, tolerance = o.values or 5, o.steps or 100, o.tolerance or 1e-6
   check_whole(owner, "values", count)
   check_whole(owner, "steps", steps)
+  check_size(owner, "tolerance", tolerance)
   local converged = false
   local function enough(diagonal, beside)
     if #diagonal < count then return false end
@@ -204,7 +211,9 @@ end
 local function smear(nodes, weights, points, width)
   local low, high = math.huge, -math.huge
   for _, x in ipairs(nodes) do low, high = math.min(low, x), math.max(high, x) end
-  width = width or math.max(0.01 * (high - low), 1e-3 * math.max(math.abs(low), math.abs(high)), 1e-300)
+  if not width or width == 0 then
+    width = math.max(0.01 * (high - low), 1e-3 * math.max(math.abs(low), math.abs(high)), 1e-300)
+  end
   low, high = low - 3 * width, high + 3 * width
   local grid, density, scale = {}, {}, 1 / (width * (2 * math.pi) ^ 0.5)
   for i = 1, points do
@@ -231,6 +240,7 @@ function M.spectrum(where, options)
   check_whole(owner, "samples", samples)
   check_whole(owner, "steps", steps)
   check_whole(owner, "points", points)
+  check_size(owner, "width", o.width or 0)
   local nodes, weights = {}, {}
   for i = 1, samples do
     local diagonal, beside = lanczos.run(function(v) return operator:apply(v) end,

@@ -28,8 +28,8 @@ local function of_state(st, opt, evaluator)
 end
 
 -- { theta, q, buffers, st, opt, evaluator, finished (whether it is the result of a run) } of what was given, as far as
--- it has them. owner: who asks.
-function subject.of(owner, given)
+-- it has them. owner: who asks. forms: what it may be given, for messages.
+function subject.of(owner, given, forms)
   if core.is_tensor(given) and given.layout then
     return { theta = given, q = posterior.new({ "mean" }, { mean = given }) }
   elseif posterior.is(given) then
@@ -45,7 +45,7 @@ function subject.of(owner, given)
       return found
     end
   end
-  return core.raise(("%s looks at the %s, not at %s"):format(owner, FORMS, names.describe(given)))
+  return core.raise(("%s looks at the %s, not at %s"):format(owner, forms or FORMS, names.describe(given)))
 end
 
 -- What each part is called.

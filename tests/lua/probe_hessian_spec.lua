@@ -134,6 +134,7 @@ describe("pg.probe.eigenvalues", function()
     local where = quadratic { 1, 2 }
     assert.error_matches(function() pg.probe.eigenvalues(where, { values = 0 }) end, "values is a whole number")
     assert.error_matches(function() pg.probe.spectrum(where, { distribution = "sign" }) end, 'rademacher" or "normal"')
+    assert.error_matches(function() pg.probe.spectrum(where, { width = -1 }) end, "width is a number of at least 0")
     assert.error_matches(function() pg.probe.trace(where, { sample = 3 }) end, "did you mean 'samples'")
   end)
 end)

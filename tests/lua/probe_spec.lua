@@ -180,6 +180,8 @@ describe("pg.probe.variance", function()
     assert.error_matches(function() probe.variance(3) end, "pg.probe.variance looks at the ctx of a hook.*, not at 3")
     assert.error_matches(function() probe.variance(where, { batch = {} }) end, "did you mean 'batches'")
     assert.error_matches(function() probe.variance(where, { count = 0 }) end, "count is a whole number .*, not 0")
+    assert.error_matches(function() probe.variance(where, { epoch = 0.5 }) end, "counted from 0, not 0.5")
+    assert.error_matches(function() probe.variance(where, { key = 1 }) end, "key is a key, as pg.key%(1%), not 1")
     assert.error_matches(function() probe.metrics_of { where.state.theta } end, "at least two gradients")
     local opt = pg.optimizer { rule = pg.rule.sgd { lr = 0 } }
     local plain = { optimizer = opt, state = opt:init(p.theta0()), evaluator = p.evaluator }

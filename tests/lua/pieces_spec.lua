@@ -1,9 +1,11 @@
 -- Facts about micro-batches: a batch in pieces is the average over its pieces, against loops written out by hand; the
 -- pieces of paired evaluations and of passes see the same noise, masks and clipping; memory is that of one piece.
 local support = require "support"
+local methods = require "methods"
 local normed = require "normed"
 local problems = require "problems"
 local pg, core = support.pg, support.core
+local builder = require "perigee.builder"
 local correction, evaluation, family, rule = require "perigee.correction", require "perigee.evaluation",
   require "perigee.family", require "perigee.rule"
 local pieces, stage = require "perigee.pieces", require "perigee.stage"
@@ -71,6 +73,24 @@ describe("a batch", function()
         assert.equal(tostring(whole.cost), tostring(st.cost))
       end
     end
+  end)
+
+  it("in pieces does so for every correction and rule over the point family", function()
+    builder.executor = "interpret"
+    for _, method in ipairs(methods.over("point")) do
+      local function go(micro)
+        local p, opt = problems.random_logistic(60, 4, { micro = micro }), method.make()
+        local st = opt:init(p.theta0(), KEY)
+        p.evaluator.total_steps = 12
+        for k = 0, 11 do opt:step(st, p.evaluator, p.cyclic(k, 10)) end
+        return st
+      end
+      local whole, cut = go(1), go(3)
+      local off = difference(cut.theta:totable(), whole.theta:totable())
+      assert(off < 1e-12, ("%s: off by %g"):format(method.name, off))
+      assert.equal(tostring(whole.cost), tostring(cut.cost))
+    end
+    builder.executor = nil
   end)
 
   it("in pieces hides the same units of an example as the whole, by its id; without ids each piece has its own masks",

@@ -203,7 +203,7 @@ typedef struct pg_plan_info {
   int inputs, scalars, outputs;
   int kernels, library_calls; // steps of each kind
   size_t arena_bytes;         // scratch needed from the shared arena
-  double flops;               // floating-point operations of one run, by the cost column
+  double flops;               // floating-point operations of one run, by the cost column; of a while loop one round
   bool generated;             // runs compiled code
   double compile_seconds;     // spent in the C compiler (0 from the cache)
 } pg_plan_info;

@@ -145,6 +145,7 @@ pg_status pg_lower_loop(pg_compilation *c, int unit) {
   if (!s->reads || !s->writes) return PG_ERR_MEMORY;
   PG_TRY(alloc_lists(l, r->body, r->nout));
   PG_TRY(compile_bodies(c, l, r));
+  p->flops += l->body->flops * (l->length < 0 ? 1 : (double)l->length);
   for (int i = 0; i < l->nx; i++)
     l->x_bytes[i] = value_bytes(pg_at(r->body, r->body->inputs[l->nconst + l->ncarry + i]));
   PG_TRY(add_operands(c, s, n, r->body));

@@ -10,8 +10,8 @@ local vectors = require "perigee.vectors"
 
 local pieces = {}
 
--- How a batch is cut: nil if it stays whole, else { n =, count =, groups } with one or two groups of pieces of one size,
--- { count =, size =, before = (pieces), row = (rows before) }. micro: pieces of a step's batch, which has `usual`
+-- How a batch is cut: nil if it stays whole, else { n =, count =, groups } with one or two groups of pieces of one
+-- size, { count =, size =, before = (pieces), row = (rows before) }. micro: pieces of a step's batch, which has `usual`
 -- examples (0: as many as this one); a shorter batch has fewer, so that none is larger than a step's.
 function pieces.divide(batch, micro, usual)
   if micro == 1 then return nil end
@@ -106,8 +106,8 @@ local function loop(batch, division, group, given, buffers, evaluate)
   return { sums = sums, loss = core.apply("sum", nil, ys[1]), aux = first_aux, buffers = last[#fields + 1] }
 end
 
--- Evaluate a batch in pieces: { stats, loss (averages weighted by the pieces' counts), aux (of the first piece), buffers
--- (after the last one) }. zeros: statistics of zeros. buffers: those that the first piece reads, each other one those
+-- Evaluate a batch in pieces: { stats, loss (averages weighted by the pieces' counts), aux (of the first piece),
+-- buffers (after the last one) }. zeros: statistics of zeros. buffers: those that the first piece reads, each other one those
 -- that the piece before it left; nil where none are adopted. evaluate(piece) → { stats, loss, aux, buffers }, where
 -- piece is { batch =, number = (0-based, traced), buffers = }.
 function pieces.average(batch, division, zeros, buffers, evaluate)

@@ -456,6 +456,13 @@ describe("the program of a step", function()
     end
   end)
 
+  it("does the work of the whole batch", function()
+    local function flops(micro) return program(micro, pg.optim.svrg { lr = 0.1 }):info().flops end
+    for _, micro in ipairs { 4, 7 } do
+      assert(math.abs(flops(micro) / flops(1) - 1) < 0.05, ("%g, %g"):format(flops(micro), flops(1)))
+    end
+  end)
+
   it("has as many parts whatever the number of pieces", function()
     local function lines(micro)
       local count, loops = 0, 0

@@ -5,8 +5,8 @@
 -- Keys. From the key of a step: noise = fold(key, NOISE, step), examples = fold(key, EXAMPLE, EPOCH or SEGMENT,
 -- number, id). Plain steps use the epoch; corrected steps and their pass the snapshot segment, so that all gradients
 -- of a segment see the same randomness per example. Passes draw noise from fold(key, OUTER, segment, batch). What a
--- study has unlocked is folded once more, with the number of the evaluation. In pieces (pieces.lua) samples are numbered
--- on from piece to piece, as if one piece took them all.
+-- study has unlocked is folded once more, with the number of the evaluation. In pieces (pieces.lua) samples are
+-- numbered on from piece to piece, as if one piece took them all.
 
 local buffers = require "perigee.buffers"
 local core = require "perigee.core"
@@ -144,6 +144,7 @@ end
 --   apart_dropout, apart_augment: draw these apart from the step's other evaluations; apart: by which number.
 function Evaluation:at(q, opts)
   opts = opts or {}
+<<<<<<< Updated upstream
   local live = opts.live or false
   local found, on
   if self.division then
@@ -157,6 +158,17 @@ function Evaluation:at(q, opts)
     found = on
   end
   self.count, self.products = self.count + on.count, self.products + on.products
+=======
+  local live, count = opts.live or false, nil
+  local function on(piece)
+    local found = self:on(piece, q, opts)
+    count = found.count
+    return found
+  end
+  local found = self.division and pieces.average(self.batch, self.division, self.st:traced_zero_statistics(q.mean),
+    live and self.buffers or nil, on) or on { batch = self.batch }
+  self.count = self.count + count
+>>>>>>> Stashed changes
   self.was_live = self.was_live or live
   if live then self.new_buffers = found.buffers end
   if live or not self.loss then

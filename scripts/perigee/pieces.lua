@@ -1,6 +1,6 @@
 -- pieces.lua: micro-batches. An evaluation of a batch in pieces takes the memory of one piece: a loop of the program
--- goes over pieces of one size, and at most two loops over a batch (sizes that differ by 1), whatever their number. Owns
--- how a batch is cut and how the results are averaged; evaluation.lua says what happens to a piece.
+-- goes over pieces of one size, and there are at most two loops over a batch (sizes that differ by 1), whatever their
+-- number. Owns how a batch is cut and how the results are averaged; evaluation.lua says what happens to a piece.
 
 local batches = require "perigee.batch"
 local core = require "perigee.core"
@@ -107,9 +107,9 @@ local function loop(batch, division, group, given, buffers, evaluate)
 end
 
 -- Evaluate a batch in pieces: { stats, loss (averages weighted by the pieces' counts), aux (of the first piece),
--- buffers (after the last one) }. zeros: statistics of zeros. buffers: those that the first piece reads, each other one those
--- that the piece before it left; nil where none are adopted. evaluate(piece) → { stats, loss, aux, buffers }, where
--- piece is { batch =, number = (0-based, traced), buffers = }.
+-- buffers (after the last one) }. zeros: statistics of zeros. buffers: those that the first piece reads, each other one
+-- those that the piece before it left; nil where none are adopted. evaluate(piece) → { stats, loss, aux, buffers },
+-- where piece is { batch =, number = (0-based, traced), buffers = }.
 function pieces.average(batch, division, zeros, buffers, evaluate)
   local n, one, two = division.n, division[1], division[2]
   local first = loop(batch, division, one, zeros, buffers, evaluate)

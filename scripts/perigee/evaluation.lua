@@ -144,31 +144,15 @@ end
 --   apart_dropout, apart_augment: draw these apart from the step's other evaluations; apart: by which number.
 function Evaluation:at(q, opts)
   opts = opts or {}
-<<<<<<< Updated upstream
-  local live = opts.live or false
-  local found, on
-  if self.division then
-    local zeros = self.st:traced_zero_statistics(q.mean)
-    found = pieces.average(self.batch, self.division, zeros, live and self.buffers or nil, function(piece)
-      on = self:on(piece, q, opts)
-      return on
-    end)
-  else
-    on = self:on({ batch = self.batch }, q, opts)
-    found = on
-  end
-  self.count, self.products = self.count + on.count, self.products + on.products
-=======
-  local live, count = opts.live or false, nil
+  local last -- of the pieces
   local function on(piece)
-    local found = self:on(piece, q, opts)
-    count = found.count
-    return found
+    last = self:on(piece, q, opts)
+    return last
   end
+  local live = opts.live or false
   local found = self.division and pieces.average(self.batch, self.division, self.st:traced_zero_statistics(q.mean),
     live and self.buffers or nil, on) or on { batch = self.batch }
-  self.count = self.count + count
->>>>>>> Stashed changes
+  self.count, self.products = self.count + last.count, self.products + last.products
   self.was_live = self.was_live or live
   if live then self.new_buffers = found.buffers end
   if live or not self.loss then

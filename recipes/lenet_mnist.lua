@@ -2,7 +2,7 @@
 --
 --   perigee recipes/lenet_mnist.lua                     a small form of the study, some minutes
 --   perigee recipes/lenet_mnist.lua only=STORM          the methods whose names contain a word
---   perigee recipes/lenet_mnist.lua examples=60000 search=100 budget=200 grid=study      all of it, about two days
+--   perigee recipes/lenet_mnist.lua examples=60000 search=100 budget=200 grid=study  all of it, about two days
 --
 -- A well-known study (Apostolov 2021) answered with a cross-validation that trained on what it validated with, snapshots
 -- eight times rarer than it said, a search over one of STORM's parameters that never reached it, one seed, and grids

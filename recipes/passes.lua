@@ -348,6 +348,8 @@ end
 
 local picture = { title = "F - F*, first seed", log = true, logx = true, xlabel = "passes (gradients / n)",
   lines = { { y = o.target, name = "target" } } }
-print()
-io.write(pg.plot.draw(curves, picture))
-pg.plot.save("runs/passes.svg", curves, picture)
+if #curves > 0 then
+  print()
+  io.write(pg.plot.draw(curves, picture))
+  pg.plot.save("runs/passes.svg", curves, picture)
+end

@@ -140,8 +140,10 @@ local function draw_batch(o, step)
   return { x = x, y = (u * o.classes):floor():to("i32") }
 end
 
--- How much of a norm one step may take away.
-local MOST_LOSS = 0.9
+-- How much of a norm one step may take away. The step is absolute, and with momentum 0.9 grows to ten times lr: a small
+-- norm would be through zero before its slope has changed its sign. The velocity is cut, not the norm alone, or the norm
+-- would go on shrinking for as long as the velocity remembers.
+local MOST_LOSS = 0.5
 
 -- The factors that move each tensor's norm r to r + v, v a velocity that follows the signs of the slopes.
 local function move_norms(layout, norms, slopes, velocity, o)
@@ -151,8 +153,8 @@ local function move_norms(layout, norms, slopes, velocity, o)
     factors[j] = 1
     if #layout[j].shape >= 2 and r > 0 then
       local sign = slopes[j] > 0 and 1 or slopes[j] < 0 and -1 or 0
-      velocity[j] = o.momentum * (velocity[j] or 0) - o.lr * sign
-      factors[j] = math.max(1 + velocity[j] / r, 1 - MOST_LOSS)
+      velocity[j] = math.max(o.momentum * (velocity[j] or 0) - o.lr * sign, -MOST_LOSS * r)
+      factors[j] = (r + velocity[j]) / r
     end
   end
   return factors
@@ -164,7 +166,7 @@ end
 -- (Dauphin and Schoenholz 2019). history: the quotient at each step, before it moves; slopes: at each step a list with
 -- <W, dquotient/dW> of every tensor W. No data is needed: each step draws standard normal examples of shape `input` and
 -- as many random labels below `classes`, fresh ones folded from key. A norm r becomes r + v, v = momentum v - lr
--- sign(slope), but loses at most nine tenths in a step; what is zero stays zero.
+-- sign(slope), where v is kept above -r / 2, so that no norm is driven through zero; what is zero stays zero.
 --   loss: (model, theta, batch, ctx), with batch.x and batch.y; default the cross entropy of model(theta, batch.x,
 --     ctx). ctx.train is false, and batch norm goes by the buffers of model:init_buffers().
 --   method: "autodiff" differentiates the quotient. "first_order" takes 11 gradients a step instead, at points delta

@@ -80,6 +80,32 @@ describe("recipes", function()
     end
   end)
 
+  local tiny = "metainit.lua blocks=1 width=4 rows=128 epochs=2 seeds=2 search=3 rates=0.01,1e30 "
+
+  it("metainit.lua tries every rate from every initialization, and says which diverged", function()
+    local out, code = run("", tiny)
+    assert.equal(0, code, out)
+    for _, name in ipairs { "default", "he", "fixup", "metainit", "he%-metainit" } do
+      local quotient, loss, rest = out:match("\n" .. name .. " +([%d.e+]+) +([%d.]+) +([^\n]*)")
+      assert(tonumber(quotient) and tonumber(loss), name .. " in\n" .. out)
+      assert.equal("2 of 2 diverged", rest, name)
+      assert.is_truthy(out:find("\n" .. name .. " +0.01 +" .. loss), out)
+    end
+    assert.is_truthy(out:find("a search: ", 1, true))
+    assert.is_truthy(out:find("● default", 1, true))
+  end)
+
+  it("metainit.lua net=plain leaves Fixup out, and one initialization is enough", function()
+    local out, code = run("", tiny .. "net=plain")
+    assert.equal(0, code, out)
+    assert.is_nil(out:find("\nfixup"))
+    assert.is_truthy(out:find("\nhe%-metainit "))
+    out = run("", tiny .. "only=fixup")
+    assert.is_truthy(out:find("\nfixup "))
+    assert.is_nil(out:find("\nhe "))
+    assert.is_nil(out:find("a search: ", 1, true))
+  end)
+
   it("fashion_lenet.lua stands up to check", function()
     local out, code = run("check", "fashion_lenet.lua only=svrg")
     assert.equal(0, code, out)

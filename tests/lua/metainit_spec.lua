@@ -157,6 +157,11 @@ describe("pg.nn.metainit", function()
     assert.equal(0, found["17.weight"]:abs():max():item())
   end)
 
+  it("does not let a norm that is small beside lr die out: it turns back when its slope does", function()
+    local found = nn.metainit(model, model:init(pg.key(2), { bias = 0 }), { input = { 6 }, classes = 3, steps = 300 })
+    for _, norm in ipairs(found:per_tensor():norm():totable()) do assert(norm == 0 or norm > 0.01, tostring(norm)) end
+  end)
+
   it("is a function of its arguments and key, and changes no argument", function()
     local before = theta:bytes()
     local function run(seed)

@@ -141,8 +141,8 @@ local function draw_batch(o, step)
 end
 
 -- How much of a norm one step may take away. The step is absolute, and with momentum 0.9 grows to ten times lr: a small
--- norm would be through zero before its slope has changed its sign. The velocity is cut, not the norm alone, or the norm
--- would go on shrinking for as long as the velocity remembers.
+-- norm would be through zero before its slope has changed its sign. The velocity is cut, not only the norm, which would
+-- go on shrinking for as long as the velocity lasts.
 local MOST_LOSS = 0.5
 
 -- The factors that move each tensor's norm r to r + v, v a velocity that follows the signs of the slopes.

@@ -13,6 +13,11 @@ local families = {
   diagonal_gradsq = function()
     return family.diagonal { ess = 60, h0 = 0.3, beta2 = 0.995, hess_approx = "gradsq", noise = false }
   end,
+  diagonal_exact = function()
+    return family.diagonal { ess = 60, h0 = 0.3, beta2 = 0.9, hess_approx = "exact", noise = false }
+  end,
+  full = function() return family.full { ess = 600, h0 = 0.3, beta2 = 0.9 } end,
+  full_price = function() return family.full { ess = 600, h0 = 0.3, beta2 = 0.995, hess_approx = "price" } end,
 }
 
 local corrections = {
@@ -43,16 +48,21 @@ local rules = {
   momentum = function() return rule.sgd { lr = 0.1, momentum = 0.9 } end,
   adamw = function() return rule.adamw { lr = 0.05 } end,
   ivon = function() return rule.ivon { lr = 0.5 } end,
+  newton = function() return rule.newton { lr = 0.1 } end,
   katyusha = function() return wrapper.katyusha { L = 1, sigma = 0.01, m = EVERY } end,
   lkatyusha = function()
     return wrapper.lkatyusha { L = 1, sigma = 0.01, rule = rule.sgd { lr = 1, momentum = 0.5 } }
   end,
 }
 
+-- Corrections that weigh the numbers of vectors one by one, and refuse Hessian matrices.
+local FOR_VECTORS = { alpha_all = true, alpha_tensor = true, alpha_component = true, storm_per_tensor = true }
+
 -- Whether the parts go together, by what they need.
 local function fit(f, c, r)
-  if r == "ivon" then return f:find "^diagonal" or f == "full" end
-  if r == "newton" then return f == "full" end
+  if f:find "^full" and FOR_VECTORS[c] then return false end
+  if r == "ivon" then return f:find "^diagonal" end
+  if r == "newton" then return f:find "^full" end
   if r == "katyusha" then return c == "svrg" end
   if r == "lkatyusha" then return c == "lsvrg" end
   return true

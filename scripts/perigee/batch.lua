@@ -5,6 +5,8 @@
 local core = require "perigee.core"
 local names = require "perigee.names"
 
+local next, rawequal, type = next, rawequal, type -- asked several times in each step
+
 local batch = {}
 
 local Binding = {}
@@ -86,40 +88,40 @@ end
 
 -- Bind a batch of the declared signature to a program.
 function Binding:bind(program, b)
-  local bound = self.bound
-  for i, name in ipairs(self.tensors) do
-    local t = b[name]
+  local bound, tensors, numbers = self.bound, self.tensors, self.numbers
+  for i = 1, #tensors do
+    local t = b[tensors[i]]
     if not rawequal(bound[i], t) then
       program:bind(self.inputs[i], t)
       bound[i] = t
     end
   end
-  for _, name in ipairs(self.numbers) do
-    self.values[name] = b[name]
+  for i = 1, #numbers do
+    self.values[numbers[i]] = b[numbers[i]]
   end
 end
 
 -- Whether b certainly has the declared signature, because its tensors are those bound now. The quick way for buffers
 -- that are filled again and again; false says nothing.
 function Binding:is_bound(b)
-  local size, bound = 0, self.bound
+  local size, bound, tensors, numbers, statics = 0, self.bound, self.tensors, self.numbers, self.statics
   for _ in next, b do
     size = size + 1
   end
   if size ~= self.size then
     return false
   end
-  for i, name in ipairs(self.tensors) do
-    if not rawequal(bound[i], b[name]) then
+  for i = 1, #tensors do
+    if not rawequal(bound[i], b[tensors[i]]) then
       return false
     end
   end
-  for _, name in ipairs(self.numbers) do
-    if type(b[name]) ~= "number" then
+  for i = 1, #numbers do
+    if type(b[numbers[i]]) ~= "number" then
       return false
     end
   end
-  for name, value in next, self.statics do
+  for name, value in next, statics do
     if b[name] ~= value then
       return false
     end

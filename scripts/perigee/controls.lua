@@ -72,7 +72,7 @@ end
 local function of_hyper(owner, prefix, key, units)
   local h, name = owner.hyper, prefix .. key
   local control = { name = name, owner = owner, units = units, get = function() return h.given[key] end }
-  function control.set(value) h.given[key] = value end
+  function control.set(value) h:set(key, value) end
   if not names.includes(h.scalars, key) then
     control.fixed = names.includes(h.tensors, key) and "values per tensor are part of the compiled step" or COMPILED
     return control

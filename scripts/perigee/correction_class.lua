@@ -159,12 +159,16 @@ end
 
 -- Whether a step is corrected. values: of the hyperparameters at this step.
 function Correction:is_active(values, step, units)
-  if step < schedule.resolve_steps(self.start, units) then
+  local start, active = self.start, self.definition.active
+  if start ~= 0 and step < schedule.resolve_steps(start, units) then
     return false
-  elseif self.definition.active then
-    return self.definition.active(values, step)
+  elseif active then
+    return active(values, step)
   end
-  return not values.alpha or values.alpha ~= 0 or (values.alpha_h or 0) ~= 0
+  if values.alpha ~= 0 or (values.alpha_h or 0) ~= 0 then return true end
+  -- Off for good, unless somebody changes it: steps need not ask again.
+  if #self.hyper.moving == 0 then self.off = hyper.changes end
+  return false
 end
 
 -- The period of `every` steps, counted from start, that a step is in.

@@ -67,6 +67,21 @@ local function check_value(owner, name, default, value, interval)
   end
 end
 
+-- Counts changes of hyperparameters while runs go on: who keeps something derived from them compares it.
+hyper.changes = 0
+
+-- Put the scalars that are plain numbers where they are read, and note which ones are not.
+local function settle(self)
+  self.moving = {}
+  for _, k in ipairs(self.scalars) do
+    if type(self.given[k]) == "number" then
+      self.values[k] = self.given[k]
+    else
+      self.moving[#self.moving + 1] = k
+    end
+  end
+end
+
 -- Merge `given` over `defaults`. owner: "rule sgd", for messages. reserved: further keys allowed in `given` and left
 -- out here. limits: name → the interval that numbers given for it must lie in.
 function hyper.resolve(owner, defaults, given, static, reserved, limits)
@@ -100,14 +115,22 @@ function hyper.resolve(owner, defaults, given, static, reserved, limits)
       self.statics[#self.statics + 1] = k
     end
   end
+  settle(self)
   return self
+end
+
+-- Replace a scalar while a run goes on.
+function Hyper:set(name, value)
+  self.given[name] = value
+  settle(self)
+  hyper.changes = hyper.changes + 1
 end
 
 -- Evaluate every scalar at a step into self.values, which is reused.
 function Hyper:evaluate(step, units)
-  local values = self.values
-  for i = 1, #self.scalars do
-    local k = self.scalars[i]
+  local values, moving = self.values, self.moving
+  for i = 1, #moving do
+    local k = moving[i]
     values[k] = schedule.value(self.given[k], step, units, self.owner, k)
   end
   return values

@@ -7,6 +7,7 @@ local batches = require "perigee.batch"
 local buffers = require "perigee.buffers"
 local correction = require "perigee.correction"
 local family = require "perigee.family"
+local hyper = require "perigee.hyper"
 local memory = require "perigee.memory"
 local moment = require "perigee.moment"
 local names = require "perigee.names"
@@ -161,15 +162,17 @@ end
 
 -- ---- programs ----
 
-local function all_hypers(self)
-  local list = { self.family.hyper, self.rule.hyper }
-  if self.correction then
-    list[#list + 1] = self.correction.hyper
+-- The hyperparameters that move from step to step. They are few: what stays costs a step nothing.
+local function moving_hypers(self)
+  local list = {}
+  local function add(part)
+    if part and #part.hyper.moving > 0 then list[#list + 1] = part.hyper end
   end
+  add(self.family)
+  add(self.rule)
+  add(self.correction)
   for _, place in ipairs { "per_evaluation", "combined" } do
-    for _, s in ipairs(self.stages[place]) do
-      list[#list + 1] = s.hyper
-    end
+    for _, s in ipairs(self.stages[place]) do add(s) end
   end
   return list
 end
@@ -260,10 +263,11 @@ end
 -- ---- a step ----
 
 function Optimizer:evaluate_hypers(step)
-  self.hypers = self.hypers or all_hypers(self)
-  for _, h in ipairs(self.hypers) do
-    h:evaluate(step, self.units)
+  if self.hypers_of ~= hyper.changes then
+    self.hypers, self.hypers_of = moving_hypers(self), hyper.changes
   end
+  local hypers, units = self.hypers, self.units
+  for i = 1, #hypers do hypers[i]:evaluate(step, units) end
   local decay = self.weight_decay
   if decay.scalar then
     decay.values.decay = schedule.value(decay.given, step, self.units)
@@ -343,7 +347,7 @@ function Optimizer:step(st, evaluator, batch, key, hooks)
   self:evaluate_hypers(step)
   local scalars = st.scalars
   scalars.step, scalars.t = step, step + 1
-  local corrected = c ~= nil and c:is_active(c.hyper.values, step, self.units)
+  local corrected = c ~= nil and c.off ~= hyper.changes and c:is_active(c.hyper.values, step, self.units)
   scalars.epoch = hooks.epoch or (self.units.steps_per_epoch and step // self.units.steps_per_epoch) or step
   info.refreshed, info.suspended, info.corrected = false, false, corrected
   if corrected and is_due(self, st, key) then

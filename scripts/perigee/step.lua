@@ -184,8 +184,9 @@ function step.is_current(entry, evaluator)
   if entry.loss_function ~= evaluator.loss then
     return false
   end
-  for _, print in ipairs(entry.prints) do
-    if not fingerprint.holds(print) then
+  local prints = entry.prints
+  for i = 1, #prints do
+    if not fingerprint.holds(prints[i]) then
       return false
     end
   end

@@ -101,7 +101,7 @@ function Builder:compile(options)
     program:bind(i, t)
   end
   local self_program = {
-    program = program, open = self.open, now = {}, values = {}, names = {}, label = self.label, inputs = self.inputs,
+    program = program, open = self.open, now = {}, values = {}, names = {}, known = {}, label = self.label, inputs = self.inputs,
   }
   for i, getter in ipairs(self.getters) do
     self_program.values[i], self_program.names[i] = getter.values, getter.name
@@ -122,11 +122,15 @@ function Program:bind(name, tensor)
   end
 end
 
--- Read the scalars and run.
+-- Read the scalars and run. Most are what they were; those that might be another zero are set anyway.
 function Program:run()
-  local program, values, keys = self.program, self.values, self.names
+  local program, values, keys, known = self.program, self.values, self.names, self.known
   for i = 1, #keys do
-    program:set(i, values[i][keys[i]])
+    local value = values[i][keys[i]]
+    if value ~= known[i] or value == 0 then
+      program:set(i, value)
+      known[i] = value
+    end
   end
   program:run()
 end

@@ -5,11 +5,13 @@
 local checkpoint = require "perigee.checkpoint"
 local core = require "perigee.core"
 
+local BEGIN_ANEW = "; theta = pg.load(\"%s\").theta begins anew at its parameters"
+
 -- Copy the saved tensor `name` into `now`, or raise why it cannot be.
 local function take(now, saved, name, where, keeper)
   local tensor = saved.tensors[name]
   if not tensor then
-    core.raise(("from: %s keeps no %s, which %s needs"):format(where, name, keeper))
+    core.raise(("from: %s keeps no %s, which %s needs" .. BEGIN_ANEW):format(where, name, keeper, where))
   elseif not checkpoint.are_alike(now, tensor) then
     core.raise(("from: %s of %s is %s with %d numbers in %d tensors, this run's %s with %d in %d"):format(name, where,
       tensor.dtype, tensor.size, tensor.layout and #tensor.layout or 1, now.dtype, now.size,

@@ -42,7 +42,14 @@ local function encode_number(x)
   return ("n%a"):format(x)
 end
 
-local function decode_scalar(text)
+-- A number, string or boolean as text that gives back every bit of it; nil for anything else.
+function checkpoint.encode_scalar(value)
+  if type(value) == "number" then return encode_number(value) end
+  if type(value) == "string" then return encode_string(value) end
+  if type(value) == "boolean" then return "b" .. tostring(value) end
+end
+
+function checkpoint.decode_scalar(text)
   local kind, body = text:sub(1, 1), text:sub(2)
   if kind == "i" then return math.tointeger(body) end
   if kind == "n" then
@@ -106,12 +113,8 @@ function checkpoint.flatten(tree)
   walk(tree, "", function(path, value)
     if core.is_tensor(value) then
       tensors[path] = value
-    elseif type(value) == "number" then
-      scalars[path] = encode_number(value)
-    elseif type(value) == "string" then
-      scalars[path] = encode_string(value)
-    elseif type(value) == "boolean" then
-      scalars[path] = "b" .. tostring(value)
+    elseif checkpoint.encode_scalar(value) then
+      scalars[path] = checkpoint.encode_scalar(value)
     elseif type(value) == "table" then
       scalars[path] = "t"
     else
@@ -223,7 +226,7 @@ function checkpoint.load(path)
   local scalars = section(strings, "state.")
   for _, key in ipairs(names.sorted(scalars)) do
     local value = scalars[key]
-    if value == "t" then value = {} else value = decode_scalar(value) end
+    if value == "t" then value = {} else value = checkpoint.decode_scalar(value) end
     if value == nil then return nil, ("%s: %s holds no value"):format(path, key) end
     place(tree, key, value)
   end

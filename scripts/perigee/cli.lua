@@ -98,9 +98,9 @@ local function new_globals(env, before)
   return made
 end
 
--- Run a recipe's text. how: { path, chunkname, source, words, flags, resume, limit, root, inspect, branch, rehearsal,
--- suffix, report(raised) → exit code, instead of a message }; for the prompt also keep(values), called with the
--- recipe's variables at its end.
+-- Run a recipe's text. how: { path, chunkname, source, words, flags, root, write (a further directory to write in),
+-- resume, limit, inspect, branch, rehearsal, suffix, recorder (see run.begin_invocation), report(raised) → exit code,
+-- instead of a message }; for the prompt also keep(values), called with the recipe's variables at its end.
 -- → exit code, runs made
 local function run_source(how)
   local pg = require "perigee"
@@ -109,7 +109,7 @@ local function run_source(how)
   options.begin(how.words)
   run.begin_invocation { recipe = how.path, source = how.source, words = how.words, root = root,
     trust = how.flags.trust, resume = how.resume, limit = how.limit, inspect = how.inspect,
-    branch = how.branch, rehearsal = how.rehearsal, suffix = how.suffix,
+    branch = how.branch, rehearsal = how.rehearsal, suffix = how.suffix, recorder = how.recorder,
     leaves = not how.keep }
   local env = sandbox.enter(pg, how.path, { trust = how.flags.trust, write = { root, how.write },
     memory = how.flags.memory, read = pg.data and pg.data.directories and pg.data.directories() or {} })
@@ -258,6 +258,16 @@ local function bench(words)
   return found.main(words)
 end
 
+--- perigee dump RECIPE.lua [steps=3] [out=dump.safetensors] [key=value …]: Write whole steps for checks elsewhere.
+-- The first steps of every pg.train in the recipe, as tensors with speaking names (docs/runs.md): state before and
+-- after, batch, noise, points, gradients and statistics of each evaluation, what the rule got, hyperparameters. Any
+-- program that reads safetensors can compute them again. steps and out are not handed on to the recipe.
+local function dump(words, flags)
+  local path = table.remove(words, 1)
+  if not path then misused("expected a recipe; see --help") end
+  return require("perigee.dump").main(path, words, flags)
+end
+
 --- perigee methods [NAME]: List the families, corrections, rules, stages and ready-made optimizers, or explain one.
 -- The list says what each keeps beside the parameters, how many gradients a step takes, and which passes over the data.
 -- With a name: the formulas, the options with their defaults, and the source.
@@ -292,7 +302,8 @@ local function print_command_help(name)
   return 0
 end
 
-local ORDER = { "run", "resume", "branch", "compare", "check", "emit", "methods", "doctor", "bench", "version", "help" }
+local ORDER = { "run", "resume", "branch", "compare", "check", "emit", "dump", "methods", "doctor", "bench", "version",
+  "help" }
 
 --- perigee help [COMMAND]: List the commands, or say what one does; so does COMMAND --help.
 local function help(words)
@@ -317,7 +328,8 @@ end
 COMMANDS = {
   run = { run = run, flags = true }, resume = { run = resume, flags = true },
   branch = { run = branch, flags = true }, compare = { run = compare }, check = { run = check, flags = true },
-  emit = { run = emit, flags = true }, methods = { run = methods }, doctor = { run = doctor }, bench = { run = bench },
+  emit = { run = emit, flags = true }, dump = { run = dump, flags = true }, methods = { run = methods },
+  doctor = { run = doctor }, bench = { run = bench },
   version = { run = version }, help = { run = help },
 }
 

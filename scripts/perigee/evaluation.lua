@@ -36,7 +36,7 @@ end
 
 -- An evaluation in builder b of optimizer opt. args: { evaluator, batch (traced), key (traced), noise_key (traced),
 -- stream ("epoch" or "segment"), stream_index (traced scalar), theta (an eager vector that gives dtype and layout),
--- decay, t, st (the state, whose buffers are read) }.
+-- decay, t, st (the state, whose buffers are read), witness (who watches; or nil) }.
 function evaluation.new(b, opt, args)
   local streams = evaluation.streams
   local key = evaluation.fold(args.key, streams.example, streams[args.stream], args.stream_index)
@@ -47,7 +47,7 @@ function evaluation.new(b, opt, args)
     opt = opt, evaluator = args.evaluator, batch = args.batch, stream_key = key, noise_key = args.noise_key, count = 0,
     products = 0,
     st = args.st, division = pieces.divide(args.batch, args.evaluator.micro, args.st.batch_size),
-    stage_ctx = { t = args.t, weight_decay = args.decay },
+    stage_ctx = { t = args.t, weight_decay = args.decay }, witness = args.witness,
   }, Evaluation)
   buffers.check(args.evaluator.model, args.st.buffers, "opt:init(theta, key, model:init_buffers())")
   self.buffers = args.st.buffers and b:slot(args.st.buffers, "buffers")
@@ -115,6 +115,7 @@ function Evaluation:gradient(theta, k, piece, keys, live, first)
   for _, entry in ipairs(self.stages) do
     g = entry.stage:apply(g, entry.o, self.stage_ctx)
   end
+  if self.witness then self.witness:saw_gradient(theta, loss, g) end
   return loss, g, aux, self:curvature(theta, piece, keys, live), adopts and self.buffers and buffers.take(ctx)
 end
 
@@ -131,7 +132,7 @@ function Evaluation:on(piece, q, opts)
       local loss, g, aux, curve, new = self:gradient(theta, k, piece, keys, live, first)
       if first then found.buffers = new or nil end
       return loss, g, aux, curve
-    end, opts.antithetic, drawn)
+    end, { mirrored = opts.antithetic, drawn = drawn, exchange = self.witness and self.witness:exchange() })
   found.products = piece.products
   return found
 end
@@ -144,6 +145,7 @@ end
 --   apart_dropout, apart_augment: draw these apart from the step's other evaluations; apart: by which number.
 function Evaluation:at(q, opts)
   opts = opts or {}
+  if self.witness then self.witness:begin_evaluation(self.division) end
   local last -- of the pieces
   local function on(piece)
     last = self:on(piece, q, opts)
@@ -152,6 +154,7 @@ function Evaluation:at(q, opts)
   local live = opts.live or false
   local found = self.division and pieces.average(self.batch, self.division, self.st:traced_zero_statistics(q.mean),
     live and self.buffers or nil, on) or on { batch = self.batch }
+  if self.witness then self.witness:saw_statistics(found.stats) end
   self.count, self.products = self.count + last.count, self.products + last.products
   self.was_live = self.was_live or live
   if live then self.new_buffers = found.buffers end

@@ -17,6 +17,8 @@ local family = {}
 
 local Family = part.class "family"
 
+local exchange_draw -- while a point is sampled for somebody who watches: function(eps) → the noise to use
+
 local DEFINITION = { "name", "hyper", "static", "limits", "stats", "shapes", "init", "sample", "statistics", "update",
   "check" }
 
@@ -91,15 +93,24 @@ local function draws_of(self, mirrored)
   return draws
 end
 
+-- A point at which to evaluate, and its noise. exchange(number, eps) → the noise to use; or nil.
+local function sample(self, q, key, o, draw, exchange)
+  exchange_draw = exchange and function(eps) return exchange(draw[1], eps) end
+  local _ <close> = setmetatable({}, { __close = function() exchange_draw = nil end })
+  return self.definition.sample(q, key, o, draw[2])
+end
+
 -- Traced: statistics at q, averaged over the samples. gradient(theta, number, first) → loss, g, aux, curvature.
--- mirrored: take each sample with its mirror image. drawn: how many numbers of samples other pieces of the batch use up
--- before (an i64 tensor; nil: none). Returns statistics, loss, aux of sample 1, and how many gradients it took.
-function Family:evaluate(q, key, o, gradient, mirrored, drawn)
+-- how: { mirrored (take each sample with its mirror image), drawn (how many numbers of samples other pieces of the
+-- batch use up before, an i64 tensor; nil: none), exchange (see sample) }. Returns statistics, loss, aux of sample 1,
+-- and how many gradients it took.
+function Family:evaluate(q, key, o, gradient, how)
   local total, total_loss, first_aux
-  local draws = draws_of(self, mirrored)
+  how = how or {}
+  local draws = draws_of(self, how.mirrored)
   for k, draw in ipairs(draws) do
-    local number = drawn and drawn + draw[1] or draw[1]
-    local theta, noise = self.definition.sample(q, core.apply("key_fold", nil, key, number), o, draw[2])
+    local number = how.drawn and how.drawn + draw[1] or draw[1]
+    local theta, noise = sample(self, q, core.apply("key_fold", nil, key, number), o, draw, how.exchange)
     local loss, g, aux, curve = gradient(theta, draw[1], k == 1)
     local stats = statistics.new(self.definition.statistics(g, noise, q, o, curve))
     if k == 1 then
@@ -133,6 +144,7 @@ end
 -- the key and their places alone; with sign = -1 their negatives, for `sample` of families of one's own.
 function family.normal(key, like, sign)
   local eps = generic.normal_like(key, like)
+  if exchange_draw then eps = exchange_draw(eps) end
   return sign == -1 and -eps or eps
 end
 

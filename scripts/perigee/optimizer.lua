@@ -20,6 +20,7 @@ local stage = require "perigee.stage"
 local state = require "perigee.state"
 local steps = require "perigee.step"
 local vectors = require "perigee.vectors"
+local witness = require "perigee.witness"
 
 local optimizer = {}
 
@@ -197,8 +198,10 @@ local STEADY = { first = false, refreshed = false, last = false }
 
 -- The program of a mode ("plain", "corrected", "pass") for batches of this signature; traced on first use, and again
 -- when a number that the user's functions capture has changed. flags: of a corrected step; default those of most.
-function Optimizer:program(st, evaluator, mode, batch, flags)
+-- look: of a step that shows more or takes its noise from outside (witness.lua); nil for most.
+function Optimizer:program(st, evaluator, mode, batch, flags, look)
   if mode == "corrected" then flags = flags or STEADY end
+  if look then mode = mode .. look.kind end
   local kind = open_kind(st, evaluator, flags and mode .. self.correction:variant(flags) or mode)
   -- Trainers fill the same few batch tables again and again: those are known without spelling out a signature.
   local seen = kind.seen[batch]
@@ -211,7 +214,7 @@ function Optimizer:program(st, evaluator, mode, batch, flags)
     if mode == "pass" then
       entry = passes.build_batch(self, st, evaluator, batch)
     else
-      entry = steps.build(self, st, evaluator, flags, batch)
+      entry = steps.build(self, st, evaluator, flags, batch, look)
       -- tracing may have shown that a flag makes a difference
       if flags then kind = open_kind(st, evaluator, mode .. self.correction:variant(flags)) end
     end
@@ -332,11 +335,15 @@ function Optimizer:order_of(st, epoch, key)
   return st.order
 end
 
---- optimizer:step(state, evaluator, batch [, key [, { on_pass =, epoch = }]]) → state, info: One step, refresh
--- included.
+--- optimizer:step(state, evaluator, batch [, key [, { on_pass =, epoch =, noise =, dump = }]]) → state, info: One step,
+-- refresh included.
 --   batch: a table of tensors with the examples along their first axis; batch.id: i64 ids of the examples.
 --   key: the run's key (the step is folded in), default the state's, then the evaluator's.
 --   on_pass(state, done, total): called between the batches of a full pass; false stops there.
+--   noise: standard normal numbers to use in place of the family's draws: a vector, a list of one for each sample, or a
+--     list of such lists, one for each evaluation of the step. Passes draw as ever.
+--   dump: a table to fill with what the step did, by name (docs/runs.md): the points, noise, gradients and statistics
+--     of each evaluation, and what the rule got.
 --   info: { loss, aux, corrected, refreshed, suspended }, overwritten by the next step. Where a step after a refresh
 --     evaluates no batch, as SARAH's, loss is the mean of the pass. If a pass was stopped,
 --     info.suspended is true, no step was made, and the next call goes on with the pass.
@@ -360,11 +367,14 @@ function Optimizer:step(st, evaluator, batch, key, hooks)
   end
   scalars.segment = st.segment
   local flags = corrected and read_flags(self, st, key, info.refreshed) or nil
-  local entry = self:program(st, evaluator, corrected and "corrected" or "plain", batch, flags)
+  local look = (hooks.noise or hooks.dump) and witness.look(hooks, st) or nil
+  local entry = self:program(st, evaluator, corrected and "corrected" or "plain", batch, flags, look)
   local program = entry.program
   entry.binding:bind(program, batch)
   program:bind("key", key)
+  if look then look:bind(entry) end
   program:run()
+  if look then look:collect(entry) end
   local count = batch.count or entry.count
   st.cost:add("steps", count * entry.evaluations)
   st.cost:add("products", count * entry.products)

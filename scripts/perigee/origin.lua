@@ -75,16 +75,16 @@ function origin.at(directory, step)
   return nil, steps
 end
 
--- The origin that a recipe names by `from`, or an error at its line.
-function origin.find(from)
+-- The origin that a recipe names by `from`, or an error at its line. owner: what it is for, in messages.
+function origin.find(from, owner)
   local directory, step = origin.parse(from)
   local allowed, refused = sandbox.may_open(directory, "r")
   if not allowed then core.raise(refused) end
   local found, steps = origin.at(directory, step)
   if found then return found end
-  if #steps == 0 then core.raise(("from = \"%s\": no checkpoint there"):format(from)) end
-  return core.raise(("from = \"%s\": no checkpoint of that step, only of %s; perigee branch %s repeats the run up to "
-    .. "there, and checkpoint_every = { steps = n }, keep = m leave more of them"):format(from,
+  if #steps == 0 then core.raise(("%s \"%s\": no checkpoint there"):format(owner, from)) end
+  return core.raise(("%s \"%s\": no checkpoint of that step, only of %s; perigee branch %s repeats the run up to "
+    .. "there, and checkpoint_every = { steps = n }, keep = m leave more of them"):format(owner, from,
     table.concat(steps, ", "), from))
 end
 

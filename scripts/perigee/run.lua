@@ -27,9 +27,10 @@ run.read_settings = settings.read
 
 -- The present invocation. recipe: path; source: text; words: key=value as given; root: where runs go; trust; resume:
 -- the invocation.json of the one to continue; limit: stop each run after so many steps (for `check`); leaves: whether a
--- second Ctrl-C ends the process. suffix: what every directory's name ends in. branch: { id (nil: the first run),
--- origin }: the run that begins at another one's state. rehearsal: { id, step }: execute the recipe only up to that
--- step of that run, in memory; what is reached there becomes rehearsal.origin. Without an id: only up to the first run.
+-- second Ctrl-C ends the process. suffix: what every directory's name ends in. recorder: keeps steps (dump.lua).
+-- branch: { id (nil: the first run), origin }: the run that begins at another one's state. rehearsal: { id, step }:
+-- execute the recipe only up to that step of that run, in memory; what is reached there becomes rehearsal.origin.
+-- Without an id: only up to the first run.
 local invocation
 
 -- Begin an execution of a recipe. The command line calls it; a script under plain lua5.4 gets one on its first run.
@@ -37,7 +38,7 @@ function run.begin_invocation(given)
   invocation = {
     recipe = given.recipe, source = given.source, words = given.words or {}, root = given.root or "runs",
     trust = given.trust, resume = given.resume, limit = given.limit, inspect = given.inspect, leaves = given.leaves,
-    branch = given.branch, rehearsal = given.rehearsal, suffix = given.suffix,
+    branch = given.branch, rehearsal = given.rehearsal, suffix = given.suffix, recorder = given.recorder,
     counts = {}, runs = {}, first = given.resume and given.resume.first, done = {},
   }
   return invocation
@@ -255,7 +256,7 @@ local function origin_of(inv, spec, id)
     branch.is_begun = true
     return branch.origin
   end
-  return spec.from and origin.find(spec.from)
+  return spec.from and origin.find(spec.from, "from =")
 end
 
 -- In memory, at what `directory` holds, in which nothing is changed. last: take no checkpoint beyond that step; nil:

@@ -19,7 +19,7 @@ local step = {}
 -- What the parts of a step share while it is traced: builder, optimizer, state, the step's scalars and keys, q's
 -- fields, the rule's slots, the evaluation, and the step's static flags. flags: of a corrected step, nil in a plain
 -- one.
-local function open(b, opt, st, evaluator, flags, batch, entry)
+local function open(b, opt, st, evaluator, flags, batch, entry, witness)
   local c = opt.correction
   local self = { b = b, opt = opt, st = st, t = b:scalar(st.scalars, "t"), fields = {}, slots = {},
     flags = c and flags and c:flags(flags) or {}, corrected = flags ~= nil }
@@ -38,7 +38,7 @@ local function open(b, opt, st, evaluator, flags, batch, entry)
   self.eval = evaluation.new(b, opt, {
     evaluator = evaluator, batch = traced, key = key, like = self.p, decay = self.decay, t = self.t,
     stream = stream, stream_index = b:scalar(st.scalars, stream), st = st,
-    noise_key = evaluation.fold(key, streams.noise, number),
+    noise_key = evaluation.fold(key, streams.noise, number), witness = witness,
   })
   return self
 end
@@ -208,12 +208,14 @@ end
 
 -- Trace and compile a step. flags: { first, refreshed, last } of a corrected step, nil of a plain one. The entry has
 -- program, binding and count (of the batch), loss (an output's number, nil if the step evaluates nothing),
--- aux(program), evaluations and products (gradients and Hessian-vector products per example).
-function step.build(opt, st, evaluator, flags, batch)
+-- aux(program), evaluations and products (gradients and Hessian-vector products per example). look: what is to be
+-- watched or put in (witness.lua), or nil.
+function step.build(opt, st, evaluator, flags, batch, look)
   local entry = {}
   local division = pieces.divide(batch, evaluator.micro, st.batch_size)
   entry.program = builder.trace(name_step(opt, flags, batch, division), function(b)
-    local self = open(b, opt, st, evaluator, flags, batch, entry)
+    local watching = look and look:open(b, entry, st)
+    local self = open(b, opt, st, evaluator, flags, batch, entry, watching)
     local eval = self.eval
     local stats, info, register
     if not flags then
@@ -224,6 +226,7 @@ function step.build(opt, st, evaluator, flags, batch)
     for _, s in ipairs(opt.stages.combined) do
       stats.g = s:apply(stats.g, traced_hyper(self, s.hyper), eval.stage_ctx)
     end
+    if watching then watching:saw_result(stats) end
     trace_update(self, stats, info)
     trace_buffers(self)
     entry.loss = eval.loss and b:output(eval.loss)

@@ -274,8 +274,11 @@ function train.train(spec)
     local k = ctx.step
     local batch, epoch = source:at(k, opt:order_of(st, k // per_epoch))
     pass_hooks.epoch = epoch
+    local recorder = ctx.invocation.recorder
+    pass_hooks.dump = recorder and recorder:begin(name, st, batch)
     local _, info = opt:step(st, parts.eval, batch, st.key, pass_hooks)
     if info.suspended then return end
+    if recorder then recorder:finish(pass_hooks.dump, opt, st) end
     if info.loss - info.loss ~= 0 then error(train_check.not_finite(name, k, info.loss, batch), 0) end
     since.loss, since.count = since.loss + info.loss, since.count + 1
     ctx.info, ctx.epoch = info, epoch

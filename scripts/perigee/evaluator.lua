@@ -64,7 +64,7 @@ end
 --   micro: pieces that the batch of a step, as big as the first one, is evaluated in one after the other, for the
 --     memory of one piece; shorter batches and passes are cut alike. A piece is made of the rows of every tensor of the
 --     batch with as many rows as the batch has examples. Statistics are averages over the pieces, weighted by their
---     examples; so is the step's loss; aux is that of the first piece. Each piece draws noise of its own, and stages per
+--     examples; so is the loss; aux is that of the first piece. Each piece draws noise of its own, and stages per
 --     evaluation edit its gradient; running statistics (buffers) move from piece to piece.
 --   steps_per_epoch, total_steps: for durations in epochs and of the whole run; the first is derived from the source.
 setmetatable(evaluator, {

@@ -93,6 +93,26 @@ describe("a batch", function()
     builder.executor = nil
   end)
 
+  it("in pieces has the Hessians of the whole", function()
+    for _, f in ipairs { family.full { ess = 60, h0 = 0.5, noise = false },
+      family.diagonal { ess = 60, h0 = 0.5, beta2 = 0.9, hess_approx = "exact", noise = false } } do
+      for _, c in ipairs { false, correction.svrg { every = 4 } } do
+        local function go(micro)
+          local st = run({ family = f, rule = f.name == "full" and rule.newton { lr = 0.3 } or rule.ivon { lr = 0.1 },
+            correction = c or nil }, 9, 10, { micro = micro })
+          return st
+        end
+        local whole, cut = go(1), go(3)
+        for _, field in ipairs(whole.q.fields) do
+          local off = cut.q[field] - whole.q[field]
+          assert(off:abs():max():item() < 1e-12, ("%s: %s"):format(f.name, field))
+        end
+        assert.equal(tostring(whole.cost), tostring(cut.cost))
+        assert.is_true(cut.cost.products > 0)
+      end
+    end
+  end)
+
   it("in pieces hides the same units of an example as the whole, by its id; without ids each piece has its own masks",
     function()
       local function mask(micro, with_ids)

@@ -345,6 +345,16 @@ describe("pg.train", function()
       assert.is_truthy(whole.buffers)
     end)
 
+    it("goes on after a crash in pieces too: uneven ones, clipped, with running statistics", function()
+      local function in_pieces(options)
+        options.micro = 3
+        return train_normed(options)
+      end
+      local optimizer = pg.optim.ivon_poco { lr = 0.1, ess = N, h0 = 0.5, every = 4, mega = 2 }:with {
+        stages = { per_evaluation = { pg.stage.clip { norm = 0.5 } } } }
+      assert.equal(4 * 2 * 16, crash_and_resume(in_pieces, optimizer, { 1, 4, 9 }).cost.passes)
+    end)
+
     it("begins at another run's running statistics with from, and says when that run has none", function()
       local still = pg.optim.sgd { lr = 0 }
       local first = train_normed { out = root .. "/first" }

@@ -81,7 +81,7 @@ function branch.main(found, directory, step, given, flags)
   local done
   code, done = cli.run_source { path = found.recipe or directory .. "/recipe.lua",
     chunkname = directory .. "/recipe.lua", source = found.source, words = words, flags = flags, branch = target,
-    root = flags.runs or directory:match("^(.*)/[^/]*$") or "." }
+    suffix = ("from%d"):format(step), root = flags.runs or directory:match("^(.*)/[^/]*$") or "." }
   if code == 0 and not target.is_begun then
     core.raise(("with these options the recipe makes no run %s to go on with"):format(target.id))
   end

@@ -80,8 +80,9 @@ describe("perigee branch", function()
     local said = done(("--runs=runs/b branch runs/a/%s@%d %s"):format(parent, step, after))
     done("--runs=runs/c r.lua " .. all)
     local name = io.popen("ls " .. scratch .. "/runs/c"):read("l")
-    assert.same(lines("runs/c/" .. name, step), lines("runs/b/" .. name, step))
-    assert.is_true(final("runs/c/" .. name) == final("runs/b/" .. name), all)
+    local branched = ("runs/b/%s-from%d"):format(name, step)
+    assert.same(lines("runs/c/" .. name, step), lines(branched, step))
+    assert.is_true(final("runs/c/" .. name) == final(branched), all)
     return said
   end
 
@@ -118,21 +119,21 @@ describe("perigee branch", function()
     files.write(scratch .. "/crash", "34")
     assert.equal(1, (run "branch runs/ivon@23 method=poco start=23"))
     assert(os.remove(scratch .. "/crash"))
-    local settings = read "runs/poco-2/settings.json"
+    local settings = read "runs/poco-from23-2/settings.json"
     assert.matches('"branch":{.*"run":"runs/ivon","step":23}', settings)
-    done "resume runs/poco-2"
-    assert.is_true(final "runs/poco" == final "runs/poco-2")
-    assert.equal(read "runs/poco/metrics.jsonl", read "runs/poco-2/metrics.jsonl")
-    assert.is_truthy(files.read(scratch .. "/runs/poco-2/checkpoints/step-23.safetensors"))
+    done "resume runs/poco-from23-2"
+    assert.is_true(final "runs/poco-from23" == final "runs/poco-from23-2")
+    assert.equal(read "runs/poco-from23/metrics.jsonl", read "runs/poco-from23-2/metrics.jsonl")
+    assert.is_truthy(files.read(scratch .. "/runs/poco-from23-2/checkpoints/step-23.safetensors"))
     -- a branch of the branch, from its first checkpoint on, without the run it came from
     assert(os.execute(("rm -r %s/runs/ivon"):format(scratch)))
-    done "branch runs/poco-2@28 since=28 late=0.01"
+    done "branch runs/poco-from23-2@28 since=28 late=0.01"
     done "r.lua method=poco start=23 since=28 late=0.01"
-    assert.is_true(final "runs/poco-3" == final "runs/poco-4")
-    assert.same(lines("runs/poco-4", 28), lines("runs/poco-3", 28))
-    local code, said = run "branch runs/poco-2@9"
+    assert.is_true(final "runs/poco-from28" == final "runs/poco")
+    assert.same(lines("runs/poco", 28), lines("runs/poco-from28", 28))
+    local code, said = run "branch runs/poco-from23-2@9"
     assert.equal(2, code)
-    assert.equal("perigee: runs/poco-2 begins at step 23 of runs/ivon: branch that one\n", said)
+    assert.equal("perigee: runs/poco-from23-2 begins at step 23 of runs/ivon: branch that one\n", said)
   end)
 
   it("leaves the parent as it is, and says on one line what does not fit", function()
@@ -167,8 +168,9 @@ end
 ]])
     done "two.lua"
     done "branch runs/two@4 factor=3"
-    assert.matches('{"step":3,"x":16.0}\n{"step":4,"x":48.0}\n{"step":5,"x":144.0}\n$', read "runs/two-2/metrics.jsonl")
-    assert.equal(read "runs/one/metrics.jsonl", read "runs/one-2/metrics.jsonl")
+    assert.matches('{"step":3,"x":16.0}\n{"step":4,"x":48.0}\n{"step":5,"x":144.0}\n$',
+      read "runs/two-from4/metrics.jsonl")
+    assert.equal(read "runs/one/metrics.jsonl", read "runs/one-from4/metrics.jsonl")
     local code, said = run "branch runs/two@4 skip=true"
     assert.equal(1, code)
     assert.equal("perigee: with these options the recipe makes no run two#1 to go on with\n", said)

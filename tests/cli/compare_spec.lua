@@ -84,7 +84,7 @@ describe("perigee compare", function()
 
   it("draws a branch with all that came before, and marks where it began", function()
     out "branch runs/falling@2 scale=3"
-    local text = out "compare runs/falling runs/falling-6 x=step"
+    local text = out "compare runs/falling runs/falling-from2 x=step"
     assert.matches("┊ branch", text, 1, true)
     local rows = table_of(text)
     assert.equal("falling@2 scale=3|1|0.75|0.5|1|3", rows[3])

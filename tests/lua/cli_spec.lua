@@ -28,7 +28,7 @@ describe("perigee", function()
   it("answers help and --help for every command with exit code 0", function()
     local code, out = run("help")
     assert.equal(0, code)
-    for name in ("run resume check emit methods doctor bench version help"):gmatch("%S+") do
+    for name in ("run resume branch compare check emit dump methods doctor bench version help"):gmatch("%S+") do
       assert.matches("\n  " .. name, out, 1, true)
       local help_code, help_out, err = run(name .. " --help")
       assert.equal(0, help_code, name)

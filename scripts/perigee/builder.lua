@@ -101,7 +101,8 @@ function Builder:compile(options)
     program:bind(i, t)
   end
   local self_program = {
-    program = program, open = self.open, now = {}, values = {}, names = {}, known = {}, label = self.label, inputs = self.inputs,
+    program = program, open = self.open, now = {}, values = {}, names = {}, known = {},
+    label = self.label, inputs = self.inputs,
   }
   for i, getter in ipairs(self.getters) do
     self_program.values[i], self_program.names[i] = getter.values, getter.name

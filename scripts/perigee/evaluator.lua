@@ -54,9 +54,9 @@ local function make(spec)
   return self
 end
 
---- pg.evaluator { loss =, model =, source =, key = pg.key(0), batch =, micro = 1, steps_per_epoch =, total_steps = } →
--- evaluator: What an optimizer evaluates, for loops of one's own; pg.train makes its own.
---   loss(model, theta, batch, ctx) → loss, aux…: traced; a pure function. loss has shape [], the mean over the batch.
+--- pg.evaluator { loss =, model =, source =, key = pg.key(0), batch =, micro = 1, steps_per_epoch =, total_steps = }
+-- → evaluator: What an optimizer evaluates, for loops of one's own; pg.train makes its own.
+--   loss(model, theta, batch, ctx) → loss, aux…: traced; a pure function. loss has shape [], the mean of the batch.
 --     ctx.train: whether in training; ctx.key: one key for each example where the batch has ids, else a single one.
 --   source: what full passes run over: source.n examples, source:total(size, count), source:batches(size, options) (the
 --     exact words stand in evaluator.lua); pg.evaluator.memory makes one.
@@ -154,10 +154,10 @@ function Evaluator:trace_loss(theta, traced, ctx)
   return loss, table.pack(table.unpack(results, 2, results.n))
 end
 
---- evaluator:evaluate(theta, given [, { train = false, key =, buffers = }]) → loss, aux: The loss at theta on a batch,
--- without a gradient: a number, and a list of what else the loss returns, whose tensors are overwritten by the next
--- call. key: default the evaluator's. buffers: the running statistics that batch norm needs unless training; they are
--- read, never changed.
+--- evaluator:evaluate(theta, given [, { train = false, key =, buffers = }]) → loss, aux: The loss at theta on a
+-- batch, without a gradient: a number, and a list of what else the loss returns, whose tensors are overwritten by the
+-- next call. key: default the evaluator's. buffers: the running statistics that batch norm needs unless training; they
+-- are read, never changed.
 function Evaluator:evaluate(theta, given, options)
   options = options or {}
   local train, running = options.train or false, options.buffers
@@ -201,8 +201,8 @@ end
 local Memory = {}
 Memory.__index = Memory
 
---- pg.evaluator.memory { x =, y =, … } → source: A source over whole tensors with one row for each example; ids are 0 …
--- n - 1. For small problems: it makes new batch tensors as it goes.
+--- pg.evaluator.memory { x =, y =, … } → source: A source over whole tensors with one row for each example; ids
+-- are 0 … n - 1. For small problems: it makes new batch tensors as it goes.
 function evaluator.memory(tensors)
   local list = names.sorted(tensors)
   return setmetatable({ tensors = tensors, names = list, n = tensors[list[1]].shape[1] }, Memory)

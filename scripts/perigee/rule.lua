@@ -10,6 +10,9 @@ local vectors = require "perigee.vectors"
 local NOT_NEGATIVE, SHARE = "[0, inf)", "[0, 1)"
 
 local rule = { define = rule_class.define, is = rule_class.is }
+for _, name in ipairs { "adaptive", "direction" } do
+  for key, value in next, (require("perigee.rule_" .. name)) do rule[key] = value end
+end
 
 --- pg.rule.sgd { lr = 1e-3, momentum = 0, dampening = 0, nesterov = false } → rule: SGD with heavy-ball or Nesterov
 -- momentum and L2 weight decay, as torch.optim.SGD.

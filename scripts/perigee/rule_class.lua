@@ -18,7 +18,7 @@ local getinfo = debug.getinfo -- recipes have no debug library
 
 local Rule = part.class "rule"
 
-local DEFINITION = { "name", "state", "hyper", "static", "limits", "update", "needs", "variant" }
+local DEFINITION = { "name", "state", "hyper", "static", "limits", "check", "update", "needs", "variant" }
 local PRIVATE = {} -- key of a state table under which a standalone state keeps its programs
 
 local function instantiate(definition, given)
@@ -28,6 +28,7 @@ local function instantiate(definition, given)
   function self.make(options)
     return instantiate(definition, options)
   end
+  if definition.check then definition.check(h.given) end
   if definition.variant then
     self.variant = definition.variant(h.given)
   end
@@ -67,7 +68,8 @@ end
 --     the hyperparameters that returns one of these.
 --   hyper: names and defaults. Numbers are run-time scalars, for which a schedule may be given; booleans, strings and
 --     the names listed in `static` are fixed when the rule is traced.
---   limits: intervals for numbers given as options, as { lr = "[0, inf)", beta1 = "[0, 1)" }.
+--   limits: intervals for numbers given as options, as { lr = "[0, inf)", beta1 = "[0, 1)" }. check(o): raises an error
+--     for options that do not fit together.
 --   needs: fields of q that update reads beyond the mean, as {"h"}.
 --   variant(o): further statics, from the options.
 -- A branch on a number inside update would be taken once and for all; the rule is run on plain numbers beforehand, and
@@ -80,7 +82,7 @@ function rule.define(definition)
   end
   hyper.check_limits("pg.rule.define", definition)
   local self = rule.build(part.merge(definition, { location = rule.locate(definition.update) }), {})
-  if not self.definition.location:find("perigee]rule.lua", 1, true) then
+  if not self.definition.location:find("perigee]rule", 1, true) then
     branchcheck.check(self) -- the ready-made rules are checked when first used
   end
   return self

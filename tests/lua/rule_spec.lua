@@ -9,26 +9,91 @@ local function number(x)
   return x == "inf" and math.huge or x
 end
 
--- The rule, its hyperparameters under our names, and state names (golden → ours) of a golden case.
-local function translate(case)
-  local h = case.hyper
-  if case.optimizer == "SGD" then
+-- Golden optimizer → our rule, hyperparameters under our names, state names (golden → ours) of a case.
+local translations = {
+  SGD = function(h)
     return rule.sgd, { lr = h.lr, momentum = h.momentum, dampening = h.dampening, nesterov = h.nesterov,
-      weight_decay = h.wd },
-      { buf = "buf" }
-  elseif case.optimizer == "Adam" then
+      weight_decay = h.wd }, { buf = "buf" }
+  end,
+  Adam = function(h)
     return h.decoupled and rule.adamw or rule.adam,
       { lr = h.lr, beta1 = h.b1, beta2 = h.b2, eps = h.eps, amsgrad = h.amsgrad, weight_decay = h.wd },
       { m = "m", v = "v", vmax = "vmax" }
-  end
-  return rule.ivon, {
-    lr = h.lr, beta1 = h.b1, clip_radius = number(h.clip), debias = h.debias, rescale_lr = h.rescale,
-      weight_decay = h.wd,
-  }, { m = "m" }
-end
+  end,
+  IVON = function(h)
+    return rule.ivon, { lr = h.lr, beta1 = h.b1, clip_radius = number(h.clip), debias = h.debias,
+      rescale_lr = h.rescale, weight_decay = h.wd }, { m = "m" }
+  end,
+  VSGD = function(h)
+    return rule.vsgd, { lr = h.lr, K = h.K, gamma = h.ps, tau1 = h.tau1, tau2 = h.tau2, eps = h.eps, init = h.init,
+      decoupled = not h.l2, weight_decay = h.wd }, { bg2 = "bg", bh2 = "bh", mu = "mu" }
+  end,
+  ConstVSGD = function(h)
+    return rule.constant_vsgd, { lr = h.lr, K = h.K, gamma = h.ps, kappa = h.kappa, eps = h.eps,
+      weight_decay = h.wd }, { b = "b", mu = "mu" }
+  end,
+  AdaGrad = function(h)
+    return rule.adagrad, { lr = h.lr, lr_decay = h.lr_decay, initial = h.init, eps = h.eps, weight_decay = h.wd },
+      { sum = "sum" }
+  end,
+  AdaGradNorm = function(h)
+    return rule.adagrad_norm, { lr = h.lr, initial = h.v0, eps = h.eps, weight_decay = h.wd }, {}
+  end,
+  RMSProp = function(h)
+    return rule.rmsprop, { lr = h.lr, alpha = h.alpha, eps = h.eps, momentum = h.momentum, centered = h.centered,
+      weight_decay = h.wd }, { buf = "buf", gavg = "mean", v = "v" }
+  end,
+  AdaDelta = function(h)
+    return rule.adadelta, { lr = h.lr, rho = h.rho, eps = h.eps, weight_decay = h.wd }, { acc = "acc", v = "v" }
+  end,
+  NSGD = function(h)
+    return rule.normalized_sgd, { lr = h.lr, momentum = h.momentum, eps = h.eps, scope = h.scope,
+      weight_decay = h.wd }, h.momentum ~= 0 and { m = "m" } or {}
+  end,
+  Lion = function(h)
+    return rule.lion, { lr = h.lr, beta1 = h.b1, beta2 = h.b2, weight_decay = h.wd }, { m = "m" }
+  end,
+  NAdam = function(h)
+    return rule.nadam, { lr = h.lr, beta1 = h.b1, beta2 = h.b2, eps = h.eps, momentum_decay = h.psi,
+      decoupled = h.decoupled, weight_decay = h.wd }, { m = "m", v = "v" }
+  end,
+  AdaBelief = function(h)
+    return rule.adabelief, { lr = h.lr, beta1 = h.b1, beta2 = h.b2, eps = h.eps, amsgrad = h.amsgrad,
+      decoupled = h.decoupled, fixed_decay = h.fixed_decay, rectify = h.rectify, degenerate = h.degenerate,
+      weight_decay = h.wd }, { m = "m", v = "v", vmax = "vmax" }
+  end,
+  DiffGrad = function(h)
+    return rule.diffgrad, { lr = h.lr, beta1 = h.b1, beta2 = h.b2, eps = h.eps, weight_decay = h.wd },
+      { m = "m", v = "v", prev = "previous" }
+  end,
+  SGDSaI = function(h)
+    return rule.sgd_sai, { lr = h.lr, momentum = h.momentum, eps = h.eps, weight_decay = h.wd }, { m = "m" }
+  end,
+  ADOPT = function(h)
+    return rule.adopt, { lr = h.lr, beta1 = h.b1, beta2 = h.b2, eps = h.eps, decoupled = h.decoupled, clip = h.clip,
+      weight_decay = h.wd }, { m = "m", v = "v" }
+  end,
+  AdEMAMix = function(h)
+    return rule.ademamix, { lr = h.lr, beta1 = h.b1, beta2 = h.b2, beta3 = h.b3, alpha = h.alpha, eps = h.eps,
+      beta3_warmup = h.b3_warm, alpha_warmup = h.alpha_warm, weight_decay = h.wd },
+      { m1 = "m", m2 = "slow", v = "v" }
+  end,
+}
 
 local function tolerance(case, dtype)
   return dtype == "f64" and 1e-12 or math.max(1e-5, 20 * case.float32_drift)
+end
+
+-- The drift of a float32 replay is known of the parameters. A state is a sum of gradients, some of which are large and
+-- cancel: its rounding is relative to those.
+local function scale_of(case, dtype)
+  local largest = 1
+  for _, step in ipairs(dtype == "f32" and case.steps or {}) do
+    for _, list in ipairs(step.inputs.grad) do
+      for _, g in ipairs(list) do largest = math.max(largest, math.abs(g)) end
+    end
+  end
+  return largest
 end
 
 -- IVON's family part of a golden step, written out: the new Hessian diagonal from given noise.
@@ -46,7 +111,7 @@ describe("golden replay", function()
         local problem = golden.problems[case.problem]
         local layout = support.layout(problem.shapes)
         local theta = support.vector(layout, dtype, problem.init)
-        local r, o, state_names = translate(case)
+        local r, o, state_names = translations[case.optimizer](case.hyper)
         local state = r:init(theta, o)
         local h = case.optimizer == "IVON" and pg.full_like(theta, case.hyper.hess_init)
         for k, step in ipairs(case.steps) do
@@ -63,7 +128,7 @@ describe("golden replay", function()
         for name, ours in pairs(state_names) do
           if case.final_state[name] then
             local d = support.difference(state[ours]:totable(), case.final_state[name])
-            assert(d <= tolerance(case, dtype), ("final %s: off by %g"):format(name, d))
+            assert(d <= tolerance(case, dtype) * scale_of(case, dtype), ("final %s: off by %g"):format(name, d))
           end
         end
         if h then

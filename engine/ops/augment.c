@@ -94,10 +94,17 @@ typedef struct crop_task {
       int64_t from, to;                                                                                                \
       find_inside(&m, width, &from, &to);                                                                              \
       for (int64_t i = 0; i < height; i++, y += width) {                                                               \
-        const int64_t row = i + m.rows;                                                                                \
-        memset(y, 0, (size_t)width * sizeof *y);                                                                       \
-        if (row < 0 || row >= height) continue;                                                                        \
-        for (int64_t j = from; j < to; j++) y[j] = x[row * width + m.first + m.step * j];                              \
+        const int64_t row = i + m.rows, source = row * width + m.first;                                                \
+        if (row < 0 || row >= height || from == to) {                                                                  \
+          memset(y, 0, (size_t)width * sizeof *y);                                                                     \
+          continue;                                                                                                    \
+        }                                                                                                              \
+        memset(y, 0, (size_t)from * sizeof *y);                                                                        \
+        if (m.step > 0)                                                                                                \
+          memcpy(y + from, x + (source + from), (size_t)(to - from) * sizeof *y);                                      \
+        else                                                                                                           \
+          for (int64_t j = from; j < to; j++) y[j] = x[source - j];                                                    \
+        memset(y + to, 0, (size_t)(width - to) * sizeof *y);                                                           \
       }                                                                                                                \
     }                                                                                                                  \
   }

@@ -117,7 +117,8 @@ define("newton", { { "family", family.full, { "noise", table.unpack(FULL) } }, n
 --- pg.optim.newton_poco { ess =, lr = 1, h0 = 1, beta2 = 0.99, alpha = 1, every = pg.epochs(1), noise = "shared", … } →
 -- optimizer: full × svrg × newton: variational online Newton with posterior correction, proximal term included. See
 -- pg.family.full, pg.correction.svrg and pg.rule.newton. `noise` is the correction's; a full family without noise is
--- composed by pg.optimizer.
+-- composed by pg.optimizer. Where the Hessian changes much on the way, begin with an epoch of the plain method (start =
+-- pg.epochs(1)) or prox = false: far from the snapshot the proximal term adds noise.
 define("newton_poco", { { "family", family.full, FULL }, newton, svrg })
 
 --- pg.optim.alpha_svrg { lr = 1e-3, momentum = 0, alpha0 = 0.75, every = pg.epochs(1), … } → optimizer: point ×

@@ -121,7 +121,8 @@ rule.ivon = rule_class.define {
 --     m = beta1 m + (1 - beta1) stats.g
 --     p = p - lr (q.H + weight_decay I)^-1 (m / (1 - beta1^t) + weight_decay p)
 -- q.H has been moved by this step's statistics already. Without momentum m is stats.g, and no buffer is kept. debias =
--- false leaves the division by 1 - beta1^t out. NaN where q.H + weight_decay I is not positive definite.
+-- false leaves the division by 1 - beta1^t out. lr = 1 is Newton's step, for the full batch; small batches want 0.01 to
+-- 0.1. NaN where q.H + weight_decay I is not positive definite.
 rule.newton = rule_class.define {
   name = "newton",
   needs = { "H" },

@@ -52,6 +52,12 @@ describe("metrics of probabilities", function()
     end
   end)
 
+  it("put a confidence on the edge of two bins into the lower one", function()
+    local p = pg.tensor({ { 0.5, 0.5 }, { 0.8, 0.2 } }, "f64")
+    local halves = pg.metric.calibration { bins = 2 }
+    near(0.5 * (1 - 0.5) + 0.5 * 0.8, pg.metric.evaluate(halves, p, pg.tensor({ 0, 1 }, "i64")), 1e-15)
+  end)
+
   it("are those of two classes where a model has one output, whatever the labels are called", function()
     local logit = pg.tensor({ 0.3, -1.2, 2.0, -0.1 }, "f64")
     local p = pg.metric.probabilities(logit)

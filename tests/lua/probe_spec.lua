@@ -300,6 +300,23 @@ describe("probes in hooks of pg.train (T10)", function()
     assert.equal(before, support.state_bytes(run.state))
   end)
 
+  it("see the batches, masks and noise that the steps of the epoch had", function()
+    local still = pg.optimizer { family = pg.family.isotropic { sigma = 0.1 }, rule = problems.watch { "g" } }
+    local sum, count = 0, 0
+    local run = train(still, function(ctx)
+      if ctx.epoch == 0 then return end
+      local examples = ctx.step == 9 and 6 or 16
+      sum, count = sum + examples * ctx.optimizer.rule.seen_g:to("f64"), count + examples
+    end)
+    local mean = sum / count
+    local function off(options)
+      return (pg.probe.gradients(run, options).mean - mean):norm():item() / mean:norm():item()
+    end
+    assert.equal(70, count)
+    assert(off {} < 1e-14, off {})
+    for _, other in ipairs { { key = pg.key(1) }, { epoch = 0 }, { count = 4 } } do assert(off(other) > 1e-2) end
+  end)
+
   it("do not count towards a budget", function()
     local function spend(hook)
       return pg.train { name = "t", model = model, data = split, budget = { gradients = 200 }, batch = 16,

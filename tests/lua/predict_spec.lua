@@ -155,6 +155,28 @@ describe("pg.predict", function()
     end
   end)
 
+  it("samples a full Gaussian by its covariance", function()
+    local small = pg.nn.sequential { pg.nn.linear(4, 1, { bias = false }) }
+    local function fit(ess)
+      local opt = pg.optimizer { family = pg.family.full { ess = ess, h0 = 0.5 }, rule = pg.rule.newton { lr = 0.5 },
+        weight_decay = 0.1 }
+      return pg.train { model = small, data = pg.data.from { x = x, y = x:sum(-1, true) }, optimizer = opt, epochs = 2,
+        batch = 16, dtype = "f64", out = false,
+        loss = function(net, theta, batch) return 0.5 * (net(theta, batch.x) - batch.y):square():mean() end }
+    end
+    local run = fit(5)
+    local _, variance = pg.predict(small, run, x, { samples = 4000, output = "values" })
+    local precision = 5 * (run.q.H + 0.1 * pg.eye(4, "f64"))
+    local width = (x * pg.linalg.solve_spd(precision, x:t()):t()):sum(-1)
+    local off = (variance:squeeze(-1) / width - 1):abs():max():item()
+    assert(off < 0.12, off)
+    local narrow = fit(1e30)
+    local at_mean = pg.predict(small, narrow, x, { output = "values" })
+    local averaged = pg.predict(small, narrow, x, { output = "values", samples = 7 })
+    assert(support.difference(averaged:flatten():totable(), at_mean:flatten():totable()) < 1e-12)
+    assert(pg.probe.variance(run).H.plain > 0)
+  end)
+
   it("of an isotropic posterior of a linear model has the variance sigma^2 |x|^2", function()
     local linear = pg.nn.sequential { pg.nn.linear(4, 1, { bias = false }) }
     local theta = linear:init(pg.key(1), "f64")

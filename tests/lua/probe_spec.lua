@@ -252,7 +252,11 @@ end
 
 local optimizers = {
   sgd = function() return pg.optim.momentum { lr = 0.05 } end,
-  svrg = function() return pg.optim.svrg { lr = 0.05, every = pg.epochs(1) } end,
+  ["svrg by schedules"] = function()
+    return pg.optimizer { rule = pg.rule.sgd { lr = pg.schedule.cosine { peak = 0.05 } },
+      correction = pg.correction.alpha_svrg { every = pg.steps(3) },
+      weight_decay = pg.schedule.linear { from = 1e-2, to = 0, over = pg.whole_run } }
+  end,
   ["ivon-poco"] = function()
     return pg.optim.ivon_poco { lr = 0.1, ess = 70, h0 = 0.5, weight_decay = 1e-3, every = pg.epochs(1) }
   end,
@@ -273,7 +277,7 @@ local function look(ctx)
 end
 
 describe("probes in hooks of pg.train (T10)", function()
-  for _, name in ipairs { "sgd", "svrg", "ivon-poco" } do
+  for _, name in ipairs { "sgd", "svrg by schedules", "ivon-poco" } do
     it("leave a run of " .. name .. " with batch norm and dropout as it is, bit for bit, and its costs", function()
       local plain, watched = train(optimizers[name]()), train(optimizers[name](), look)
       assert.equal(support.state_bytes(plain.state), support.state_bytes(watched.state))

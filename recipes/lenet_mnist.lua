@@ -2,7 +2,7 @@
 --
 --   perigee recipes/lenet_mnist.lua                     a small form of the study, some minutes
 --   perigee recipes/lenet_mnist.lua only=STORM          the methods whose names contain a word
---   perigee recipes/lenet_mnist.lua examples=60000 search=100 budget=200 grid=study  all of it, about two days
+--   perigee recipes/lenet_mnist.lua examples=60000 search=100 budget=200 grid=study    all of it: days
 --
 -- A well-known study (Apostolov 2021) answered with a cross-validation that trained on what it validated with, snapshots
 -- eight times rarer than it said, a search over one of STORM's parameters that never reached it, one seed, and grids
@@ -102,11 +102,12 @@ local function measure_on(split)
   end
 end
 
--- pg.train at a cost of `gradients` for each example; nil where it diverges.
-local function fit(optimizer, split, gradients, seed, on_step)
-  local ok, run = pcall(pg.train, { name = "lenet", model = model, data = split, loss = loss, optimizer = optimizer,
-    batch = o.batch, seed = seed, budget = { gradients = math.ceil(gradients * split.n) }, out = false,
-    hooks = { on_step = on_step } })
+-- pg.train at a cost of `gradients` for each example; nil where it diverges. more: further arguments.
+local function fit(optimizer, split, gradients, seed, more)
+  local spec = { name = "lenet", model = model, data = split, loss = loss, optimizer = optimizer, batch = o.batch,
+    seed = seed, budget = { gradients = math.ceil(gradients * split.n) } }
+  for name, v in pairs(more) do spec[name] = v end
+  local ok, run = pcall(pg.train, spec)
   if ok then return run end
   if not tostring(run):find("not finite", 1, true) then error(run, 0) end
 end
@@ -120,7 +121,7 @@ for _, fold in ipairs(folds) do fold.measure = measure_on(fold.test) end
 local function validate(method, setting)
   local sum = 0
   for i, fold in ipairs(folds) do
-    local run = fit(method.make(setting), fold.train, o.search, i)
+    local run = fit(method.make(setting), fold.train, o.search, i, { out = false })
     local value = run and fold.measure(run.theta) or math.huge
     if value ~= value then value = math.huge end
     sum = sum + value / #folds
@@ -163,17 +164,19 @@ local fitted, validation = train:rows(1, train.n - held), train:rows(-held, -1)
 local look = { validation = measure_on(validation), test = measure_on(test), train = measure_on(fitted:take(held)) }
 
 -- One fit: lists of what was seen each time that another part of the budget was spent.
-local function follow(optimizer, seed)
+local function follow(method, setting, seed)
   local seen = { cost = {}, train = {}, validation = {}, test = {}, accuracy = {} }
   local part = o.budget / o.points
-  local run = fit(optimizer, fitted, o.budget, seed, function(ctx)
+  local function on_step(ctx)
     local spent = ctx.optimizer.cost:gradients() / fitted.n
     local k = #seen.cost + 1
     if spent < k * part * (1 - 1e-9) then return end
     seen.cost[k], seen.train[k], seen.validation[k] = k * part, look.train(ctx.theta), look.validation(ctx.theta)
     seen.test[k], seen.accuracy[k] = look.test(ctx.theta)
-  end)
-  return run and #seen.cost > 0 and seen or nil
+  end
+  local run = fit(method.make(setting), fitted, o.budget, seed, { hooks = { on_step = on_step },
+    name = ("lenet-%s-%d"):format(method.name:gsub("[ =]", "_"), seed) })
+  if run and #seen.cost > 0 then return seen, run.directory end
 end
 
 local function mean_and_spread(list)
@@ -220,11 +223,14 @@ end
 
 print(("%d examples, %d folds, %g gradients per example in a fold's fit; loss on what is held out\n"):format(train.n,
   o.folds, o.search))
-local rows, curves = {}, {}
+local rows, curves, directory = {}, {}, nil
 for _, method in ipairs(methods) do
   if method.name:lower():find(o.only:lower(), 1, true) then
     local chosen, fits = choose(method), {}
-    for seed = 1, o.seeds do fits[#fits + 1] = follow(method.make(chosen.setting), seed) end
+    for seed = 1, o.seeds do
+      local seen, place = follow(method, chosen.setting, seed)
+      fits[#fits + 1], directory = seen, place or directory
+    end
     if #fits > 0 then
       rows[#rows + 1], curves[#curves + 1] = summarize(method.name, chosen, fits), curve_of(method.name, fits, "train")
     else
@@ -240,4 +246,4 @@ pg.table.print({ "method", "chosen", "at edge", "folds' loss", "best: test %", "
 local labels = { title = "training loss, mean over seeds", log = true, xlabel = "gradient evaluations per example" }
 print()
 io.write(pg.plot.draw(curves, labels))
-pg.plot.save("runs/lenet_mnist.svg", curves, labels)
+if directory then pg.plot.save(directory .. "/lenet_mnist.svg", curves, labels) end

@@ -3,6 +3,7 @@
 --   perigee recipes/passes.lua                  the whole table: five seeds, two batch sizes, some minutes
 --   perigee recipes/passes.lua only=SVRG        the rows whose names contain a word
 --   perigee recipes/passes.lua batch=10 seeds=1 limit=100
+--   perigee resume runs/passes                  where an interrupted one goes on
 --
 -- A small logistic regression (200 examples, 10 features, condition number 225) whose data come from a linear
 -- congruential generator, so that any program can make the same ones. Each method starts at 0 and is charged for every
@@ -323,33 +324,52 @@ local function compare(r, reference)
   return agrees and "yes" or "no"
 end
 
--- Prints the table for batches of `size`, the entry `index` of references; returns the curves to draw.
-local function show(size, index)
-  local lines, curves = {}, {}
+local jobs = {}
+for index, size in ipairs { 1, 10 } do
   for _, method in ipairs(methods) do
     local name = method.size and method.name or ("%s, %s"):format(method.name, method.order)
-    if name:lower():find(o.only:lower(), 1, true) then
-      local result, reference = search(method, method.size or size), (method.reference or {})[index]
-      lines[#lines + 1] = { name, describe(result), describe_setting(result.setting), describe(reference),
-        compare(result, reference) }
-      result.curve.name = name
-      if method.plot then curves[#curves + 1] = result.curve end
+    local wanted = o.batch == "both" or tonumber(o.batch) == size
+    if wanted and name:lower():find(o.only:lower(), 1, true) then
+      jobs[#jobs + 1] = { method = method, name = name, size = size, reference = (method.reference or {})[index] }
     end
   end
+end
+
+-- One row of the table is a step of the run, so that an interrupted table goes on with `perigee resume`.
+local result = pg.run {
+  name = "passes", steps = #jobs, state = { rows = {}, curves = {} }, config = { seeds = o.seeds, limit = o.limit },
+  step = function(state, ctx)
+    local job = jobs[ctx.step + 1]
+    local found = search(job.method, job.method.size or job.size)
+    state.rows[ctx.step + 1] = { job.name, describe(found), describe_setting(found.setting), describe(job.reference),
+      compare(found, job.reference) }
+    state.curves[ctx.step + 1] = found.curve
+    ctx:log { method = job.name, batch = job.size, setting = tostring(found.setting), gap = found.gap,
+      passes = found.passes < math.huge and found.passes or nil }
+  end,
+}
+
+-- ---- what came out --------------------------------------------------------------------------------------------------
+
+local function show(size)
+  local lines, curves = {}, {}
+  for k, job in ipairs(jobs) do
+    local row, curve = result.state.rows[k], result.state.curves[k]
+    if job.size == size and row then
+      lines[#lines + 1] = row
+      if job.method.plot then curves[#curves + 1] = { name = job.name, x = curve.x, y = curve.y } end
+    end
+  end
+  if #lines == 0 then return end
   print(("\nbatches of %d"):format(size))
   pg.table.print({ "method", "passes: median (range)", "at", "reference", "agrees" }, lines, { [2] = true, [4] = true })
-  return curves
-end
-
-local curves
-for index, size in ipairs { 1, 10 } do
-  if o.batch == "both" or tonumber(o.batch) == size then curves = show(size, index) end
-end
-
-local picture = { title = "F - F*, first seed", log = true, logx = true, xlabel = "passes (gradients / n)",
-  lines = { { y = o.target, name = "target" } } }
-if #curves > 0 then
+  if #curves == 0 then return end
+  local picture = { title = ("F - F* of the first seed, batches of %d"):format(size), log = true, logx = true,
+    xlabel = "passes (gradients / n)", lines = { { y = o.target, name = "target" } } }
   print()
   io.write(pg.plot.draw(curves, picture))
-  pg.plot.save("runs/passes.svg", curves, picture)
+  pg.plot.save(("%s/passes-%d.svg"):format(result.directory, size), curves, picture)
 end
+
+show(1)
+show(10)

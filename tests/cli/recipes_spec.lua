@@ -1,5 +1,5 @@
--- Facts about the recipes on images: each trains on a small made-up data set in Fashion-MNIST's format and ends with
--- its table; those of five methods draw a plot, and stand up to `perigee check`.
+-- Facts about the recipes: those on images train on a small made-up data set in MNIST's format and end with their table
+-- and plot; those that take long run in a small form. All stand up to `perigee check`.
 local files = require "files"
 local perigee = os.getenv("PERIGEE") or "build/perigee"
 local root = io.popen("pwd"):read("l")
@@ -45,6 +45,7 @@ describe("recipes", function()
     assert(os.execute(("rm -rf '%s' && mkdir -p '%s/data/fashion-mnist'"):format(place, place)))
     write_split("train", TRAIN)
     write_split("t10k", TEST)
+    assert(os.execute(("ln -s fashion-mnist '%s/data/mnist'"):format(place)))
   end)
   teardown(function() os.execute(("rm -rf '%s'"):format(place)) end)
 
@@ -111,4 +112,54 @@ describe("recipes", function()
     assert.equal(0, code, out)
     assert.is_truthy(out:find("ok   lenet-svrg: 3 steps, save, load, 3 steps: the same bits as at once", 1, true), out)
   end)
+
+  it("passes.lua makes the golden data from their generator, and its methods arrive", function()
+    local golden = dofile(root .. "/tests/golden/corrections.lua")
+    local out, code = run("", "passes.lua only=pass, batch=10 seeds=1 limit=60")
+    assert.equal(0, code, out)
+    local L, minimum = out:match("L_max = ([%d.]+)\nF%* = ([%d.]+)")
+    assert.equal(golden.L_max, tonumber(L))
+    assert(math.abs(tonumber(minimum) - golden.F_star) < 1e-15, minimum)
+    for _, method in ipairs { "SVRG m = 1 pass, iid", "SARAH m = 1 pass, iid", "AdaSVRG m = 1 pass, iid" } do
+      local passes = tonumber(out:match("\n" .. method .. " +([%d.]+) "))
+      assert(passes and passes > 10 and passes < 60, method .. " in\n" .. out)
+    end
+    assert.is_truthy(out:find("F - F* of the first seed", 1, true))
+    assert.is_truthy(files.read(place .. "/runs/passes/passes-10.svg"):find("^<svg"))
+  end)
+
+  it("lenet_mnist.lua validates, fits anew and reports each method", function()
+    local out, code = run("", "lenet_mnist.lua folds=2 seeds=1 search=1 budget=2 points=2")
+    assert.equal(0, code, out)
+    for _, method in ipairs { "SGD", "Adam", "AdaGrad", "SVRG K=1", "SVRG K=5", "alpha-SVRG", "STORM per tensor",
+      "STORM" } do
+      local words = method:gsub("%-", "%%-")
+      assert.is_truthy(out:find("\n" .. words .. "\n  [ck%l]+ [%d.e-]+.-: [%d.]+"), method .. " in\n" .. out)
+      assert.is_truthy(out:find("\n" .. words .. " +[ck%l]+ [%d.e-]+.- [%d.]+ ± [%d.]+ "), method .. " in\n" .. out)
+    end
+  end)
+
+  it("variance_ratio.lua finds that locking lowers the variance", function()
+    local out, code = run("", "variance_ratio.lua epochs=1 seeds=1 dropout=0.1")
+    assert.equal(0, code, out)
+    for _, norm in ipairs { "none", "batch norm" } do
+      local ratio = {}
+      for _, lock in ipairs { "locked", "mu apart", "unlocked" } do
+        ratio[lock] = tonumber(out:match("\n" .. norm .. " +" .. lock .. " +1 +([%d.]+) "))
+      end
+      assert(ratio.locked < ratio["mu apart"] and ratio["mu apart"] < ratio.unlocked, out)
+    end
+  end)
+
+  for words, name in pairs {
+    ["lenet_mnist.lua only=K=1 folds=2 seeds=1"] = "lenet-SVRG_K_1-1",
+    ["variance_ratio.lua epochs=1 seeds=1"] = "variance-norm-locked-1",
+    ["passes.lua only=passes, batch=10 seeds=1 limit=5"] = "passes",
+  } do
+    it(words:match "^%S+" .. " stands up to check", function()
+      local out, code = run("check", words)
+      assert.equal(0, code, out)
+      assert.is_truthy(out:find("ok   " .. name .. ": 3 steps, save, load, 3 steps: the same bits as", 1, true), out)
+    end)
+  end
 end)

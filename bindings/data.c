@@ -331,6 +331,31 @@ static int data_gather(lua_State *L) {
   return status == PG_OK ? 0 : pgl_raise(L);
 }
 
+// put(source, indices, table [, first, count]): the way back: the source's first rows into the table's rows of these
+// 0-based indices, none of which may occur twice
+static int data_put(lua_State *L) {
+  const pg_tensor *src = pgl_check_eager(L, 1);
+  pg_tensor *dst = pgl_check_eager(L, 3);
+  int64_t size, first = luaL_optinteger(L, 4, 0);
+  const int64_t *index = check_indices(L, 2, &size);
+  int64_t count = luaL_optinteger(L, 5, size - first);
+  if (first < 0 || count < 0 || first > size || count > size - first)
+    return pgl_error(L, "put: %I indices from place %I on are not within the %I there are", (lua_Integer)count,
+                     (lua_Integer)first, (lua_Integer)size);
+  return pg_put_rows(src, index + first, count, dst) == PG_OK ? 0 : pgl_raise(L);
+}
+
+// in_file(dtype, shape, directory) → zeros that lie in a file there, which has no name and goes with the tensor
+static int data_in_file(lua_State *L) {
+  int64_t shape[PG_MAX_NDIM];
+  pg_dtype dtype = pgl_check_dtype(L, 1);
+  int ndim = pgl_check_shape(L, 2, shape);
+  const char *directory = luaL_checkstring(L, 3);
+  pgl_tensor *box = pgl_push_empty(L);
+  if (pg_tensor_new_in_file(dtype, ndim, shape, directory, &box->tensor) != PG_OK) return pgl_raise(L);
+  return 1;
+}
+
 typedef struct take_call {
   pg_tensor *src;
   int64_t from, to;
@@ -408,7 +433,8 @@ static int data_is_sparse(lua_State *L) {
 static const luaL_Reg functions[] = {{"read_idx", data_read_idx},       {"read_npy", data_read_npy},
                                      {"read_bytes", data_read_bytes},   {"write_npy", data_write_npy},
                                      {"read_libsvm", data_read_libsvm}, {"read_csv", data_read_csv},
-                                     {"gather", data_gather},           {"rows", data_rows},
+                                     {"gather", data_gather},           {"put", data_put},
+                                     {"in_file", data_in_file},         {"rows", data_rows},
                                      {"columns", data_columns},         {"join_rows", data_join_rows},
                                      {"is_sparse", data_is_sparse},     {NULL, NULL}};
 

@@ -453,6 +453,13 @@ static int tensor_copy_from(lua_State *L) {
   return 1;
 }
 
+/// tensor:hash() → integer: 64 bits of an eager tensor's elements: equal elements, equal hashes, to tell many apart.
+static int tensor_hash(lua_State *L) {
+  const pg_tensor *t = pgl_check_eager(L, 1);
+  lua_pushinteger(L, (lua_Integer)pg_hash_name(pg_tensor_data(t), pg_tensor_bytes(t)));
+  return 1;
+}
+
 static int state_gc(lua_State *L) {
   pgl_state *state = lua_touserdata(L, 1);
   pgl_free_cache(state->cache);
@@ -473,7 +480,8 @@ static void open_state(lua_State *L) {
 
 static const luaL_Reg methods[] = {
     {"free", tensor_free},  {"signature", tensor_signature}, {"fold_constant", tensor_fold_constant},
-    {"copy", tensor_clone}, {"copy_from", tensor_copy_from}, {NULL, NULL}};
+    {"copy", tensor_clone}, {"copy_from", tensor_copy_from}, {"hash", tensor_hash},
+    {NULL, NULL}};
 static const luaL_Reg functions[] = {{"is_tensor", core_is_tensor}, {"signature", core_signature},
                                      {"vector", core_vector},       {"key", core_key},
                                      {"fold_data", core_fold_data}, {NULL, NULL}};

@@ -3,9 +3,13 @@
 #define _GNU_SOURCE
 #include "engine/core/memory.h"
 
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "engine/core/error.h"
 
@@ -85,6 +89,36 @@ void pg_aligned_free(void *p, size_t bytes) {
   if (!p) return;
   used_bytes -= bytes;
   free(p);
+}
+
+// A new file without a name in a directory, or -1.
+static int open_nameless(const char *directory) {
+  char path[4096];
+  int n = snprintf(path, sizeof path, "%s/perigee-XXXXXX", directory);
+  if (n < 0 || (size_t)n >= sizeof path) {
+    errno = ENAMETOOLONG;
+    return -1;
+  }
+  int fd = mkostemp(path, O_CLOEXEC);
+  if (fd >= 0) unlink(path);
+  return fd;
+}
+
+pg_status pg_file_alloc(size_t bytes, const char *directory, void **out) {
+  *out = NULL;
+  int fd = open_nameless(directory);
+  if (fd < 0) return pg_fail(PG_ERR_IO, "%s: cannot create a file there: %s", directory, strerror(errno));
+  int failure = posix_fallocate(fd, 0, bytes ? (off_t)bytes : 1);
+  void *p = failure ? MAP_FAILED : mmap(NULL, bytes ? bytes : 1, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+  if (!failure && p == MAP_FAILED) failure = errno;
+  close(fd);
+  if (failure) return pg_fail(PG_ERR_IO, "%s: no file of %.2f GiB there: %s", directory, gib(bytes), strerror(failure));
+  *out = p;
+  return PG_OK;
+}
+
+void pg_file_free(void *p, size_t bytes) {
+  if (p) munmap(p, bytes ? bytes : 1);
 }
 
 size_t pg_memory_used(void) {

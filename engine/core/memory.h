@@ -17,6 +17,12 @@ char *pg_strdup(const char *s);
 void *pg_aligned_alloc(size_t bytes);
 void pg_aligned_free(void *p, size_t bytes);
 
+// Zero-filled memory over a file in `directory` that has no name, so that it goes with the process: for tables larger
+// than memory. Its room on the disk is reserved here, since a write that finds the disk full would kill the process.
+// Not counted in pg_memory_used(). Errors: PG_ERR_IO.
+pg_status pg_file_alloc(size_t bytes, const char *directory, void **out);
+void pg_file_free(void *p, size_t bytes);
+
 // The arena that all plans share for what lives only during a run; contents do not survive a run. Reserving may move
 // it.
 pg_status pg_arena_reserve(size_t bytes);

@@ -8,6 +8,7 @@ typedef struct buffer {
   int references;
   size_t bytes;
   void *data;
+  bool in_file;
 } buffer;
 
 struct pg_tensor {
@@ -47,19 +48,28 @@ bool pg_dtype_is_int(pg_dtype dtype) {
 
 static void release_buffer(buffer *b) {
   if (!b || --b->references > 0) return;
-  pg_aligned_free(b->data, b->bytes);
+  if (b->in_file)
+    pg_file_free(b->data, b->bytes);
+  else
+    pg_aligned_free(b->data, b->bytes);
   pg_free(b);
 }
 
-static pg_status new_buffer(size_t bytes, buffer **out) {
+// directory: of the file that it lies in; NULL: memory.
+static pg_status new_buffer(size_t bytes, const char *directory, buffer **out) {
   buffer *b = pg_alloc(1, sizeof *b);
   if (!b) return PG_ERR_MEMORY;
   b->references = 1;
   b->bytes = bytes;
-  b->data = pg_aligned_alloc(bytes);
-  if (!b->data) {
+  b->in_file = directory != NULL;
+  pg_status status = PG_OK;
+  if (directory)
+    status = pg_file_alloc(bytes, directory, &b->data);
+  else if (!(b->data = pg_aligned_alloc(bytes)))
+    status = PG_ERR_MEMORY;
+  if (status != PG_OK) {
     pg_free(b);
-    return PG_ERR_MEMORY;
+    return status;
   }
   *out = b;
   return PG_OK;
@@ -81,7 +91,8 @@ static pg_status set_shape(pg_tensor *t, int ndim, const int64_t *shape) {
   return PG_OK;
 }
 
-pg_status pg_tensor_new(pg_dtype dtype, int ndim, const int64_t *shape, const pg_layout *layout, pg_tensor **out) {
+static pg_status make(pg_dtype dtype, int ndim, const int64_t *shape, const pg_layout *layout, const char *directory,
+                      pg_tensor **out) {
   *out = NULL;
   int64_t padded = layout ? pg_layout_padded(layout) : 0;
   pg_tensor *t = pg_alloc(1, sizeof *t);
@@ -89,7 +100,7 @@ pg_status pg_tensor_new(pg_dtype dtype, int ndim, const int64_t *shape, const pg
   t->references = 1;
   t->dtype = dtype;
   pg_status status = layout ? set_shape(t, 1, &padded) : set_shape(t, ndim, shape);
-  if (status == PG_OK) status = new_buffer((size_t)t->size * pg_dtype_size(dtype), &t->buffer);
+  if (status == PG_OK) status = new_buffer((size_t)t->size * pg_dtype_size(dtype), directory, &t->buffer);
   if (status != PG_OK) {
     pg_free(t);
     return status;
@@ -98,6 +109,15 @@ pg_status pg_tensor_new(pg_dtype dtype, int ndim, const int64_t *shape, const pg
   t->layout = pg_layout_retain(layout);
   *out = t;
   return PG_OK;
+}
+
+pg_status pg_tensor_new(pg_dtype dtype, int ndim, const int64_t *shape, const pg_layout *layout, pg_tensor **out) {
+  return make(dtype, ndim, shape, layout, NULL, out);
+}
+
+pg_status pg_tensor_new_in_file(pg_dtype dtype, int ndim, const int64_t *shape, const char *directory,
+                                pg_tensor **out) {
+  return make(dtype, ndim, shape, NULL, directory, out);
 }
 
 pg_status pg_tensor_view(pg_tensor *base, int64_t offset, int ndim, const int64_t *shape, pg_tensor **out) {

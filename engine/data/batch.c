@@ -2,9 +2,11 @@
 #include "engine/data/batch.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "engine/core/error.h"
+#include "engine/core/memory.h"
 #include "engine/core/parallel.h"
 
 // A conversion is mostly loads and stores: it costs a fraction of what pg_parallel_for counts as an operation.
@@ -126,12 +128,30 @@ static void scatter_tiles(void *arg, int64_t t0, int64_t t1) {
   }
 }
 
-static pg_status check_indices(const int64_t *index, int64_t n, int64_t rows) {
+static pg_status check_indices(const char *what, const int64_t *index, int64_t n, int64_t rows) {
   for (int64_t k = 0; k < n; k++)
     if (index[k] < 0 || index[k] >= rows)
-      return pg_fail(PG_ERR_ARGUMENT, "gather: index %lld at position %lld is outside 0 … %lld", (long long)index[k],
+      return pg_fail(PG_ERR_ARGUMENT, "%s: index %lld at position %lld is outside 0 … %lld", what, (long long)index[k],
                      (long long)k, (long long)rows - 1);
   return PG_OK;
+}
+
+static int compare_indices(const void *a, const void *b) {
+  int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+  return (x > y) - (x < y);
+}
+
+static pg_status check_distinct(const int64_t *index, int64_t n) {
+  int64_t *sorted = pg_alloc((size_t)n, sizeof *sorted);
+  if (!sorted) return PG_ERR_MEMORY;
+  if (n) memcpy(sorted, index, (size_t)n * sizeof *sorted);
+  qsort(sorted, (size_t)n, sizeof *sorted, compare_indices);
+  pg_status status = PG_OK;
+  for (int64_t k = 1; k < n && status == PG_OK; k++)
+    if (sorted[k] == sorted[k - 1])
+      status = pg_fail(PG_ERR_ARGUMENT, "put: index %lld occurs twice", (long long)sorted[k]);
+  pg_free(sorted);
+  return status;
 }
 
 static int64_t count_row(const pg_tensor *t) {
@@ -173,7 +193,7 @@ pg_status pg_gather_rows(const pg_tensor *src, const int64_t *index, int64_t n, 
   gather g = {.index = index, .width = count_row(src), .scale = scale, .shift = shift};
   PG_TRY(check_destination(dst, n, g.width));
   PG_TRY(find_conversion(pg_tensor_dtype(src), pg_tensor_dtype(dst), scale, shift, &g.row));
-  PG_TRY(check_indices(index, n, pg_tensor_shape(src)[0]));
+  PG_TRY(check_indices("gather", index, n, pg_tensor_shape(src)[0]));
   g.src = pg_tensor_data(src);
   g.dst = pg_tensor_data(dst);
   g.src_bytes = (size_t)g.width * pg_dtype_size(pg_tensor_dtype(src));
@@ -185,13 +205,31 @@ pg_status pg_gather_rows(const pg_tensor *src, const int64_t *index, int64_t n, 
   return PG_OK;
 }
 
+pg_status pg_put_rows(const pg_tensor *src, const int64_t *index, int64_t n, pg_tensor *dst) {
+  if (pg_tensor_ndim(src) < 1 || pg_tensor_ndim(dst) < 1) return pg_fail(PG_ERR_SHAPE, "put: a scalar has no rows");
+  int64_t width = count_row(dst);
+  if (n < 0 || n > pg_tensor_shape(src)[0] || count_row(src) != width)
+    return pg_fail(PG_ERR_SHAPE, "put: %lld rows of %lld elements are wanted, the source has %lld of %lld",
+                   (long long)n, (long long)width, (long long)pg_tensor_shape(src)[0], (long long)count_row(src));
+  if (pg_tensor_dtype(src) != pg_tensor_dtype(dst))
+    return pg_fail(PG_ERR_DTYPE, "put: rows of %s do not go into a table of %s", pg_dtype_name(pg_tensor_dtype(src)),
+                   pg_dtype_name(pg_tensor_dtype(dst)));
+  PG_TRY(check_indices("put", index, n, pg_tensor_shape(dst)[0]));
+  PG_TRY(check_distinct(index, n));
+  size_t bytes = (size_t)width * pg_dtype_size(pg_tensor_dtype(dst));
+  const char *from = pg_tensor_data(src);
+  char *to = pg_tensor_data(dst);
+  for (int64_t k = 0; k < n; k++) memmove(to + (size_t)index[k] * bytes, from + (size_t)k * bytes, bytes);
+  return PG_OK;
+}
+
 pg_status pg_gather_sparse(const pg_sparse *src, const int64_t *index, int64_t n, double scale, double shift,
                            pg_tensor *dst) {
   gather g = {.index = index, .width = src->columns, .scale = scale, .shift = shift, .sparse = src};
   PG_TRY(check_destination(dst, n, g.width));
   if (!pg_dtype_is_float(pg_tensor_dtype(dst)))
     return pg_fail(PG_ERR_DTYPE, "gather: sparse rows go to f32 or f64, not %s", pg_dtype_name(pg_tensor_dtype(dst)));
-  PG_TRY(check_indices(index, n, src->rows));
+  PG_TRY(check_indices("gather", index, n, src->rows));
   g.dst = pg_tensor_data(dst);
   g.dst_bytes = (size_t)g.width * pg_dtype_size(pg_tensor_dtype(dst));
   pg_parallel_for(n, WORK_PER_ELEMENT * (double)n * (double)g.width, scatter_tiles, &g);

@@ -1,4 +1,5 @@
-// batch.h: assembling batches: rows of a field, chosen by a list of indices, into a tensor, converted on the way.
+// batch.h: assembling batches: rows of a field, chosen by a list of indices, into a tensor, converted on the way; and
+// the way back, for tables with a row for each example.
 #ifndef PG_DATA_BATCH_H
 #define PG_DATA_BATCH_H
 
@@ -11,7 +12,12 @@
 pg_status pg_gather_rows(const pg_tensor *src, const int64_t *index, int64_t n, double scale, double shift,
                          pg_tensor *dst);
 
-// The same from a sparse matrix to dense f32 or f64 rows; columns without an entry become `shift`.
+// The way back: dst[index[k]] = src[k] for k in [0, n), of one dtype; src [m >= n, ...], dst [N, ...] with as many
+// elements in a row. The indices are checked before anything is written: none may occur twice, since what the row then
+// holds would not be defined. Errors: PG_ERR_ARGUMENT, PG_ERR_SHAPE, PG_ERR_DTYPE, PG_ERR_MEMORY.
+pg_status pg_put_rows(const pg_tensor *src, const int64_t *index, int64_t n, pg_tensor *dst);
+
+// pg_gather_rows from a sparse matrix to dense f32 or f64 rows; columns without an entry become `shift`.
 pg_status pg_gather_sparse(const pg_sparse *src, const int64_t *index, int64_t n, double scale, double shift,
                            pg_tensor *dst);
 

@@ -129,6 +129,44 @@ static void gather_checks_before_it_writes(void) {
       pg_tensor_release(view);
 }
 
+static void put_is_the_way_back_and_checks_before_it_writes(void) {
+  int64_t index[] = {4, 0, 2};
+  pg_tensor *table = random_tensor(PG_F64, 2, (int64_t[]){5, 3}), *rows = random_tensor(PG_F64, 2, (int64_t[]){4, 3}),
+            *back = random_tensor(PG_F64, 2, (int64_t[]){3, 3}), *was, *single, *narrow;
+  CHECK_STATUS(pg_tensor_clone(table, &was), PG_OK);
+  CHECK_STATUS(pg_put_rows(rows, index, 3, table), PG_OK);
+  CHECK_STATUS(pg_gather_rows(table, index, 3, 1, 0, back), PG_OK);
+  CHECK(!memcmp(pg_tensor_data(back), pg_tensor_data(rows), 9 * sizeof(double)));
+  for (int64_t k = 0; k < 3; k++) CHECK(element(table, 1 * 3 + k) == element(was, 1 * 3 + k));
+  pg_tensor_release(was);
+  CHECK_STATUS(pg_tensor_clone(table, &was), PG_OK);
+  single = random_tensor(PG_F32, 2, (int64_t[]){4, 3}), narrow = random_tensor(PG_F64, 2, (int64_t[]){4, 2});
+  CHECK_STATUS(pg_put_rows(rows, (int64_t[]){1, 3, 1}, 3, table), PG_ERR_ARGUMENT);
+  CHECK_STATUS(pg_put_rows(rows, (int64_t[]){1, 5}, 2, table), PG_ERR_ARGUMENT);
+  CHECK_STATUS(pg_put_rows(rows, (int64_t[]){0, 1, 2, 3, 4}, 5, table), PG_ERR_SHAPE);
+  CHECK_STATUS(pg_put_rows(narrow, index, 3, table), PG_ERR_SHAPE);
+  CHECK_STATUS(pg_put_rows(single, index, 3, table), PG_ERR_DTYPE);
+  CHECK(same_tensor(table, was));
+  pg_tensor_release(table), pg_tensor_release(rows), pg_tensor_release(back), pg_tensor_release(was);
+  pg_tensor_release(single), pg_tensor_release(narrow);
+}
+
+static void tables_in_files_leave_nothing_behind(void) {
+  pg_tensor *table, *rows = random_tensor(PG_F32, 2, (int64_t[]){1, 1000}), *back;
+  size_t used = pg_memory_used();
+  int files = scratch_count_files();
+  CHECK_STATUS(pg_tensor_new_in_file(PG_F32, 2, (int64_t[]){3000, 1000}, scratch_directory, &table), PG_OK);
+  CHECK(pg_memory_used() == used && scratch_count_files() == files);
+  CHECK(element(table, 0) == 0 && element(table, 2999999) == 0);
+  CHECK_STATUS(pg_put_rows(rows, (int64_t[]){2999}, 1, table), PG_OK);
+  CHECK_STATUS(pg_tensor_new(PG_F32, 2, (int64_t[]){1, 1000}, NULL, &back), PG_OK);
+  CHECK_STATUS(pg_gather_rows(table, (int64_t[]){2999}, 1, 1, 0, back), PG_OK);
+  CHECK(same_tensor(rows, back));
+  pg_tensor_release(table), pg_tensor_release(rows), pg_tensor_release(back);
+  CHECK_STATUS(pg_tensor_new_in_file(PG_F32, 1, (int64_t[]){9}, "/nowhere", &table), PG_ERR_IO);
+  CHECK(table == NULL && strstr(pg_last_error(), "/nowhere"));
+}
+
 static void sparse_rows_gather_as_their_dense_twins(void) {
   char text[40000];
   size_t n = 0;
@@ -244,6 +282,8 @@ int main(void) {
   CHECK_RUN(pixels_scaled_by_1_255_are_pixels_divided_by_255);
   CHECK_RUN(bytes_are_scaled_in_f64_and_rounded_once);
   CHECK_RUN(gather_checks_before_it_writes);
+  CHECK_RUN(put_is_the_way_back_and_checks_before_it_writes);
+  CHECK_RUN(tables_in_files_leave_nothing_behind);
   CHECK_RUN(sparse_rows_gather_as_their_dense_twins);
   CHECK_RUN(parts_are_what_they_are_parts_of);
   CHECK_RUN(gather_gives_the_same_bits_for_any_number_of_threads);

@@ -478,10 +478,13 @@ static void open_state(lua_State *L) {
   lua_rawsetp(L, LUA_REGISTRYINDEX, &state_key);
 }
 
-static const luaL_Reg methods[] = {
-    {"free", tensor_free},  {"signature", tensor_signature}, {"fold_constant", tensor_fold_constant},
-    {"copy", tensor_clone}, {"copy_from", tensor_copy_from}, {"hash", tensor_hash},
-    {NULL, NULL}};
+static const luaL_Reg methods[] = {{"free", tensor_free},
+                                   {"signature", tensor_signature},
+                                   {"fold_constant", tensor_fold_constant},
+                                   {"copy", tensor_clone},
+                                   {"copy_from", tensor_copy_from},
+                                   {"hash", tensor_hash},
+                                   {NULL, NULL}};
 static const luaL_Reg functions[] = {{"is_tensor", core_is_tensor}, {"signature", core_signature},
                                      {"vector", core_vector},       {"key", core_key},
                                      {"fold_data", core_fold_data}, {NULL, NULL}};

@@ -92,8 +92,7 @@ typedef struct pg_tensor pg_tensor;
 pg_status pg_tensor_new(pg_dtype dtype, int ndim, const int64_t *shape, const pg_layout *layout, pg_tensor **out);
 // Zeros that lie in a file in `directory`, without a name and gone with the process: for tables larger than memory.
 // Errors: PG_ERR_IO.
-pg_status pg_tensor_new_in_file(pg_dtype dtype, int ndim, const int64_t *shape, const char *directory,
-                                pg_tensor **out);
+pg_status pg_tensor_new_in_file(pg_dtype dtype, int ndim, const int64_t *shape, const char *directory, pg_tensor **out);
 // A tensor over part of `base`'s memory, sharing it: `offset` in elements. No layout.
 pg_status pg_tensor_view(pg_tensor *base, int64_t offset, int ndim, const int64_t *shape, pg_tensor **out);
 pg_status pg_tensor_clone(const pg_tensor *t, pg_tensor **out);

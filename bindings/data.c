@@ -345,6 +345,13 @@ static int data_put(lua_State *L) {
   return pg_put_rows(src, index + first, count, dst) == PG_OK ? 0 : pgl_raise(L);
 }
 
+// check_distinct(indices): an error if one occurs twice
+static int data_check_distinct(lua_State *L) {
+  int64_t n;
+  const int64_t *index = check_indices(L, 1, &n);
+  return pg_check_distinct(index, n) == PG_OK ? 0 : pgl_raise(L);
+}
+
 // in_file(dtype, shape, directory) → zeros that lie in a file there, which has no name and goes with the tensor
 static int data_in_file(lua_State *L) {
   int64_t shape[PG_MAX_NDIM];
@@ -430,13 +437,21 @@ static int data_is_sparse(lua_State *L) {
 
 // ---- the module ----
 
-static const luaL_Reg functions[] = {{"read_idx", data_read_idx},       {"read_npy", data_read_npy},
-                                     {"read_bytes", data_read_bytes},   {"write_npy", data_write_npy},
-                                     {"read_libsvm", data_read_libsvm}, {"read_csv", data_read_csv},
-                                     {"gather", data_gather},           {"put", data_put},
-                                     {"in_file", data_in_file},         {"rows", data_rows},
-                                     {"columns", data_columns},         {"join_rows", data_join_rows},
-                                     {"is_sparse", data_is_sparse},     {NULL, NULL}};
+static const luaL_Reg functions[] = {{"read_idx", data_read_idx},
+                                     {"read_npy", data_read_npy},
+                                     {"read_bytes", data_read_bytes},
+                                     {"write_npy", data_write_npy},
+                                     {"read_libsvm", data_read_libsvm},
+                                     {"read_csv", data_read_csv},
+                                     {"gather", data_gather},
+                                     {"put", data_put},
+                                     {"in_file", data_in_file},
+                                     {"rows", data_rows},
+                                     {"check_distinct", data_check_distinct},
+                                     {"columns", data_columns},
+                                     {"join_rows", data_join_rows},
+                                     {"is_sparse", data_is_sparse},
+                                     {NULL, NULL}};
 
 static void open_guards(lua_State *L) {
   lua_createtable(L, 0, 2);

@@ -141,7 +141,7 @@ static int compare_indices(const void *a, const void *b) {
   return (x > y) - (x < y);
 }
 
-static pg_status check_distinct(const int64_t *index, int64_t n) {
+pg_status pg_check_distinct(const int64_t *index, int64_t n) {
   int64_t *sorted = pg_alloc((size_t)n, sizeof *sorted);
   if (!sorted) return PG_ERR_MEMORY;
   if (n) memcpy(sorted, index, (size_t)n * sizeof *sorted);
@@ -149,7 +149,7 @@ static pg_status check_distinct(const int64_t *index, int64_t n) {
   pg_status status = PG_OK;
   for (int64_t k = 1; k < n && status == PG_OK; k++)
     if (sorted[k] == sorted[k - 1])
-      status = pg_fail(PG_ERR_ARGUMENT, "put: index %lld occurs twice", (long long)sorted[k]);
+      status = pg_fail(PG_ERR_ARGUMENT, "index %lld occurs twice among those of different rows", (long long)sorted[k]);
   pg_free(sorted);
   return status;
 }
@@ -215,7 +215,7 @@ pg_status pg_put_rows(const pg_tensor *src, const int64_t *index, int64_t n, pg_
     return pg_fail(PG_ERR_DTYPE, "put: rows of %s do not go into a table of %s", pg_dtype_name(pg_tensor_dtype(src)),
                    pg_dtype_name(pg_tensor_dtype(dst)));
   PG_TRY(check_indices("put", index, n, pg_tensor_shape(dst)[0]));
-  PG_TRY(check_distinct(index, n));
+  PG_TRY(pg_check_distinct(index, n));
   size_t bytes = (size_t)width * pg_dtype_size(pg_tensor_dtype(dst));
   const char *from = pg_tensor_data(src);
   char *to = pg_tensor_data(dst);

@@ -16,6 +16,8 @@ pg_status pg_gather_rows(const pg_tensor *src, const int64_t *index, int64_t n, 
 // elements in a row. The indices are checked before anything is written: none may occur twice, since what the row then
 // holds would not be defined. Errors: PG_ERR_ARGUMENT, PG_ERR_SHAPE, PG_ERR_DTYPE, PG_ERR_MEMORY.
 pg_status pg_put_rows(const pg_tensor *src, const int64_t *index, int64_t n, pg_tensor *dst);
+// Its last check by itself: PG_ERR_ARGUMENT if one of n indices occurs twice.
+pg_status pg_check_distinct(const int64_t *index, int64_t n);
 
 // pg_gather_rows from a sparse matrix to dense f32 or f64 rows; columns without an entry become `shift`.
 pg_status pg_gather_sparse(const pg_sparse *src, const int64_t *index, int64_t n, double scale, double shift,

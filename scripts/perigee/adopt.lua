@@ -48,6 +48,7 @@ local function adopt_correction(st, saved)
   local c, parts = st.optimizer.correction, saved.parts
   if not c or parts.correction ~= c.name then return end
   local list = {}
+  st.memory:make_room("correction.", saved.tensors, st.stats)
   st.memory:tensors("correction.", list)
   if st.frozen_buffers then list[#list + 1] = { "snapshot.buffers", st.frozen_buffers } end
   if not holds_all(saved, list) then return end

@@ -32,9 +32,10 @@ local function go_through(call, gradients)
       end
       local flags = { first = corrected == 0, refreshed = is_due(step, period) }
       if flags.refreshed then
-        period, segment = c:period(step, units), segment + 1
         local pass = source:total(count and size or call.pass_batch, count, c.ahead and step or nil)
-        spent = spent + st.passes * pass * prices.pass
+        local next_segment = c:next_segment(segment) -- refreshes that begin none take no pass
+        if next_segment ~= segment then spent = spent + st.passes * pass * prices.pass end
+        period, segment = c:period(step, units), next_segment
       end
       flags.last = c.reads.last ~= nil and is_due(step + 1, c:period(step, units))
       spent, corrected = spent + examples * prices.corrected(flags), corrected + 1

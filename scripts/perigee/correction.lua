@@ -10,7 +10,7 @@ function correction.none()
   return nil
 end
 
-for _, name in ipairs { "snapshot", "recursive" } do
+for _, name in ipairs { "snapshot", "recursive", "table" } do
   for key, value in next, (require("perigee.correction_" .. name)) do correction[key] = value end
 end
 

@@ -12,9 +12,9 @@ local correction = { required = hyper.required }
 local Correction = part.class "correction"
 
 local DEFINITION = { "name", "hyper", "static", "limits", "state", "due", "refresh", "correct", "active", "check",
-  "fits", "exact" }
+  "fits", "exact", "lasting", "partition" }
 -- Options that every correction has.
-local COMMON = { "every", "start", "due", "mega", "ahead", "noise", "antithetic", "batch_norm", "lock" }
+local COMMON = { "every", "start", "due", "mega", "ahead", "noise", "antithetic", "batch_norm", "lock", "cache" }
 
 -- ---- common options -------------------------------------------------------------------------------------------------
 
@@ -66,6 +66,28 @@ local function check_mega(owner, given)
   return mega, ahead
 end
 
+-- Passes go through the batches of the steps, which stay the same. why: what needs it.
+local function lock_partition(owner, lock, why)
+  if lock.partition == false then
+    core.raise(("%s: %s needs the same batches again and again, so lock.partition cannot be false"):format(owner, why))
+  end
+  lock.partition = true
+end
+
+-- Raise an error where what a step would evaluate at the snapshot is not what the pass did; else lock what must be.
+local function check_cache(owner, common, definition)
+  local lock = common.lock
+  if not definition.refresh then
+    core.raise(owner .. ": cache keeps statistics at the snapshot of a pass, and this one has none")
+  elseif lock.dropout ~= true or lock.augment ~= true or lock.key ~= "segment" then
+    core.raise(owner .. ": cache keeps what the pass saw, so dropout and augment must be locked, by segment")
+  elseif common.mega == "full" then
+    lock_partition(owner, lock, "cache")
+  elseif not common.ahead then
+    core.raise(owner .. ": cache needs a pass through the batches of the steps: mega = \"full\", or ahead = true")
+  end
+end
+
 -- The common options as fields of a correction.
 local function read_common(owner, given, definition)
   local batch_norm = check_choice(owner, "batch_norm", given.batch_norm or "batch", "batch", "running")
@@ -79,12 +101,15 @@ local function read_common(owner, given, definition)
   schedule.check_duration(owner, "every", given.every, 1)
   schedule.check_duration(owner, "start", given.start, 0)
   local mega, ahead = check_mega(owner, given)
-  return {
+  local common = {
     every = given.every or schedule.epochs(1), start = given.start or 0, due = given.due or definition.due or "every",
     mega = mega, ahead = ahead, batch_norm = batch_norm, lock = read_lock(owner, given.lock),
     noise = check_choice(owner, "noise", given.noise or "shared", "shared", "fresh", "fixed"),
     antithetic = check_choice(owner, "antithetic", given.antithetic or false, true, false),
+    cache = check_choice(owner, "cache", given.cache or false, false, "memory", "file"),
   }
+  if common.cache then check_cache(owner, common, definition) end
+  return common
 end
 
 -- ---- defining -------------------------------------------------------------------------------------------------------
@@ -137,8 +162,11 @@ function correction.define(definition)
     local h = hyper.resolve(owner, definition.hyper or {}, given, definition.static, COMMON, definition.limits)
     if definition.check then definition.check(h.given) end
     local self = read_common(owner, given, definition)
+    if definition.partition and definition.partition(h.given) then
+      lock_partition(owner, self.lock, "a row for each batch")
+    end
     self.name, self.definition, self.hyper, self.given, self.make = definition.name, definition, h, given, make
-    self.reads = {} -- the static flags that `correct` was seen to read
+    self.reads = {} -- the static flags that `correct` was seen to read, once it was `traced`
     return setmetatable(self, Correction)
   end
   return part.defined(make, definition.hyper or {}, hyper.required)
@@ -153,6 +181,20 @@ end
 function Correction:declared_state()
   local state = self.definition.state or {}
   return type(state) == "function" and state(self.hyper.given) or state
+end
+
+-- Why it does not go with a family; nil if it does.
+function Correction:refuses(family)
+  if self.cache and family:has_noise() and (self.noise ~= "fixed" or self.antithetic) then
+    return "cache keeps the statistics of the pass, whose noise a step does not have: noise = \"fixed\" gives both the "
+      .. "same, without antithetic; or a family that evaluates at the mean"
+  end
+  return self.definition.fits and self.definition.fits(family, self.hyper.given)
+end
+
+-- The segment that a refresh begins, after segment number `now`.
+function Correction:next_segment(now)
+  return self.definition.lasting and math.max(now, 1) or now + 1
 end
 
 -- ---- when -----------------------------------------------------------------------------------------------------------
@@ -180,17 +222,18 @@ function Correction:period(step, units)
   return (step - schedule.resolve_steps(self.start, units)) // every
 end
 
--- Whether refresh is due before a step. period: that of the last refresh; context(period) makes what a due function
--- sees.
-function Correction:is_due(step, period, units, context)
+-- Whether refresh is due before a step. period: that of the last refresh; context(step, period, …) makes what a due
+-- function sees, of the arguments behind it.
+function Correction:is_due(step, period, units, context, ...)
   if not self.definition.refresh then return false end
   if self.due == "every" then return self:period(step, units) ~= period end
-  local ctx = context(period)
+  local ctx = context(step, period, ...)
   return ctx.segment == 0 or self.due(ctx) and true or false
 end
 
 -- The static flags of a step for `correct`: a table whose reads are remembered. values: { first, refreshed, last }.
 function Correction:flags(values)
+  self.traced = true
   return setmetatable({}, { __index = function(_, name)
     if values[name] ~= nil then self.reads[name] = true end
     return values[name]
@@ -201,11 +244,11 @@ local FLAGS = { "first", "refreshed", "last" }
 
 -- Which of a step's flags make a difference, as a string: steps with the same one share a program.
 function Correction:variant(values)
-  local parts = {}
+  local variant = "" -- without a table: a step leaves nothing to collect
   for _, name in ipairs(FLAGS) do
-    if self.reads[name] and values[name] then parts[#parts + 1] = name end
+    if self.reads[name] and values[name] then variant = variant .. "+" .. name end
   end
-  return #parts == 0 and "" or "+" .. table.concat(parts, "+")
+  return variant
 end
 
 -- All settings of flags that a step can have, the usual one first.

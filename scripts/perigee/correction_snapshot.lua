@@ -60,7 +60,7 @@ M.svrg = define {
   end,
   refresh = take_snapshot, exact = true,
   correct = function(s, ctx, o)
-    local now, old = ctx:evaluate(ctx.q), ctx:evaluate(s.at)
+    local now, old = ctx:evaluate(ctx.q), ctx:snapshot(s.at)
     local alpha = o.alpha
     if o.alpha_h then
       alpha = statistics.map(now, function(_, field)
@@ -104,7 +104,7 @@ local estimated = define {
   end,
   refresh = take_snapshot, exact = true,
   correct = function(s, ctx, o)
-    local now, old, sum = ctx:evaluate(ctx.q), ctx:evaluate(s.at), REDUCE[o.estimate].sum
+    local now, old, sum = ctx:evaluate(ctx.q), ctx:snapshot(s.at), REDUCE[o.estimate].sum
     local noise = old.g - s.mean.g
     local keep = ctx.refreshed and 0 or o.memory
     local alpha = 1 -- at the snapshot both gradients are the same
@@ -155,7 +155,7 @@ M.lsvrg = define {
     s.mean = ctx:full(s.at)
   end,
   correct = function(s, ctx, o)
-    local corrected = combine(ctx:evaluate(ctx.q), ctx:evaluate(s.at), s.mean, o.alpha)
+    local corrected = combine(ctx:evaluate(ctx.q), ctx:snapshot(s.at), s.mean, o.alpha)
     if ctx.last then s.at = ctx.iterate end
     return corrected
   end,
@@ -194,7 +194,7 @@ M.svrg_bb = define {
     s.at, s.mean, s.eta = ctx.q:clone(), mean, eta
   end,
   correct = function(s, ctx)
-    return combine(ctx:evaluate(ctx.q), ctx:evaluate(s.at), s.mean, 1), { lr = s.eta }
+    return combine(ctx:evaluate(ctx.q), ctx:snapshot(s.at), s.mean, 1), { lr = s.eta }
   end,
 }
 
@@ -206,7 +206,7 @@ M.adasvrg = define {
   state = { sum = vectors.scalar(0) },
   refresh = take_snapshot, exact = true,
   correct = function(s, ctx)
-    local v = combine(ctx:evaluate(ctx.q), ctx:evaluate(s.at), s.mean, 1)
+    local v = combine(ctx:evaluate(ctx.q), ctx:snapshot(s.at), s.mean, 1)
     s.sum = (ctx.refreshed and 0 or s.sum) + generic.dot(v.g, v.g)
     return v, { lr = 1 / generic.sqrt(s.sum) }
   end,

@@ -3,6 +3,7 @@
 
 local core = require "perigee.core"
 local files = core.data
+local machine = require "perigee.machine"
 
 local doctor = {}
 
@@ -71,7 +72,7 @@ local function compiling_trouble()
   return not ok and tostring(message) or nil
 end
 
-local function gib(kib) return kib and ("%.1f GiB"):format(kib / 1048576) or "unknown" end
+local function gib(bytes) return bytes and ("%.1f GiB"):format(bytes / 2 ^ 30) or "unknown" end
 
 -- The rows to print, {{what, value}, …}, and the complaints.
 function doctor.examine()
@@ -107,10 +108,9 @@ function doctor.examine()
   trouble = trouble or facts.compiler:find("/", 1, true) and compiling_trouble()
   if trouble then complain("programs are interpreted, same bits but several times slower: %s", trouble) end
   row("CUDA", facts.cuda or "none in this build")
-  local memory = read("/proc/meminfo") or ""
-  local available = tonumber(memory:match("MemAvailable:%s*(%d+)"))
-  row("memory", ("%s available of %s"):format(gib(available), gib(tonumber(memory:match("MemTotal:%s*(%d+)")))))
-  if available and available < 1048576 then complain("less than 1 GiB of memory is available") end
+  local available = machine.memory "MemAvailable"
+  row("memory", ("%s available of %s"):format(gib(available), gib(machine.memory "MemTotal")))
+  if available and available < 2 ^ 30 then complain("less than 1 GiB of memory is available") end
   local places = {}
   for _, directory in ipairs(require("perigee").data.directories()) do
     if files.exists(directory) then places[#places + 1] = directory end

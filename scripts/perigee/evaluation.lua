@@ -34,9 +34,9 @@ function evaluation.fold(key, ...)
   return key
 end
 
--- An evaluation in builder b of optimizer opt. args: { evaluator, batch (traced), key (traced), noise_key (traced),
--- stream ("epoch" or "segment"), stream_index (traced scalar), theta (an eager vector that gives dtype and layout),
--- decay, t, st (the state, whose buffers are read), witness (who watches; or nil) }.
+-- An evaluation in builder b of optimizer opt. args: { evaluator, batch (traced), examples (their number), key
+-- (traced), noise_key (traced), stream ("epoch" or "segment"), stream_index (traced scalar), like (a vector that gives
+-- dtype and layout), decay, t, st (the state, whose buffers are read), witness (who watches; or nil) }.
 function evaluation.new(b, opt, args)
   local streams = evaluation.streams
   local key = evaluation.fold(args.key, streams.example, streams[args.stream], args.stream_index)
@@ -44,9 +44,9 @@ function evaluation.new(b, opt, args)
     return b:scalar(values, name)
   end
   local self = setmetatable({
-    opt = opt, evaluator = args.evaluator, batch = args.batch, stream_key = key, noise_key = args.noise_key, count = 0,
-    products = 0,
-    st = args.st, division = pieces.divide(args.batch, args.evaluator.micro, args.st.batch_size),
+    opt = opt, evaluator = args.evaluator, batch = args.batch, examples = args.examples, stream_key = key,
+    noise_key = args.noise_key, count = 0, products = 0, st = args.st,
+    division = pieces.divide(args.batch, args.evaluator.micro, args.st.batch_size),
     stage_ctx = { t = args.t, weight_decay = args.decay }, witness = args.witness,
   }, Evaluation)
   buffers.check(args.evaluator.model, args.st.buffers, "opt:init(theta, key, model:init_buffers())")
@@ -155,13 +155,19 @@ function Evaluation:at(q, opts)
   local found = self.division and pieces.average(self.batch, self.division, self.st:traced_zero_statistics(q.mean),
     live and self.buffers or nil, on) or on { batch = self.batch }
   if self.witness then self.witness:saw_statistics(found.stats) end
-  self.count, self.products = self.count + last.count, self.products + last.products
+  self:note(found, last, live)
+  return found.stats
+end
+
+-- Remember the loss, aux and new buffers that an evaluation found, and what it took for each example (took: count,
+-- products).
+function Evaluation:note(found, took, live)
+  self.count, self.products = self.count + took.count, self.products + took.products
   self.was_live = self.was_live or live
   if live then self.new_buffers = found.buffers end
   if live or not self.loss then
     self.loss, self.aux = found.loss, found.aux
   end
-  return found.stats
 end
 
 -- A view on traced fields as a posterior; numbers of the family can be read off it. With `writable`, a list of fields,

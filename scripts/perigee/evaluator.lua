@@ -144,9 +144,9 @@ local function refuse_loss(f, returned)
     names.describe(returned), hint))
 end
 
--- Call the loss in a trace: loss, packed aux.
-function Evaluator:trace_loss(theta, traced, ctx)
-  local results = table.pack(self.loss(self.model, theta, traced, ctx))
+-- Call the loss in a trace: loss, packed aux. model: what it gets in place of the evaluator's.
+function Evaluator:trace_loss(theta, traced, ctx, model)
+  local results = table.pack(self.loss(model or self.model, theta, traced, ctx))
   local loss = results[1]
   if not core.is_tensor(loss) or loss.ndim ~= 0 or not loss.traced then
     refuse_loss(self.loss, loss)

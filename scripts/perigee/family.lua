@@ -133,6 +133,15 @@ function Family:gives(field)
   return false
 end
 
+-- Whether it evaluates anywhere but at the mean itself, tried out on one parameter.
+function Family:has_noise()
+  local theta, units = core.vector(core.layout { { "theta", { 1 } } }, "f64"), { steps_per_epoch = 1, total_steps = 1 }
+  local q = self:init(theta, units)
+  local o = part.merge(self.hyper:numbers(0, units), { weight_decay = 0 })
+  local ok, at = pcall(self.definition.sample, q, core.key(0), o, 1)
+  return not (ok and rawequal(at, q.mean))
+end
+
 -- Traced: move the precision.
 function Family:update(q, stats, o, ctx)
   if self.definition.update then

@@ -6,6 +6,8 @@ local core = require "perigee.core"
 local names = require "perigee.names"
 local per_tensor = require "perigee.per_tensor"
 local posterior = require "perigee.posterior"
+local row_table = require "perigee.row_table"
+local rows = require "perigee.rows"
 local slots = require "perigee.slots"
 local statistics = require "perigee.statistics"
 local vectors = require "perigee.vectors"
@@ -31,6 +33,8 @@ local function kind_of(value)
     return "number"
   elseif core.is_tensor(value) then
     return "tensor"
+  elseif row_table.is(value) then
+    return "rows"
   end
 end
 
@@ -64,6 +68,8 @@ local function parts(kind, value)
     end
   elseif kind == "tensor" then
     list[1] = { "", value }
+  elseif kind == "rows" then
+    return value:parts()
   end
   return list
 end
@@ -103,12 +109,22 @@ function Memory:declare(state, q, zero_statistics)
       self:make(name, q)
     elseif init == "statistics" then
       self:make(name, zero_statistics())
+    elseif rows.is(init) then
+      self:declare_table(name, init)
     else
       self:make(name, slots.allocate({ name = name, init = init }, q.mean))
       if per_tensor.is(init) then self.layout = q.mean.layout end
     end
     self.filled[name] = true
   end
+end
+
+-- Make a table; it has no rows until the data are known.
+function Memory:declare_table(name, spec)
+  if self.table then core.raise(self.owner .. ": a correction keeps one table of rows at most") end
+  self.table = row_table.new(self.owner, spec, { advice = "keep it in a file, or rows for each batch" })
+  self.names[#self.names + 1] = name
+  self.kinds[name], self.values[name] = "rows", self.table
 end
 
 -- The object `s` for refresh. results: statistics objects of passes so far; a slot assigned one of them shares its
@@ -134,13 +150,13 @@ function Memory:host_view(results)
         end
         return self:make(name, value, results)
       end
-      if kind_of(value) ~= self.kinds[name] then
+      if kind_of(value) ~= self.kinds[name] or self.kinds[name] == "rows" and value ~= self.values[name] then
         core.raise(("%s: s.%s holds a %s, got a %s"):format(self.owner, name, self.kinds[name],
           kind_of(value) or type(value)))
       end
       if self.kinds[name] == "number" then
         self.values[name] = value
-      else
+      elseif self.kinds[name] ~= "rows" then
         copy_into(self.kinds[name], self.values[name], value)
       end
       self.filled[name] = not self.probing or nil
@@ -185,11 +201,21 @@ function Memory:load_numbers(prefix, numbers)
       self.values[name] = numbers[prefix .. name]
     end
   end
+  if self.table then self.table:settle() end
 end
 
--- The object `s` for correct, in builder b. view(name, values) wraps the traced fields of a posterior. Returns it and
--- a function that registers what correct wrote as outputs.
-function Memory:traced_view(b, view)
+-- Before tensors that were saved (by name) are copied in: a table that has no rows yet gets as many as were saved.
+function Memory:make_room(prefix, tensors, fields)
+  for _, name in ipairs(self.names) do
+    if self.kinds[name] == "rows" then
+      self.values[name]:make_room(function(suffix) return tensors[prefix .. name .. suffix] end, fields)
+    end
+  end
+end
+
+-- The object `s` for correct, in builder b, on a batch of `count` examples. view(name, values) wraps the traced fields
+-- of a posterior. Returns it and a function that registers what correct wrote as outputs.
+function Memory:traced_view(b, view, count)
   local traced = {}
   for _, name in ipairs(self.names) do
     local kind, value = self.kinds[name], self.values[name]
@@ -197,6 +223,12 @@ function Memory:traced_view(b, view)
       traced[name] = b:scalar(self.values, name)
     elseif kind == "tensor" then
       traced[name] = b:slot(value, "correction." .. name)
+    elseif kind == "rows" then
+      local fields = {}
+      for field, staged in next, value:staging(count) do
+        fields[field] = b:slot(staged, ("correction.%s.%s"):format(name, field))
+      end
+      traced[name] = statistics.new(fields)
     else
       local fields = {}
       for _, part in ipairs(parts(kind, value)) do
@@ -208,12 +240,12 @@ function Memory:traced_view(b, view)
   local s, written = slots.view(self.owner, traced, self.names, nil, self.layout)
   return s, function()
     for _, name in ipairs(written) do
-      self:output(b, name, traced[name])
+      self:output(b, name, traced[name], count)
     end
   end
 end
 
-function Memory:output(b, name, value)
+function Memory:output(b, name, value, count)
   local kind = self.kinds[name]
   local fields = kind == "posterior" and posterior.values(value) or value
   if kind == "number" then
@@ -223,6 +255,10 @@ function Memory:output(b, name, value)
     return
   elseif type(fields) ~= "table" then
     core.raise(("%s: s.%s holds a %s, got a %s"):format(self.owner, name, kind, type(value)))
+  end
+  if kind == "rows" then
+    for field, staged in next, self.values[name]:staging(count) do b:output(fields[field], staged) end
+    return
   end
   for _, part in ipairs(parts(kind, self.values[name])) do
     b:output(fields[part[1]:sub(2)], part[2])

@@ -59,7 +59,10 @@ local function measure(opt)
     local large = row.tensor.layout or row.tensor.ndim == 2
     if large and row.name ~= "q.mean" then kept[#kept + 1] = row.name:match("^%w+%.(.*)$") end
   end
-  return { kept = kept, gradients = gradients(nil), products = program(nil).products > 0, passes = st.passes or 0,
+  local table = st.memory and st.memory.table
+  if table then kept[#kept + 1] = ("a table of %s"):format(table:describe()) end
+  return { kept = kept, lasting = opt.correction and opt.correction.definition.lasting, gradients = gradients(nil),
+    products = program(nil).products > 0, passes = st.passes or 0,
     first = gradients { first = true, refreshed = (st.passes or 0) > 0 }, refreshed = gradients { refreshed = true } }
 end
 
@@ -78,7 +81,8 @@ local function describe_steps(cost)
     return gradients
   end
   add(cost.refreshed, "in one after a refresh")
-  return ("%s, %s over the data for each refresh"):format(gradients, count(cost.passes, "pass", "passes"))
+  return ("%s, %s over the data %s"):format(gradients, count(cost.passes, "pass", "passes"),
+    cost.lasting and "at the beginning" or "for each refresh")
 end
 
 -- One line on what a part needs and costs, by kind. Corrections are measured over the point family.
@@ -144,7 +148,8 @@ local function print_list()
     io.write("\n")
   end
   io.write("An optimizer is a family, a correction and a rule: pg.optimizer { family = …, correction = …, rule = … }\n",
-    "`perigee methods NAME` explains one. What is kept are vectors as long as the parameters; H stands for matrices.\n")
+    "`perigee methods NAME` explains one. What is kept are vectors as long as the parameters (P); H stands for matrices,\n",
+    "n x P for a table with a row for each example.\n")
   return 0
 end
 

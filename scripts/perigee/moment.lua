@@ -14,6 +14,7 @@ local Moment = {}
 local FIELDS = {
   q = function(_, _, st) return st.q end,
   s = function(_, _, st) return (st.memory:host_view()) end,
+  first = function(_, _, st) return st.corrected == 0 end,
   o = function(ctx, opt) return opt.correction.hyper:numbers(ctx.step, opt.units) end,
   steps_per_epoch = function(_, opt) return opt.units.steps_per_epoch end,
   every = function(_, opt) return schedule.resolve_steps(opt.correction.every, opt.units) end,

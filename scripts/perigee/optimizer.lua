@@ -19,6 +19,7 @@ local schedule = require "perigee.schedule"
 local stage = require "perigee.stage"
 local state = require "perigee.state"
 local steps = require "perigee.step"
+local tables = require "perigee.tables"
 local vectors = require "perigee.vectors"
 local witness = require "perigee.witness"
 
@@ -74,7 +75,7 @@ local function check_parts(spec)
 end
 
 local function check_fit(c, f)
-  local why = c and c.definition.fits and c.definition.fits(f, c.hyper.given)
+  local why = c and c:refuses(f)
   if why then
     core.raise(("pg.optimizer: correction %s does not go with family %s: %s"):format(c.name, f.name, why))
   end
@@ -151,11 +152,14 @@ function Optimizer:init(theta, key, given_buffers)
     optimizer = self, buffers = kept,
     frozen_buffers = kept and c and c.batch_norm == "running" and vectors.clone(kept) or nil,
     q = q, rule_slots = self.rule:allocate(q.mean), rule_names = self.rule.slot_names, key = key,
-    memory = c and memory.new("correction " .. c.name), stats = self.family.stats,
+    memory = c and memory.new("correction " .. c.name), stats = self.family.stats, cache = c and tables.cache(c),
     shapes = self.family.definition.shapes and self.family.definition.shapes(q.mean),
   }
   if c then
     st.memory:declare(c:declared_state(), q, function() return st:zero_statistics() end)
+    if st.memory.table and st.cache then
+      core.raise(("correction %s keeps a table of its own, so it has no use for cache"):format(c.name))
+    end
     st.passes = c.definition.refresh and passes.probe(self, st) or nil
   end
   return st
@@ -196,9 +200,20 @@ end
 -- The usual corrected step.
 local STEADY = { first = false, refreshed = false, last = false }
 
--- The program of a mode ("plain", "corrected", "pass") for batches of this signature; traced on first use, and again
--- when a number that the user's functions capture has changed. flags: of a corrected step; default those of most.
--- look: of a step that shows more or takes its noise from outside (witness.lua); nil for most.
+-- Whether programs of these modes belong to a correction.
+local OF_CORRECTION = { pass = true, filling = true, average = true }
+
+local function build(self, st, evaluator, mode, batch, flags, look)
+  if flags or OF_CORRECTION[mode] then tables.prepare(self, st, evaluator, batch) end
+  if mode == "average" then return passes.build_average(self, st, evaluator, batch) end
+  if OF_CORRECTION[mode] then return passes.build_batch(self, st, evaluator, batch, mode == "filling") end
+  return steps.build(self, st, evaluator, flags, batch, look)
+end
+
+-- The program of a mode ("plain", "corrected", "pass", "filling", a pass that fills a table, "average", of its rows)
+-- for batches of this signature; traced on first use, and again when a number that the user's functions capture has
+-- changed. flags: of a corrected step; default those of most. look: of a step that shows more or takes its noise from
+-- outside (witness.lua); nil for most.
 function Optimizer:program(st, evaluator, mode, batch, flags, look)
   if mode == "corrected" then flags = flags or STEADY end
   if look then mode = mode .. look.kind end
@@ -211,13 +226,9 @@ function Optimizer:program(st, evaluator, mode, batch, flags, look)
   local signature = batches.signature(batch)
   local entry = kind.by_signature[signature]
   if not entry or not steps.is_current(entry, evaluator) then
-    if mode == "pass" then
-      entry = passes.build_batch(self, st, evaluator, batch)
-    else
-      entry = steps.build(self, st, evaluator, flags, batch, look)
-      -- tracing may have shown that a flag makes a difference
-      if flags then kind = open_kind(st, evaluator, mode .. self.correction:variant(flags)) end
-    end
+    entry = build(self, st, evaluator, mode, batch, flags, look)
+    -- tracing may have shown that a flag makes a difference
+    if flags then kind = open_kind(st, evaluator, mode .. self.correction:variant(flags)) end
     steps.stamp(entry, self, evaluator)
     kind.by_signature[signature] = entry
   end
@@ -254,7 +265,7 @@ function Optimizer:prepare(st, evaluator, list)
         self:program(st, evaluator, "corrected", batch, flags)
       end
       if self.correction.definition.refresh and st.passes > 0 then
-        self:program(st, evaluator, "pass", batch)
+        self:program(st, evaluator, st.pass_mode, batch)
       end
     end
   end
@@ -287,27 +298,28 @@ local function learn_units(self, st, evaluator, batch)
   end
 end
 
+-- What a due function sees before a step.
+local function look(step, period, self, st, key)
+  return moment.new({ opt = self, st = st, key = key }, step, st.segment, period)
+end
+
 -- Whether the correction's refresh is due before this step.
 local function is_due(self, st, key)
-  if st.pass then return true end
-  return self.correction:is_due(st.step, st.period, self.units, function()
-    return moment.new({ opt = self, st = st, key = key }, st.step, st.segment, st.period)
-  end)
+  return st.pass ~= nil or self.correction:is_due(st.step, st.period, self.units, look, self, st, key)
 end
 
 -- Whether it will be due before the step after this one.
 local function will_be_due(self, st, key)
   local c, step = self.correction, st.step + 1
-  return c:is_due(step, c:period(st.step, self.units), self.units, function(period)
-    return moment.new({ opt = self, st = st, key = key }, step, st.segment, period)
-  end)
+  return c:is_due(step, c:period(st.step, self.units), self.units, look, self, st, key)
 end
 
 -- The static flags of a corrected step, in a table that is used again.
 local function read_flags(self, st, key, refreshed)
   local flags = st.flags
   flags.first, flags.refreshed = st.corrected == 0, refreshed
-  flags.last = self.correction.reads.last ~= nil and will_be_due(self, st, key)
+  local c = self.correction
+  flags.last = (c.reads.last ~= nil or not c.traced) and will_be_due(self, st, key)
   return flags
 end
 
@@ -322,7 +334,7 @@ function Optimizer:next_segment(st, key)
   if not c:is_active(c.hyper.values, st.step, self.units) then
     return nil
   end
-  return st.segment + (is_due(self, st, key or st.key) and 1 or 0)
+  return is_due(self, st, key or st.key) and c:next_segment(st.segment) or st.segment
 end
 
 --- optimizer:order_of(state, epoch [, key]) → epoch: The epoch (0-based) whose order of batches the next step should go
@@ -331,8 +343,9 @@ function Optimizer:order_of(st, epoch, key)
   local c = self.correction
   if not c or c.lock.partition ~= true or st.order < 0 then return epoch end
   self:evaluate_hypers(st.step)
-  if not c:is_active(c.hyper.values, st.step, self.units) or is_due(self, st, key or st.key) then return epoch end
-  return st.order
+  if not c:is_active(c.hyper.values, st.step, self.units) then return epoch end
+  local begins = is_due(self, st, key or st.key) and c:next_segment(st.segment) ~= st.segment
+  return begins and epoch or st.order
 end
 
 --- optimizer:step(state, evaluator, batch [, key [, { on_pass =, epoch =, noise =, dump = }]]) → state, info: One step,
@@ -357,8 +370,11 @@ function Optimizer:step(st, evaluator, batch, key, hooks)
   local corrected = c ~= nil and c.off ~= hyper.changes and c:is_active(c.hyper.values, step, self.units)
   scalars.epoch = hooks.epoch or (self.units.steps_per_epoch and step // self.units.steps_per_epoch) or step
   info.refreshed, info.suspended, info.corrected = false, false, corrected
+  local call = st.call
+  call.opt, call.st, call.evaluator, call.key, call.hooks = self, st, evaluator, key, hooks
+  if corrected then tables.check(self, st, evaluator, batch, key) end
   if corrected and is_due(self, st, key) then
-    if not passes.refresh { opt = self, st = st, evaluator = evaluator, key = key, hooks = hooks } then
+    if not passes.refresh(call) then
       info.suspended = true
       return st, info
     end
@@ -372,9 +388,11 @@ function Optimizer:step(st, evaluator, batch, key, hooks)
   local program = entry.program
   entry.binding:bind(program, batch)
   program:bind("key", key)
+  if corrected then tables.load(call, batch, entry.count) end
   if look then look:bind(entry) end
   program:run()
   if look then look:collect(entry) end
+  if corrected then tables.store(st, batch, entry.count) end
   local count = batch.count or entry.count
   st.cost:add("steps", count * entry.evaluations)
   st.cost:add("products", count * entry.products)

@@ -1,6 +1,7 @@
 -- passes.lua: full and mega-batch passes of a correction's refresh. A pass adds each batch's statistics, weighted by
--- its count, into f64 accumulators, with fresh noise per batch. It can stop between two batches and continue later,
--- in another process too: its state is which pass of the refresh it is, the batches done, and the accumulators.
+-- its count, into f64 accumulators, with fresh noise per batch; it may keep their rows in a table (tables.lua). It can
+-- stop between two batches and continue later, in another process too: its state is which pass of the refresh it is,
+-- the batches done, and the accumulators.
 
 local batches = require "perigee.batch"
 local builder = require "perigee.builder"
@@ -9,6 +10,8 @@ local evaluation = require "perigee.evaluation"
 local moment = require "perigee.moment"
 local pieces = require "perigee.pieces"
 local posterior = require "perigee.posterior"
+local row_table = require "perigee.row_table"
+local rows = require "perigee.rows"
 local statistics = require "perigee.statistics"
 local vectors = require "perigee.vectors"
 
@@ -16,40 +19,72 @@ local passes = {}
 
 local SUSPENDED = setmetatable({}, { __tostring = function() return "the pass was suspended" end })
 
--- The program that adds one batch to the accumulators.
-function passes.build_batch(opt, st, evaluator, batch)
-  local entry = {}
-  local sums, c = st:accumulate_into(), opt.correction
-  local label = ("%d examples%s of a full pass over %s"):format(batches.count(batch),
+-- Traced: add statistics, times the weight of the batch, to the accumulators.
+local function accumulate(b, st, stats)
+  local sums, weight = st:accumulate_into(), b:scalar(st.scalars, "weight")
+  for _, field in ipairs(statistics.fields(stats)) do
+    local sum = b:slot(sums[field], "sum." .. field)
+    b:output(sum + weight * core.apply("cast", { dtype = "f64" }, stats[field]), sums[field])
+  end
+end
+
+-- The evaluation of a batch of a pass in builder b, the view of q there, and the binding of its batch.
+local function open_batch(b, opt, st, evaluator, batch)
+  local c, key = opt.correction, b:input("key", evaluator.key)
+  local traced, binding = batches.declare(b, batch)
+  local fields = {}
+  for _, field in ipairs(st.q.fields) do
+    fields[field] = b:input("q." .. field, st.q[field])
+  end
+  local noise_key = evaluation.fold(key, evaluation.streams.outer, b:scalar(st.scalars, "segment"))
+  if c.noise ~= "fixed" then noise_key = evaluation.fold(noise_key, b:scalar(st.scalars, "batch")) end
+  local eval = evaluation.new(b, opt, {
+    evaluator = evaluator, batch = traced, examples = batches.count(batch), key = key, like = fields.mean,
+    decay = evaluation.decay(b, opt, fields.mean), t = b:scalar(st.scalars, "t"),
+    stream = c.lock.key, stream_index = b:scalar(st.scalars, c.lock.key), st = st, noise_key = noise_key,
+  })
+  return eval, eval:view("q", fields), binding
+end
+
+-- The program that adds one batch to the accumulators. fills: its rows go into the staging tensors of st:filled().
+function passes.build_batch(opt, st, evaluator, batch, fills)
+  local c, entry, count = opt.correction, {}, batches.count(batch)
+  local label = ("%d examples%s of a full pass over %s"):format(count,
     pieces.describe(pieces.divide(batch, evaluator.micro, st.batch_size)), opt.family.name)
+  entry.count = count
   entry.program = builder.trace(label, function(b)
-    local key = b:input("key", evaluator.key)
-    local traced
-    traced, entry.binding = batches.declare(b, batch)
-    entry.count = batches.count(batch)
-    local fields = {}
-    for _, field in ipairs(st.q.fields) do
-      fields[field] = b:input("q." .. field, st.q[field])
+    local eval, q, stats
+    eval, q, entry.binding = open_batch(b, opt, st, evaluator, batch)
+    local how = { antithetic = c.antithetic, one_noise = c.noise == "fixed", apart = 0,
+      apart_dropout = c.lock.dropout ~= true, apart_augment = c.lock.augment ~= true }
+    if fills then
+      local form = rows.form(eval, st:filled().spec, q)
+      local taken, staging = form:take(q, how), st:filled():staging(count)
+      for _, field in ipairs(statistics.fields(taken)) do
+        b:slot(staging[field], "row." .. field)
+        b:output(taken[field], staging[field])
+      end
+      stats = form:mean(taken)
+    else
+      stats = eval:at(q, how)
     end
-    local segment = b:scalar(st.scalars, "segment")
-    local noise_key = evaluation.fold(key, evaluation.streams.outer, segment)
-    if c.noise ~= "fixed" then noise_key = evaluation.fold(noise_key, b:scalar(st.scalars, "batch")) end
-    local eval = evaluation.new(b, opt, {
-      evaluator = evaluator, batch = traced, key = key, like = fields.mean,
-      decay = evaluation.decay(b, opt, fields.mean), t = b:scalar(st.scalars, "t"),
-      stream = c.lock.key, stream_index = b:scalar(st.scalars, c.lock.key), st = st, noise_key = noise_key,
-    })
-    local stats = eval:at(eval:view("q", fields), {
-      antithetic = c.antithetic, one_noise = c.noise == "fixed", apart = 0, apart_dropout = c.lock.dropout ~= true,
-      apart_augment = c.lock.augment ~= true,
-    })
     entry.loss = b:output(eval.loss)
-    local weight = b:scalar(st.scalars, "weight")
-    for _, field in ipairs(statistics.fields(stats)) do
-      local sum = b:slot(sums[field], "sum." .. field)
-      b:output(sum + weight * core.apply("cast", { dtype = "f64" }, stats[field]), sums[field])
-    end
+    accumulate(b, st, stats)
     entry.evaluations, entry.products = eval.count, eval.products
+  end)
+  return entry
+end
+
+-- The program that adds the mean of a batch's rows in a table to the accumulators.
+function passes.build_average(opt, st, evaluator, batch)
+  local entry, table, count = {}, st.memory.table, batches.count(batch)
+  entry.count = count
+  entry.program = builder.trace(("the mean of %d rows of a table"):format(count), function(b)
+    local eval, q, kept
+    eval, q, entry.binding = open_batch(b, opt, st, evaluator, batch)
+    kept = {}
+    for field, staged in next, table:staging(count) do kept[field] = b:slot(staged, "row." .. field) end
+    accumulate(b, st, rows.form(eval, table.spec, q):mean(statistics.new(kept)))
   end)
   return entry
 end
@@ -82,11 +117,36 @@ local function bind_posterior(program, st, q)
   end
 end
 
--- Run (or continue) pass st.pass.which at q. call: { opt, st, evaluator, key, hooks, segment }. Returns its mean
--- statistics.
-local function run(call, q)
+-- Run the program of one batch at q; weight: of its statistics in the accumulators.
+local function run_batch(call, entry, q, batch, weight)
+  entry.binding:bind(entry.program, batch)
+  bind_posterior(entry.program, call.st, q)
+  entry.program:bind("key", call.key)
+  call.st.scalars.weight = weight
+  entry.program:run()
+end
+
+-- What a pass asks the source for, from batch `first` on. epoch: whose order the partition has, if it is locked.
+local function options_of(call, first, epoch)
+  local c, st = call.opt.correction, call.st
+  local count, partition = c.mega ~= "full" and c.mega or nil, c.lock.partition
+  if partition == nil then partition = st.buffers ~= nil end
+  return {
+    first = first, count = count, segment = call.segment, epoch = partition and epoch or nil,
+    key = count and evaluation.fold(call.key, evaluation.streams.mega), ahead = c.ahead and st.step or nil,
+  }
+end
+
+-- Examples in a batch of a pass; a mega-batch is so many batches of the steps' size.
+local function size_of(call)
+  return call.opt.correction.mega ~= "full" and call.st.batch_size or call.st.pass_size
+end
+
+-- Run (or continue) pass st.pass.which at q. call: { opt, st, evaluator, key, hooks, segment }. into: the table that
+-- gets the rows, or nil. Returns its mean statistics.
+local function run(call, q, into)
   local opt, st, evaluator, pass = call.opt, call.st, call.evaluator, call.st.pass
-  local c, source = opt.correction, evaluator.source
+  local source = evaluator.source
   if not source then
     core.raise("ctx:full needs data: give the evaluator a source")
   end
@@ -94,27 +154,19 @@ local function run(call, q)
   if pass.cursor == 0 then
     frame.zero:run()
     pass.loss = 0.0
+    if into and into.keys then into:forget() end
   end
-  local scalars, on_pass = st.scalars, call.hooks.on_pass
-  local count = c.mega ~= "full" and c.mega or nil
-  local size = count and st.batch_size or st.pass_size -- a mega-batch is so many batches of the steps' size
-  local partition = c.lock.partition
-  if partition == nil then partition = st.buffers ~= nil end
+  local size, scalars, on_pass = size_of(call), st.scalars, call.hooks.on_pass
   scalars.segment = call.segment
-  local options = {
-    first = pass.cursor + 1, count = count, segment = call.segment, epoch = partition and scalars.epoch or nil,
-    key = count and evaluation.fold(call.key, evaluation.streams.mega), ahead = c.ahead and st.step or nil,
-  }
-  local total = source:total(size, count, options.ahead)
-  local steps = options.ahead and count or (total + size - 1) // size
+  local options = options_of(call, pass.cursor + 1, scalars.epoch)
+  local total = source:total(size, options.count, options.ahead)
+  local steps = options.ahead and options.count or (total + size - 1) // size
   for j, batch in source:batches(size, options) do
-    local entry = opt:program(st, evaluator, "pass", batch)
+    local entry = opt:program(st, evaluator, into and "filling" or "pass", batch)
     local n = batch.count or entry.count
-    entry.binding:bind(entry.program, batch)
-    bind_posterior(entry.program, st, q)
-    entry.program:bind("key", call.key)
-    scalars.weight, scalars.batch = n / total, j
-    entry.program:run()
+    scalars.batch = j
+    run_batch(call, entry, q, batch, n / total)
+    if into then into:store(batch, entry.count) end
     pass.cursor, pass.loss = j, pass.loss + scalars.weight * entry.program:number(entry.loss)
     st.cost:add("passes", n * entry.evaluations)
     st.cost:add("products", n * entry.products)
@@ -126,8 +178,32 @@ local function run(call, q)
   return st:result(pass.which)
 end
 
--- ctx:full of refresh: the mean statistics of a pass at q.
-local function full(ctx, q)
+-- Bring the row of a batch at the snapshot into the cache, if an interruption has lost it. It is no gradient of the
+-- method, so the cost meter does not count it.
+function passes.recover(call, batch)
+  local st = call.st
+  local entry = call.opt:program(st, call.evaluator, "filling", batch)
+  run_batch(call, entry, st.memory.values.at, batch, 0) -- the accumulators are idle between passes
+  st.cache:store(batch, entry.count)
+end
+
+-- ctx:average of refresh: the mean of a table's rows over all the data, summed anew in f64; no gradients are taken.
+local function average(ctx, table)
+  local call = ctx.at
+  local opt, st, evaluator = call.opt, call.st, call.evaluator
+  local frame = opt:frame(st, 1)
+  frame.zero:run()
+  for _, batch in evaluator.source:batches(st.pass_size, options_of(call, 1, st.order)) do
+    local entry = opt:program(st, evaluator, "average", batch)
+    table:load(batch, entry.count)
+    run_batch(call, entry, st.q, batch, entry.count / evaluator.source.n)
+  end
+  frame.finish:run()
+  return st:result(1)
+end
+
+-- ctx:full of refresh: the mean statistics of a pass at q. into: the table that gets the rows.
+local function full(ctx, q, into)
   local call = ctx.at
   local st = call.st
   if #call.hazard > 0 then
@@ -138,7 +214,10 @@ local function full(ctx, q)
   if st.pass.which > ctx.passes then
     return st:result(ctx.passes) -- finished before the interruption
   end
-  local result = run(call, q)
+  if into ~= nil and not row_table.is(into) then
+    core.raise("ctx:full(q, table): a table is a slot of pg.rows, as s.table, not a " .. type(into))
+  end
+  local result = run(call, q, into or st.cache)
   st.pass.which, st.pass.cursor = st.pass.which + 1, 0
   return result
 end
@@ -159,13 +238,13 @@ function passes.refresh(call)
   local opt, st = call.opt, call.st
   local s, written
   st.pass = st.pass or { which = 1, cursor = 0 }
-  call.segment = st.segment + 1
+  call.segment = opt.correction:next_segment(st.segment)
   if st.frozen_buffers then
     st.frozen_buffers:copy_from(st.buffers)
   end
   s, written, call.hazard = st.memory:host_view()
   local ctx = moment.new(call, st.step, call.segment)
-  ctx.q, ctx.full, ctx.passes = point_of_snapshot(opt, st), full, 0
+  ctx.q, ctx.full, ctx.average, ctx.passes = point_of_snapshot(opt, st), full, average, 0
   local ok, message = pcall(opt.correction.definition.refresh, s, ctx)
   if not ok then
     if message == SUSPENDED then
@@ -179,7 +258,7 @@ function passes.refresh(call)
         opt.correction.name, j, name))
     end
   end
-  st.segment, st.order = call.segment, st.scalars.epoch
+  if call.segment ~= st.segment then st.segment, st.order = call.segment, st.scalars.epoch end
   st.mean_loss, st.pass = ctx.passes > 0 and st.pass.loss or nil, nil
   return true
 end
@@ -188,10 +267,11 @@ end
 function passes.probe(opt, st)
   local memory, taken = st.memory, 0
   local ctx = {
-    q = st.q, step = 0, segment = 1, every = 1, steps_per_epoch = 1, weight_decay = 0,
+    q = st.q, step = 0, segment = 1, every = 1, steps_per_epoch = 1, weight_decay = 0, first = true,
     o = opt.correction.hyper:numbers(0, { steps_per_epoch = 1, total_steps = 1 }),
-    full = function()
+    full = function(_, _, into)
       taken = taken + 1
+      if into or st.cache then st.pass_mode = "filling" end
       return st:result(taken)
     end,
     coin = function()

@@ -8,6 +8,7 @@ local names = require "perigee.names"
 local posterior = require "perigee.posterior"
 local steps = require "perigee.step"
 local subject = require "perigee.subject"
+local tables = require "perigee.tables"
 
 local M = {}
 
@@ -138,7 +139,8 @@ function M.open(owner, given, o)
   }, View)
   opt:evaluate_hypers(self.last)
   self.corrected = is_corrected(opt, st, self.last)
-  self.frozen = setmetatable({ scalars = self.memory.scalars }, { __index = st })
+  -- a cache knows the batches of the steps only, and a probe may look at others: it evaluates at the snapshot
+  self.frozen = setmetatable({ scalars = self.memory.scalars, cache = false }, { __index = st })
   return self
 end
 
@@ -170,6 +172,7 @@ function View:run(wanted, at, visit)
     scalars.epoch = units.steps_per_epoch and step // units.steps_per_epoch or step
     entry.binding:bind(entry.program, batch)
     entry.program:bind("key", self.key)
+    if self.corrected then tables.load({ st = self.frozen, evaluator = self.evaluator }, batch, entry.count) end
     entry.program:run()
     local n = math.tointeger(batch.count) or entry.count
     self.spent = self.spent + n * entry.evaluations

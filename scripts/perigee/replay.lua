@@ -75,6 +75,11 @@ local function correct(call, step, flags)
   function ctx.evaluate(_, at)
     return statistics.new(call.evaluate(at, "batch"))
   end
+  ctx.snapshot = ctx.evaluate
+  function ctx.rows()
+    core.raise(("correction %s takes statistics by rows, which only an optimizer and a model give"):format(
+      correction.name))
+  end
   setmetatable(ctx, { __index = correction:flags(flags) })
   local stats, info = correction.definition.correct(s, ctx, correction.hyper:numbers(step))
   local host = mem:host_view()

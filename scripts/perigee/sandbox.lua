@@ -5,6 +5,7 @@
 
 local core = require "perigee.core"
 local globals = require "perigee.globals"
+local machine = require "perigee.machine"
 local files = core.data
 
 local sandbox = {}
@@ -204,10 +205,8 @@ end
 
 -- Most of the machine's memory, in bytes; 0 where that is not known.
 local function most_memory()
-  local file = io.open("/proc/meminfo", "rb")
-  local kib = file and tonumber(file:read("a"):match("MemTotal:%s*(%d+)"))
-  if file then file:close() end
-  return kib and kib * 1024 * 8 // 10 or 0
+  local bytes = machine.memory "MemTotal"
+  return bytes and bytes * 8 // 10 or 0
 end
 
 -- Enter the sandbox for the recipe at `path`: the environment its chunk gets. `opts`: trust, read (list of directories

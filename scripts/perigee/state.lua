@@ -17,17 +17,18 @@ State.__name = "perigee.state"
 
 -- parts: { optimizer, q, stats (names of the family's statistics), shapes (of those that are no vectors), rule_slots
 -- (name → tensor), rule_names, memory (or nil), key, buffers (or nil), frozen_buffers (their values at the last
--- refresh, where the correction keeps them) }.
+-- refresh, where the correction keeps them), cache (tables.lua, or nil) }.
 function state.new(parts)
   return setmetatable({
     optimizer = parts.optimizer, q = parts.q, theta = parts.q.mean, rule = parts.rule_slots,
     rule_names = parts.rule_names, stats = parts.stats, shapes = parts.shapes or {}, memory = parts.memory,
     key = parts.key, buffers = parts.buffers, frozen_buffers = parts.frozen_buffers,
+    cache = parts.cache, pass_mode = "pass", call = {},
     step = 0, segment = 0, period = -1, corrected = 0, order = -1, batch_size = 0, pass_size = 0,
     pass = nil, results = {},
     accumulators = nil, cost = cost.new(),
     programs = setmetatable({}, { __mode = "k" }),
-    scalars = { step = 0, t = 1, epoch = 0, segment = 0, batch = 0, weight = 0 },
+    scalars = { step = 0, t = 1, epoch = 0, segment = 0, batch = 0, weight = 0, share = 0 },
     info = {}, flags = {},
   }, State)
 end
@@ -61,6 +62,11 @@ end
 function State:result(which)
   self.results[which] = self.results[which] or self:zero_statistics()
   return self.results[which]
+end
+
+-- The table that passes fill: the one that the correction declares, or the cache of its snapshot's statistics.
+function State:filled()
+  return self.memory.table or self.cache
 end
 
 -- The f64 accumulators of passes; made on first use.
@@ -162,9 +168,7 @@ function State:load(tensors, numbers)
       self:result(which)
     end
   end
-  if self.memory then
-    self.memory:load_numbers("correction.", numbers)
-  end
+  if self.memory then self.memory:make_room("correction.", by_name, self.stats) end
   self.cost:load(numbers)
   for _, entry in ipairs(self:tensors()) do
     local from = by_name[entry[1]]
@@ -173,6 +177,8 @@ function State:load(tensors, numbers)
     end
     entry[2]:copy_from(from)
   end
+  if self.memory then self.memory:load_numbers("correction.", numbers) end
+  if self.cache then self.cache:settle() end
 end
 
 return state

@@ -12,6 +12,7 @@ local names = require "perigee.names"
 local part = require "perigee.part"
 local pieces = require "perigee.pieces"
 local posterior = require "perigee.posterior"
+local rows = require "perigee.rows"
 local statistics = require "perigee.statistics"
 
 local step = {}
@@ -36,7 +37,7 @@ local function open(b, opt, st, evaluator, flags, batch, entry, witness)
   for _, name in ipairs(st.rule_names) do self.slots[name] = b:slot(st.rule[name], "rule." .. name) end
   local stream = flags and c.lock.key or "epoch"
   self.eval = evaluation.new(b, opt, {
-    evaluator = evaluator, batch = traced, key = key, like = self.p, decay = self.decay, t = self.t,
+    evaluator = evaluator, batch = traced, examples = entry.count, key = key, like = self.p, decay = self.decay, t = self.t,
     stream = stream, stream_index = b:scalar(st.scalars, stream), st = st,
     noise_key = evaluation.fold(key, streams.noise, number), witness = witness,
   })
@@ -69,23 +70,61 @@ local function elsewhere(self, k)
   return opts
 end
 
--- What correct sees as ctx. live: the view on q where the step evaluates.
-local function correction_context(self, live)
+-- Remember the statistics at the current point as they are, for probes; gives them back.
+local function keep_plain(self, opts, stats)
+  if opts.live then self.plain = self.plain or statistics.map(stats, function(x) return x end) end
+  return stats
+end
+
+-- ctx:rows and ctx:mean, of rows as the correction's table has them, and the batch's share of the data.
+local function add_rows(self, ctx, locate)
+  local st, eval = self.st, self.eval
+  local spec = st.memory.table and st.memory.table.spec
+  local form = rows.form(eval, spec, ctx.q)
+  function ctx.rows(_, q)
+    if not spec then rows.check_per_example(self.opt, st, eval.evaluator, eval.batch) end
+    local point, opts = locate(q)
+    local taken = form:take(point, opts)
+    if opts.live then keep_plain(self, opts, form:mean(taken)) end
+    return taken
+  end
+  function ctx.mean(_, taken) return form:mean(taken) end
+  ctx.share = spec and self.b:scalar(st.scalars, "share")
+end
+
+-- ctx:snapshot: statistics at s.at, evaluated, or as the cache has kept them.
+local function add_snapshot(self, ctx, s)
+  local cache = self.st.cache
+  function ctx.snapshot(_, q)
+    if not cache then return ctx:evaluate(q) end
+    if q ~= s.at then core.raise("ctx:snapshot takes the snapshot that the pass was at: ctx:snapshot(s.at)") end
+    self.reads_cache = true
+    local row = {}
+    for field, staged in next, cache:staging() do row[field] = self.b:slot(staged, "snapshot." .. field) end
+    return rows.form(self.eval, cache.spec):mean(statistics.new(row))
+  end
+end
+
+-- What correct sees as ctx. live: the view on q where the step evaluates; s: the slots.
+local function correction_context(self, live, s)
   local eval = self.eval
   local ctx = { q = live, iterate = eval:view("ctx.iterate", self.fields) }
   local others = 0
-  function ctx.evaluate(_, q)
+  -- A view on the point that is meant, and how to evaluate there.
+  local function locate(q)
     if not posterior.values(q) then -- a vector stands for q with that mean
       q = eval:view("q", part.merge(self.fields, { mean = q }))
     end
-    if q == live then
-      local stats = eval:at(q, { live = true })
-      self.plain = self.plain or statistics.map(stats, function(x) return x end) -- as it is, for probes
-      return stats
-    end
+    if q == live then return q, { live = true } end
     others = others + 1
-    return eval:at(q, elsewhere(self, others))
+    return q, elsewhere(self, others)
   end
+  function ctx.evaluate(_, q)
+    local point, opts = locate(q)
+    return keep_plain(self, opts, eval:at(point, opts))
+  end
+  add_rows(self, ctx, locate)
+  add_snapshot(self, ctx, s)
   return names.guard(shared_context(self, ctx), "ctx of correction " .. self.opt.correction.name, { prefix = "ctx." })
 end
 
@@ -102,7 +141,7 @@ local function trace_live(self)
   local eval = self.eval
   local s, register = self.st.memory:traced_view(self.b, function(name, values)
     return eval:view("s." .. name, values)
-  end)
+  end, eval.examples)
   if self.st.memory.kinds.at == "posterior" then self.snapshot = s.at.mean end
   return eval:view("ctx.q", part.merge(self.fields, { mean = trace_point(self) })), s, register
 end
@@ -111,7 +150,11 @@ end
 local function trace_correction(self)
   local c = self.opt.correction
   local live, s, register = trace_live(self)
-  local stats, info = c.definition.correct(s, correction_context(self, live), traced_hyper(self, c.hyper))
+  local stats, info = c.definition.correct(s, correction_context(self, live, s), traced_hyper(self, c.hyper))
+  if self.st.cache and not self.reads_cache then
+    core.raise(("correction %s: cache keeps the statistics at the snapshot, and correct does not ask for them by "
+      .. "ctx:snapshot(s.at)"):format(c.name))
+  end
   if type(stats) == "table" and not statistics.is(stats) then
     stats = statistics.new(stats)
   end

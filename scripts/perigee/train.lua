@@ -153,7 +153,9 @@ local function build(spec)
   opt:configure { total_steps = steps }
   opt:prepare(st, eval, batches)
   if c and (st.passes or 0) > 0 then
-    for _, size in ipairs(sampler.sizes(source.n, pass_batch)) do opt:program(st, eval, "pass", source.passes[size]) end
+    for _, size in ipairs(sampler.sizes(source.n, pass_batch)) do
+      opt:program(st, eval, st.pass_mode, source.passes[size])
+    end
   end
   return { key = key, opt = opt, st = st, eval = eval, source = source, steps = steps, limit = limit,
     split = train_split, evaluate = test_split and make_evaluation(spec, test_split, st, key) }

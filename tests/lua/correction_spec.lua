@@ -75,10 +75,12 @@ local methods = {
   storm_plus = function(h)
     return { rule = rule.sgd { lr = 1 }, correction = correction.storm_plus { k = h.k } }, 590
   end,
-  -- the reference keeps the snapshot's gradients of the mega-batch instead of taking them again
   scsg = function(h)
-    return { rule = rule.sgd { lr = h.eta }, correction = correction.scsg { batches = h.megabatch_minibatches } },
-      620 + STEPS * B
+    return { rule = rule.sgd { lr = h.eta }, correction = correction.scsg { batches = h.megabatch_minibatches,
+      cache = "memory" } }, 620
+  end,
+  saga = function(h)
+    return { rule = rule.sgd { lr = h.eta }, correction = correction.saga {} }, N + STEPS * B
   end,
   -- the reference's sigma is relative to L, and it takes the pass for step 30 already
   lkatyusha = function(h)

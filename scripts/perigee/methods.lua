@@ -148,8 +148,8 @@ local function print_list()
     io.write("\n")
   end
   io.write("An optimizer is a family, a correction and a rule: pg.optimizer { family = …, correction = …, rule = … }\n",
-    "`perigee methods NAME` explains one. What is kept are vectors as long as the parameters (P); H stands for matrices,\n",
-    "n x P for a table with a row for each example.\n")
+    "`perigee methods NAME` explains one. What is kept are vectors as long as the parameters (P); H stands for\n",
+    "matrices, n x P for a table with a row for each example.\n")
   return 0
 end
 

@@ -299,19 +299,19 @@ local function learn_units(self, st, evaluator, batch)
 end
 
 -- What a due function sees before a step.
-local function look(step, period, self, st, key)
+local function moment_of(step, period, self, st, key)
   return moment.new({ opt = self, st = st, key = key }, step, st.segment, period)
 end
 
 -- Whether the correction's refresh is due before this step.
 local function is_due(self, st, key)
-  return st.pass ~= nil or self.correction:is_due(st.step, st.period, self.units, look, self, st, key)
+  return st.pass ~= nil or self.correction:is_due(st.step, st.period, self.units, moment_of, self, st, key)
 end
 
 -- Whether it will be due before the step after this one.
 local function will_be_due(self, st, key)
   local c, step = self.correction, st.step + 1
-  return c:is_due(step, c:period(st.step, self.units), self.units, look, self, st, key)
+  return c:is_due(step, c:period(st.step, self.units), self.units, moment_of, self, st, key)
 end
 
 -- The static flags of a corrected step, in a table that is used again.

@@ -128,8 +128,8 @@ function Table:has(batch)
   return self.present[row_of_batch(self, batch)] == true
 end
 
--- Bring a batch's rows into the staging tensors. What could keep `store` from succeeding is found here, before a program
--- runs.
+-- Bring a batch's rows into the staging tensors. What could keep `store` from succeeding is found here, before a
+-- program runs.
 function Table:load(batch, count)
   local staging, index = self:staging(count), rows_of(self, batch)
   core.data.check_distinct(index)

@@ -1,8 +1,8 @@
 -- rows.lua: statistics by rows, as tables keep them: what a row is and how statistics come out of rows. Three forms:
--- one row for the whole batch; one for each example, all numbers of its statistics, by a scan over batches of one; and one
--- for each example that holds the cotangent of the model's output only, for models that are linear in their parameters:
--- there the derivative of the output does not depend on theta, so that gradients can be formed from such rows at any
--- time. Traced rows are statistics whose fields are [rows, width]; arithmetic on them is that of statistics.
+-- one row for the whole batch; one for each example, all numbers of its statistics, by a scan over batches of one; and
+-- one for each example that holds the cotangent of the model's output only, for models that are linear in theta: there
+-- the output's derivative does not depend on theta, so that gradients can be formed from such rows at any time. Traced
+-- rows are statistics whose fields are [rows, width]; arithmetic on them is that of statistics.
 
 local buffers = require "perigee.buffers"
 local core = require "perigee.core"
@@ -113,6 +113,7 @@ Each.__index = Each
 function Each:take(q, opts)
   local eval = self.eval
   local slices, join = split_batch(eval)
+  if eval.witness then eval.witness:begin_evaluation(true) end
   local took, n_aux
   local _, found = loops.scan(function(carry, slice)
     local one = eval:on({ batch = join(slice) }, q, opts)

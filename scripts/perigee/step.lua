@@ -37,8 +37,8 @@ local function open(b, opt, st, evaluator, flags, batch, entry, witness)
   for _, name in ipairs(st.rule_names) do self.slots[name] = b:slot(st.rule[name], "rule." .. name) end
   local stream = flags and c.lock.key or "epoch"
   self.eval = evaluation.new(b, opt, {
-    evaluator = evaluator, batch = traced, examples = entry.count, key = key, like = self.p, decay = self.decay, t = self.t,
-    stream = stream, stream_index = b:scalar(st.scalars, stream), st = st,
+    evaluator = evaluator, batch = traced, examples = entry.count, key = key, like = self.p,
+    decay = self.decay, t = self.t, stream = stream, stream_index = b:scalar(st.scalars, stream), st = st,
     noise_key = evaluation.fold(key, streams.noise, number), witness = witness,
   })
   return self

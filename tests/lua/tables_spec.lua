@@ -300,7 +300,9 @@ end)
 
 -- Corrections with a snapshot, cached and not, on batches of a locked partition.
 local SNAPSHOTS = {
-  svrg = function(more) return correction.svrg { alpha = 0.8, every = 6, cache = more, lock = { partition = true } } end,
+  svrg = function(more)
+    return correction.svrg { alpha = 0.8, every = 6, cache = more, lock = { partition = true } }
+  end,
   alpha_svrg = function(more)
     return correction.alpha_svrg { estimate = "tensor", every = 6, cache = more, lock = { partition = true } }
   end,
@@ -406,7 +408,9 @@ describe("resuming", function()
   local cases = {
     saga = function(place) return correction.saga { table = place } end,
     saga_linear = function(place) return correction.saga { table = place, linear = true } end,
-    saga_batches = function(place) return correction.saga { table = place, per = "batch", rebuild = true, every = 6 } end,
+    saga_batches = function(place)
+      return correction.saga { table = place, per = "batch", rebuild = true, every = 6 }
+    end,
     svrg = function(place) return correction.svrg { every = 6, cache = place } end,
     lsvrg = function(place) return correction.lsvrg { p = 0.3, cache = place } end,
   }

@@ -85,7 +85,8 @@ describe("the reference", function()
     local sampler = pg.sampler.shuffled(split, 1, pg.key(1))
     local hidden = { -- for the library itself
       model = {}, optimizer = { "program", "frame", "evaluate_hypers" }, sampler = {},
-      evaluator = { "trace_loss" }, rule = { "apply", "allocate" }, family = { "init", "evaluate", "update", "gives", "has_noise" },
+      evaluator = { "trace_loss" }, rule = { "apply", "allocate" },
+      family = { "init", "evaluate", "update", "gives", "has_noise" },
       correction = { "is_active", "period", "is_due", "flags", "variant", "possible_flags", "declared_state",
         "refuses", "next_segment" },
       stage = { "apply" },

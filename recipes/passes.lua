@@ -117,7 +117,7 @@ local function run(method, setting, size, seed, limit)
   local optimizer = method.make(setting, size)
   local source, whole = SOURCES[method.order](size, seed)
   local evaluator = pg.evaluator { loss = loss, model = model, source = whole, key = pg.key(seed),
-    batch = method.mega and size or N, steps_per_epoch = N // size }
+    batch = method.by_batch and size or N, steps_per_epoch = N // size }
   local st, check = optimizer:init(zero, pg.key(seed)), method.check or 1
   local cost, due = st.cost, check
   local curve = { x = { 0 }, y = { math.log(2) - minimum.value } }
@@ -195,7 +195,8 @@ local function took(middle, least, most) return { passes = middle, least = least
 local function stayed(gap, limit) return { passes = math.huge, gap = gap, limit = limit } end
 
 -- make(setting, batch size) → optimizer; grid(batch size) → lists for pg.grid; order of the batches; limit: of passes;
--- check: every so many passes; reference: at batches of 1 and of 10; plot: whether its curve is drawn.
+-- check: every so many passes; by_batch: passes go by the batches of the steps; reference: at batches of 1 and of 10;
+-- plot: whether its curve is drawn.
 local methods = {
   { name = "SGD constant", order = "iid", check = 5, make = by_step(), grid = steps(0.01, 0.2), plot = true,
     reference = { stayed(2.6e-5, 2000), stayed(7.5e-5, 2000) } },
@@ -217,6 +218,10 @@ local methods = {
     reference = { took(35, 30, 37), took(35.1, 30.1, 36.1) } },
   { name = "L-SVRG p = b/n", order = "iid", make = by_step(correction.lsvrg {}), grid = steps(0.3, 1.4),
     reference = { took(19.9, 18.7, 21.5), took(20.4, 15, 22.5) } },
+  { name = "SVRG m = 1 pass, cached", order = "reshuffled", grid = steps(0.3, 1.4), by_batch = true,
+    make = by_step(correction.svrg { every = pg.epochs(1), cache = "memory" }) },
+  { name = "SAGA", order = "iid", make = by_step(correction.saga {}), grid = steps(0.2, 0.7), plot = true,
+    reference = { took(11, 9, 12), took(12.1, 11.1, 12.1) } },
   { name = "SARAH m = 1 pass", order = "iid", make = by_step(correction.sarah {}), grid = steps(0.3, 1.4),
     reference = { took(16.9, 15.9, 19.9), took(18.4, 16.5, 22.3) } },
   { name = "SPIDER", order = "iid", make = own_step(function(h) return correction.spider { eps = h.eps, L = L } end),
@@ -238,10 +243,10 @@ local methods = {
     reference = { stayed(5.6e-5, 1000), stayed(5.9e-5, 1000) } },
   { name = "alpha-SVRG 0.75 to 0", order = "iid", limit = 1000, make = by_step(falling_alpha), grid = steps(0.01, 0.1),
     reference = { stayed(2.1e-4, 1000), stayed(2.3e-4, 1000) } },
-  { name = "SCSG mega-batch n/4", order = "reshuffled", limit = 1000, mega = true, grid = steps(0.01, 0.2),
-    make = by_step(function(size) return correction.scsg { batches = N // 4 // size } end),
+  { name = "SCSG mega-batch n/4", order = "reshuffled", limit = 1000, by_batch = true, grid = steps(0.01, 0.2),
+    make = by_step(function(size) return correction.scsg { batches = N // 4 // size, cache = "memory" } end),
     reference = { took(278, 154, 490), took(262, 258, 292) } },
-  { name = "L-Katyusha", order = "iid", make = lkatyusha, grid = grid { L = { 0.05, 0.1, 0.2, 0.5, 1 } },
+  { name = "L-Katyusha", order = "iid", make = lkatyusha, grid = grid { L = { 0.2, 0.5, 1 } },
     reference = { took(23.9, 13.8, 28.1), took(33.2, 29.4, 38.6) } },
   { name = "AdaSVRG m = 1 pass", order = "iid", make = by_step(correction.adasvrg {}),
     grid = grid { eta = { 0.01, 0.03, 0.1, 0.3, 1 } }, reference = { took(26, 26, 29), took(50.1, 32.1, 56.1) } },

@@ -32,7 +32,7 @@ local function clock_of(directory)
   end
 end
 
--- A run: { directory, settings, records }. A step's records are given the steps made by then and the seconds.
+-- A run: { directory, settings, records }, the records with seconds.
 local function read_run(directory, found)
   local path = directory .. "/metrics.jsonl"
   local records, message = {}, nil
@@ -40,8 +40,8 @@ local function read_run(directory, found)
   if not records then misused("%s", message) end
   local clock = clock_of(directory)
   for _, record in ipairs(records) do
-    -- what a step logs carries its number, from 0; what an evaluation at the end logs, the number of steps
-    record.seconds = clock(math.min(record.step + (record.split and 0 or 1), found.steps))
+    -- a step logs its number, from 0; what is logged at the end, the number of steps
+    record.seconds = clock(math.min(record.step + 1, found.steps))
   end
   return { directory = directory, settings = found, records = records }
 end
@@ -135,16 +135,19 @@ local function label_groups(groups)
   end
 end
 
--- Runs in groups that differ only in the seed, in the order in which they came: {{ runs, label }, …}.
+-- Runs in groups that differ only in the seed, in the order in which they came: {{ runs, label }, …}. The same seed a
+-- second time begins a group of its own: a repetition, or a difference that the settings do not tell.
 local function group_runs(runs)
   local groups, by_key = {}, {}
   for _, run in ipairs(runs) do
-    local key = key_of(run)
+    local key, seed = key_of(run), run.settings.seed
+    while by_key[key] and by_key[key].seeds[seed] do key = key .. "+" end
     local group = by_key[key]
     if not group then
-      group = { runs = {} }
+      group = { runs = {}, seeds = {} }
       by_key[key], groups[#groups + 1] = group, group
     end
+    group.seeds[seed] = true
     table.insert(group.runs, run)
   end
   label_groups(groups)

@@ -69,7 +69,7 @@ local function find_begun(self, words)
   for _, name in ipairs(data.list(self.directory)) do
     local path = self.directory .. "/" .. name
     local found = settings.of(path)
-    if found and table.concat(found.arguments or {}, "\0") == wanted then
+    if found and not found.branch and table.concat(found.arguments or {}, "\0") == wanted then
       return settings.read(found.invocation or path)
     end
   end

@@ -78,10 +78,8 @@ end
 
 local function describe_part(part)
   if not part then return "none" end
-  local out = {}
-  for i, key in ipairs(names.sorted(part.hyper.given)) do
-    out[i] = ("%s = %s"):format(key, describe_value(part.hyper.given[key]))
-  end
+  local out, options = {}, merge(part.given or {}, part.hyper.given)
+  for i, key in ipairs(names.sorted(options)) do out[i] = ("%s = %s"):format(key, describe_value(options[key])) end
   return ("%s { %s }"):format(part.name, table.concat(out, ", "))
 end
 

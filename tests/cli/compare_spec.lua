@@ -66,6 +66,15 @@ describe("perigee compare", function()
     assert.equal("other|5, 6|0.4|0.4 … 0.4|0.4|0.4 … 0.4|3|3", rows[4])
   end)
 
+  it("keeps a repetition apart, by its directory", function()
+    out "--runs=twice r.lua seed=1"
+    out "--runs=twice r.lua seed=1"
+    out "--runs=twice r.lua seed=2"
+    local rows = table_of(out "compare twice")
+    assert.equal("twice/falling|1, 2|0.375|0.25 … 0.5|0.375|0.25 … 0.5|40|40", rows[2])
+    assert.equal("twice/falling-2|1|0.25|0.25|40|40", rows[3])
+  end)
+
   it("draws the mean and, in the picture, the spread as a band", function()
     local text = out "compare runs/falling runs/falling-2 svg=loss.svg title=Losses log=true"
     assert.matches("wrote loss.svg\n$", text)

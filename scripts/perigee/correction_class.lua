@@ -117,15 +117,19 @@ end
 --- pg.correction.define { name =, correct =, state = {}, refresh =, due = "every", active =, hyper = {}, static = {} }
 -- → correction: A correction of one's own: less noisy statistics, from a snapshot or from earlier steps.
 --   correct(s, ctx, o) → statistics [, info]: traced. ctx:evaluate(q) gives statistics at q on this step's batch and
---     randomness; ctx.q is the point that moves, ctx.t = step + 1, ctx.key. s.x = e writes a slot. info: a table of
---     scalars for the rule's ctx.info; info.lr multiplies the rule's learning rate.
+--     randomness, ctx:snapshot(s.at) those at the snapshot (or as `cache` has kept them); ctx.q is the point that
+--     moves, ctx.t = step + 1, ctx.key. s.x = e writes a slot. info: a table of scalars for the rule's ctx.info;
+--     info.lr multiplies the rule's learning rate. ctx:rows(q): statistics by rows, one for each example (or as in
+--     pg.rows); ctx:mean(rows): statistics out of rows; ctx.share: the batch's share of the data, with pg.rows.
 --     Static booleans: ctx.first (no step was corrected before this one), ctx.refreshed (refresh ran just before this
 --     step), ctx.last (it will run just before the next one). `if` on them is right: a step has a program for each.
 --   state: slots, as { v = "statistics", previous = "posterior", sum = pg.scalar(0), norms = pg.per_tensor(0) }, which
---     begin as zeros, as the posterior of the beginning and as these numbers; or a function of the options.
+--     begin as zeros, as the posterior of the beginning and as these numbers; table = pg.rows {…}: rows of statistics,
+--     zeros at first; or a function of the options.
 --   refresh(s, ctx): plain Lua, run before a step when due. ctx.q is the posterior, ctx.q:clone() a frozen one;
---     ctx:full(q) the mean statistics of a pass over the data (or the mega-batch) at q; ctx.step, ctx.segment,
---     ctx.steps_per_epoch, ctx:coin(p). s.x = value makes a slot: a frozen posterior, statistics, a tensor or a number,
+--     ctx:full(q [, s.table]) the mean statistics of a pass over the data (or the mega-batch) at q, which fills the
+--     table; ctx:average(s.table) the mean of its rows; ctx.first, ctx.step, ctx.segment, ctx.steps_per_epoch,
+--     ctx:coin(p). s.x = value makes a slot: a frozen posterior, statistics, a tensor or a number,
 --     copied in. It is run once beforehand on zeros, to find the slots.
 --   due: "every" (each `every` steps from `start`) or a function(ctx) → boolean, pure: ctx.step, ctx.s (the slots),
 --     ctx.o, ctx.q, ctx.segment, ctx.steps_per_epoch, ctx.period_ended (`every` steps are over), ctx:coin(p). The first
@@ -135,6 +139,8 @@ end
 --     the family.
 --   exact = true: right after a refresh the result is the mean of the pass, for every batch (with alpha = 1, if there
 --     is one): a promise, which `perigee check` tests.
+--   lasting = true: later refreshes begin no new segment, so that partition and examples' randomness stay.
+--   partition(o) → boolean: whether it needs lock.partition = true.
 --   hyper, static, limits: as in pg.rule.define.
 -- The result is the correction; call it with hyperparameters and the common options for others. Common options:
 --   every = pg.epochs(1), start = 0; due = function(ctx) → boolean in place of `every`.
@@ -145,6 +151,8 @@ end
 --   antithetic = false: whether a pass takes each point with its mirror image.
 --   batch_norm = "batch": evaluations away from q and passes normalize by the statistics of their batch; "running": by
 --     the running ones of the last refresh.
+--   cache = false: whether statistics at the snapshot are kept for each batch of the pass, in "memory" or in a "file",
+--     and not evaluated again: one gradient less in each step. Locks the partition.
 --   lock = { dropout = true, augment = true, partition =, key = "segment" }: what is the same in all evaluations of a
 --     segment; for studies of what happens if it is not. dropout, augment: true; "step": the evaluations of a step
 --     agree, those of its pass are drawn apart; false: every evaluation is drawn apart. partition: whether a pass goes

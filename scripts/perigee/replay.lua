@@ -38,6 +38,10 @@ function replay.init(correction, q)
       return statistics.new(zeros)
     end)
   end
+  if state.memory.table then
+    core.raise(("correction %s keeps rows of statistics, which only an optimizer with a model gives"):format(
+      correction.name))
+  end
   return state
 end
 
@@ -76,10 +80,6 @@ local function correct(call, step, flags)
     return statistics.new(call.evaluate(at, "batch"))
   end
   ctx.snapshot = ctx.evaluate
-  function ctx.rows()
-    core.raise(("correction %s takes statistics by rows, which only an optimizer and a model give"):format(
-      correction.name))
-  end
   setmetatable(ctx, { __index = correction:flags(flags) })
   local stats, info = correction.definition.correct(s, ctx, correction.hyper:numbers(step))
   local host = mem:host_view()

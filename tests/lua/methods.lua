@@ -40,6 +40,10 @@ local corrections = {
   storm_per_tensor = function() return correction.storm { k = 0.5, c = 2, per_tensor = true } end,
   storm_plus = function() return correction.storm_plus {} end,
   mars = function() return correction.mars {} end,
+  saga = function() return correction.saga {} end,
+  saga_batches = function() return correction.saga { per = "batch", rebuild = true, every = EVERY } end,
+  sag = function() return correction.sag { fill = "zeros" } end,
+  svrg_cached = function() return correction.svrg { every = EVERY, cache = "memory", noise = "fixed" } end,
   mars_approximate = function() return correction.mars { exact = false, clip = "per_tensor" } end,
 }
 
@@ -58,9 +62,14 @@ local rules = {
 -- Corrections that weigh the numbers of vectors one by one, and refuse Hessian matrices.
 local FOR_VECTORS = { alpha_all = true, alpha_tensor = true, alpha_component = true, storm_per_tensor = true }
 
+-- Corrections with tables of statistics, and the families that evaluate at the mean, which they need.
+local WITH_TABLES = { saga = true, saga_batches = true, sag = true }
+local AT_THE_MEAN = { point = true, diagonal_gradsq = true, diagonal_exact = true }
+
 -- Whether the parts go together, by what they need.
 local function fit(f, c, r)
   if f:find "^full" and FOR_VECTORS[c] then return false end
+  if WITH_TABLES[c] and not AT_THE_MEAN[f] then return false end
   if r == "ivon" then return f:find "^diagonal" end
   if r == "newton" then return f:find "^full" end
   if r == "katyusha" then return c == "svrg" end

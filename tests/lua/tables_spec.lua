@@ -228,10 +228,21 @@ describe("saga and sag", function()
     local st = follow(opt, opt:init(p.theta), p, 0, 8, 4)
     assert.are.same({ "g", "h" }, st.memory.table.fields)
     for _, x in ipairs(st.theta:totable()) do assert.is_true(x == x) end
+    local full = pg.family.full { ess = 20, h0 = 0.5, beta2 = 0.9, noise = false }
+    opt = pg.optimizer { family = full, rule = rule.newton { lr = 0.1 }, correction = correction.saga {} }
+    p = classifier(20)
+    st = follow(opt, opt:init(p.theta), p, 0, 8, 4)
+    assert.are.same({ 20, 21 * 21 }, st.memory.table.tensors.H.shape)
+    for _, x in ipairs(st.theta:totable()) do assert.is_true(x == x) end
     for _, family in ipairs { pg.family.diagonal { ess = 20 }, pg.family.isotropic { sigma = 0.1 } } do
       assert.matches("noise of other steps, which never cancels", refusal(optimizer, correction.saga {},
         { family = family }))
     end
+  end)
+
+  it("do not stand alone, without a model", function()
+    assert.matches("rows of statistics", refusal(correction.saga.init, correction.saga,
+      { mean = golden_problem(64).theta0() }))
   end)
 
   it("refuse an example that stands twice in a batch, and one that the data does not have", function()

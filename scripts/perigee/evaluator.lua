@@ -8,7 +8,7 @@
 -- Batches: see batch.lua.
 --
 -- A source gives the batches of full passes:
---   source.n: number of examples
+--   source.n: number of examples; source.ids: their ids, i64 [n], in case they are not 0 … n - 1
 --   source:total(size, count, ahead): examples in a pass of `count` batches of `size`; count nil: all the data
 --   source:batches(size, options): an iterator of j (1-based), batch over a partition of the data into batches of
 --     `size`, the short last one included. options: first, the j to begin with (default 1); count, nil for all the

@@ -196,7 +196,7 @@ local function average(ctx, table)
   for _, batch in evaluator.source:batches(st.pass_size, options_of(call, 1, st.order)) do
     local entry = opt:program(st, evaluator, "average", batch)
     table:load(batch, entry.count)
-    run_batch(call, entry, st.q, batch, entry.count / evaluator.source.n)
+    run_batch(call, entry, st.q, batch, (batch.count or entry.count) / evaluator.source.n)
   end
   frame.finish:run()
   return st:result(1)
@@ -271,6 +271,10 @@ function passes.probe(opt, st)
     o = opt.correction.hyper:numbers(0, { steps_per_epoch = 1, total_steps = 1 }),
     full = function(_, _, into)
       taken = taken + 1
+      if into and opt.correction.mega ~= "full" then
+        core.raise(("correction %s: the pass that fills its table goes through all the data, so mega must be \"full\"")
+          :format(opt.correction.name))
+      end
       if into or st.cache then st.pass_mode = "filling" end
       return st:result(taken)
     end,

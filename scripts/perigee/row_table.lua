@@ -92,6 +92,29 @@ end
 
 -- ---- which row ------------------------------------------------------------------------------------------------------
 
+-- Say which ids the examples have (i64 [n]), row by row, where they are not 0, 1, …: those of a part of the data.
+function Table:number(ids)
+  local highest, in_order = -1, true
+  for row = 0, self.n - 1 do
+    local id = ids:data_read(row)
+    highest, in_order = math.max(highest, id), in_order and id == row
+  end
+  if in_order then return end
+  self.places = core.tensor("i64", { highest + 1 })
+  for id = 0, highest do self.places:data_write(id, -1) end
+  for row = 0, self.n - 1 do self.places:data_write(ids:data_read(row), row) end
+end
+
+-- The rows of examples with these ids, in memory that is used again.
+local function rows_of_ids(self, ids)
+  if not self.places then return ids end
+  local count = ids.size
+  self.numbers = self.numbers or {}
+  self.numbers[count] = self.numbers[count] or core.tensor("i64", { count })
+  core.data.gather(self.places, ids, self.numbers[count])
+  return self.numbers[count]
+end
+
 -- Forget which batches there are: a pass over another partition begins.
 function Table:forget()
   for row = 0, self.known - 1 do self.keys:data_write(row, 0) end
@@ -118,7 +141,7 @@ end
 
 -- The rows of a batch as a tensor of indices.
 local function rows_of(self, batch)
-  if self.spec.per == "example" then return batch.id end
+  if self.spec.per == "example" then return rows_of_ids(self, batch.id) end
   self.row:data_write(0, row_of_batch(self, batch))
   return self.row
 end

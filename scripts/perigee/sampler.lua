@@ -37,7 +37,7 @@ function sampler.shuffled(split, batch, key, opts)
   local n = split.n
   batch = math.tointeger(math.min(batch, n))
   local self = setmetatable({
-    split = split, n = n, batch_size = batch, dtype = dtype, per_epoch = (n + batch - 1) // batch,
+    split = split, ids = split.ids, n = n, batch_size = batch, dtype = dtype, per_epoch = (n + batch - 1) // batch,
     steps = {}, passes = {}, natural = core.apply("iota", { a = { n }, b = { 0 }, dtype = "i64" }), numbers = {},
   }, Sampler)
   self.program = shuffling_program(key:fold("order"), n, self.numbers)

@@ -43,6 +43,10 @@ function tables.prepare(opt, st, evaluator, batch)
     if spec.per == "example" then rows.check_per_example(opt, st, evaluator, batch, spec.linear) end
     local n = spec.per == "example" and source.n or batches_of_pass(st, source)
     table:ensure(n, table.widths or widths_of(opt, st, evaluator, batch, spec), st.theta.dtype)
+    if spec.per == "example" and source.ids and not table.numbered then
+      table:number(source.ids)
+      table.numbered = true
+    end
   end
   if cache then
     local c = opt.correction
@@ -67,7 +71,7 @@ function tables.load(call, batch, count)
   local st = call.st
   local table, cache = st.memory.table, st.cache
   if table then
-    st.scalars.share = count / call.evaluator.source.n
+    st.scalars.share = (batch.count or count) / call.evaluator.source.n
     table:load(batch, count)
   end
   if cache then

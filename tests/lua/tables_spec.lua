@@ -258,6 +258,27 @@ describe("saga and sag", function()
   end)
 end)
 
+describe("a part of the data", function()
+  it("has rows for its own examples, whatever their ids", function()
+    local whole = pg.data.from { x = pg.randn(pg.key(1), { 40, 6 }), y = labels(pg.key(2), 40, 3) }
+    local chosen = {}
+    for i = 1, 20 do chosen[i] = 40 - 2 * i end
+    local part = whole:select(chosen)
+    local copy = pg.data.from { x = part:all().x, y = part:all().y } -- the same examples with ids from 0
+    local results = {}
+    for i, split in ipairs { part, copy } do
+      local run = pg.train {
+        name = "part", out = false, data = split, model = pg.nn.linear(6, 3), batch = 6, epochs = 3, seed = 3,
+        loss = function(net, theta, batch, ctx) return pg.cross_entropy(net(theta, batch.x, ctx), batch.y) end,
+        optimizer = optimizer(correction.saga {}),
+      }
+      results[i] = run.theta:bytes()
+      assert.are.equal(20, run.state.memory.table.n)
+    end
+    assert.are.equal(results[2], results[1])
+  end)
+end)
+
 describe("linear = true", function()
   local function run(given, steps, options)
     local p = classifier(40, nil, options)
@@ -394,6 +415,9 @@ describe("caches of snapshots", function()
     assert.matches("ahead = true", message { cache = "memory", mega = 4 })
     assert.matches("cache is false or \"memory\" or \"file\", not \"disk\"", message { cache = "disk" })
     assert.matches("this one has none", refusal(correction.storm, { cache = "memory" }))
+    assert.matches("mega must be \"full\"", refusal(function()
+      optimizer(correction.saga { mega = 2 }):init(golden_problem(64).theta0())
+    end))
     assert.matches("has no use for cache", refusal(function()
       optimizer(correction.saga { cache = "memory" }):init(golden_problem(64).theta0())
     end))
@@ -517,26 +541,26 @@ describe("memory", function()
   end)
 
   it("of files, staging and rows is given back", function()
-    local function descriptors_and_maps()
+    local function count_files()
+      core.collect()
       local count = 0
       for line in io.lines("/proc/self/maps") do
         if line:find("perigee%-") and line:find("deleted") then count = count + 1 end
       end
       return count
     end
-    local before = descriptors_and_maps()
+    local before = count_files()
     do
       local p = golden_problem(64)
       local opt = optimizer(correction.saga { table = "file" })
       local st = opt:init(p.theta0())
       opt:step(st, p.evaluator, p.cyclic(0, 4))
-      assert.are.equal(before + 1, descriptors_and_maps())
+      assert.are.equal(before + 1, count_files())
       local used = core.memory_used()
       for k = 1, 20 do opt:step(st, p.evaluator, p.cyclic(k, 4)) end
       core.collect()
       assert.is_true(core.memory_used() <= used)
     end
-    core.collect()
-    assert.are.equal(before, descriptors_and_maps())
+    assert.are.equal(before, count_files())
   end)
 end)

@@ -21,9 +21,9 @@ function origin.parse(text)
 end
 
 -- Whether a saved state was taken between two batches of a full pass: another run may not want the rest of that pass.
-local function is_inside_pass(tree)
+function origin.is_inside_pass(tree)
   for key, value in next, tree do
-    if key == "pass.which" or type(value) == "table" and is_inside_pass(value) then return true end
+    if key == "pass.which" or type(value) == "table" and origin.is_inside_pass(value) then return true end
   end
   return false
 end
@@ -67,7 +67,7 @@ function origin.at(directory, step)
     if step == nil or entry.step == step then
       local saved, message = checkpoint.load(entry.path)
       if not saved then core.raise(message) end
-      if not is_inside_pass(saved.tree) then return from_checkpoint(directory, saved) end
+      if not origin.is_inside_pass(saved.tree) then return from_checkpoint(directory, saved) end
     else
       steps[#steps + 1] = ("%d"):format(entry.step)
     end

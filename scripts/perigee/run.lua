@@ -180,12 +180,13 @@ local function make_due(every, ctx)
   end
 end
 
--- The newest checkpoint that is whole and of this run, and not beyond step `last`, if given: {info, tree} and its path,
--- or nil. Torn ones are passed over aloud.
+-- The newest checkpoint that is whole and of this run: {info, tree} and its path, or nil. Torn ones are passed over
+-- aloud. last: take none beyond the beginning of that step, which a pass within it is.
 local function newest_checkpoint(directory, wanted_identity, last)
   for _, entry in ipairs(checkpoint.list(directory .. "/checkpoints")) do
     local saved, message
     if not last or entry.step <= last then saved, message = checkpoint.load(entry.path) end
+    if saved and entry.step == last and origin.is_inside_pass(saved.tree) then saved = nil end
     if saved and saved.info.identity ~= wanted_identity then
       error(("%s: made with another recipe, seed, data or options than this run has now"):format(entry.path), 0)
     end

@@ -12,7 +12,7 @@ assert(os.execute("mkdir -p " .. scratch))
 -- file `crash` beside it ends the run in the step it names.
 local RECIPE = [[
 local o = pg.options { method = { "sgd", "svrg", "ivon", "poco" }, start = 0, every = 12, alpha = 1, lr = 0.1,
-  late = 0.1, since = 1000, norm = false, seed = 2, epochs = 8, hidden = 8, checkpoint = 10 }
+  late = 0.1, since = 1000, norm = false, seed = 2, epochs = 8, hidden = 8, always = false }
 local key, N = pg.key(11), 70
 local x = pg.randn(key:fold "x", { N, 4 })
 local data = pg.data.from { x = x, y = x:matmul(pg.randn(key:fold "w", { 4, 3 })):argmax(-1) }
@@ -34,7 +34,7 @@ pg.train {
     rule = sampling and pg.rule.ivon { lr = lr } or pg.rule.sgd { lr = lr, momentum = 0.9 },
   },
   metrics = { accuracy = pg.metric.accuracy }, seed = o.seed, log_every = 3, eval_every = 1.5, hash_every = 4,
-  checkpoint_every = { steps = o.checkpoint },
+  checkpoint_every = o.always and 1e-9 or { steps = 10 },
   hooks = { on_step = function(ctx) if ctx.step == crash then error "crash" end end },
 }
 ]]
@@ -111,6 +111,18 @@ describe("perigee branch", function()
   it("changes nothing where no option changes", function()
     check("method=poco norm=true", 36, "", "method=poco norm=true")
     check("method=svrg every=7", 35, "", "method=svrg every=7")
+  end)
+
+  it("begins a pass anew that the checkpoint of that step is inside of", function()
+    files.write(scratch .. "/crash", "24")
+    assert.equal(1, (run "--runs=runs/a r.lua method=svrg always=true"))
+    assert(os.remove(scratch .. "/crash"))
+    assert.matches("pass.cursor", read "runs/a/svrg/checkpoints/step-24.safetensors", 1, true)
+    local said = done "--runs=runs/b branch runs/a/svrg@24 since=24 late=0.02"
+    assert.equal("perigee: there is no checkpoint of step 24; repeating runs/a/svrg from step 23\n", said)
+    done "--runs=runs/c r.lua method=svrg always=true since=24 late=0.02"
+    assert.is_true(final "runs/c/svrg" == final "runs/b/svrg-from24")
+    assert.same(lines("runs/c/svrg", 24), lines("runs/b/svrg-from24", 24))
   end)
 
   it("is resumed bit for bit, and branched itself", function()

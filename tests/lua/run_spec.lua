@@ -170,6 +170,30 @@ describe("pg.run", function()
     end
   end)
 
+  it("goes on from another run's state, and leaves what that one did not have as given", function()
+    local whole = walk { keep = 9 }
+    local seen = {}
+    local branched = pg.run { name = "branched", seed = 4, steps = 20, from = whole.directory .. "@9", hash_every = 5,
+      state = { x = pg.ones({ 3 }, "f64"), sum = -1.0, seen = { "nothing", "of", "this" }, extra = 7 },
+      step = function(st, ctx)
+        seen[#seen + 1] = ctx.step
+        st.x = 0.9 * st.x + pg.randn(ctx.key, { 3 }, "f64")
+        st.sum = st.sum + st.x:sum():item()
+        st.seen[#st.seen + 1] = ctx.step
+        ctx:log { sum = st.sum, even = ctx.step % 2 == 0 }
+      end }
+    assert.equal(9, seen[1])
+    assert.equal(whole.state.x:bytes(), branched.state.x:bytes())
+    assert.same(whole.state.seen, branched.state.seen)
+    assert.equal(7, branched.state.extra)
+    for i, record in ipairs(whole.history) do
+      if not record.state then assert.same(record, branched.history[i]) end
+    end
+    local settings = files.json_decode(files.read_file(branched.directory .. "/settings.json"))
+    assert.equal(9, settings.branch.step)
+    assert.equal(whole.directory, settings.branch.run)
+  end)
+
   it("runs without leaving anything with out = false", function()
     local result = pg.run { name = "ghost", steps = 3, out = false, state = { n = 0 },
       step = function(st, ctx) st.n = st.n + 1 ctx:log { n = st.n } end }

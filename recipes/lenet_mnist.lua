@@ -4,11 +4,12 @@
 --   perigee recipes/lenet_mnist.lua only=STORM          the methods whose names contain a word
 --   perigee recipes/lenet_mnist.lua examples=60000 search=100 budget=200 grid=study    all of it: days
 --
--- A well-known study (Apostolov 2021) answered with a cross-validation that trained on what it validated with, snapshots
--- eight times rarer than it said, a search over one of STORM's parameters that never reached it, one seed, and grids
--- whose best value lay at their edge. Here folds are apart (split:folds), a segment is a whole number of epochs, every
--- method gets the same number of gradients of examples (a corrected one takes fewer steps for them), the settings with
--- the least mean loss on the held-out folds are fitted anew with several seeds, and what lies at an edge is marked.
+-- A well-known study (Apostolov 2021) answered with a cross-validation that trained on what it validated with,
+-- snapshots eight times rarer than it said, a search over one of STORM's parameters that never reached it, one seed,
+-- and grids whose best value lay at their edge. Here folds are apart (split:folds), a segment is a whole number of
+-- epochs, every method gets the same number of gradients of examples (a corrected one takes fewer steps for them), the
+-- settings with the least mean loss on the held-out folds are fitted anew with several seeds, and what lies at an edge
+-- is marked.
 
 local pg = require "perigee"
 

@@ -16,7 +16,7 @@
 local pg = require "perigee"
 
 local o = pg.options {
-  data = "fashion-mnist", examples = 4800, test = 2000, batch = 64, epochs = 7, probe_every = 3, seeds = 3, lr = 0.05,
+  data = "fashion-mnist", examples = 3200, test = 2000, batch = 64, epochs = 7, probe_every = 3, seeds = 3, lr = 0.05,
   momentum = 0.9, pad = 2, dropout = 0.0,
 }
 

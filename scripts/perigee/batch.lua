@@ -74,7 +74,7 @@ function batch.declare(builder, b)
     size = #tensors + #numbers + #statics }, Binding)
   local traced = {}
   for i, name in ipairs(tensors) do
-    self.inputs[i] = "batch." .. name
+    self.inputs[i], self.bound[i] = "batch." .. name, false
     traced[name] = builder:input(self.inputs[i], b[name])
   end
   for _, name in ipairs(numbers) do

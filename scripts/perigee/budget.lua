@@ -2,8 +2,6 @@
 -- without evaluating anything: which steps are corrected, which of them refresh, what each takes. Exact unless the
 -- correction looks at its own state to decide (as SARAH+ does); a run ends by the meter in any case.
 
-local moment = require "perigee.moment"
-
 local budget = {}
 
 -- Gradient evaluations per example of the steps and passes of an optimizer. programs: a function(mode, flags) → entry.
@@ -25,19 +23,14 @@ local function go_through(call, gradients)
   while spent < gradients do
     local examples = math.min(size, n - step % source.per_epoch * size)
     if c and c:is_active(c.hyper:evaluate(step, units), step, units) then
-      local function is_due(at, since)
-        return c:is_due(at, since, units, function()
-          return moment.new({ opt = opt, st = st, key = st.key }, at, segment, since)
-        end)
-      end
-      local flags = { first = corrected == 0, refreshed = is_due(step, period) }
+      local flags = { first = corrected == 0, refreshed = c:is_due(step, segment, period, units, call.at) }
       if flags.refreshed then
         local pass = source:total(count and size or call.pass_batch, count, c.ahead and step or nil)
         local next_segment = c:next_segment(segment) -- refreshes that begin none take no pass
         if next_segment ~= segment then spent = spent + st.passes * pass * prices.pass end
         period, segment = c:period(step, units), next_segment
       end
-      flags.last = c.reads.last ~= nil and is_due(step + 1, c:period(step, units))
+      flags.last = c.reads.last ~= nil and c:is_due(step + 1, segment, c:period(step, units), units, call.at)
       spent, corrected = spent + examples * prices.corrected(flags), corrected + 1
     else
       spent = spent + examples * prices.plain
@@ -51,6 +44,7 @@ end
 -- batch (examples of a step), pass_batch, programs (a function(mode, flags) → entry of opt:program) }.
 function budget.steps(gradients, call)
   call.prices = read_prices(call.opt, call.programs)
+  call.at = { opt = call.opt, st = call.st, key = call.st.key }
   local per_epoch = call.source.per_epoch
   local most = math.ceil(gradients / call.source.n * per_epoch) + per_epoch
   call.units = { steps_per_epoch = per_epoch, total_steps = most }

@@ -104,9 +104,11 @@ function Builder:compile(options)
     program = program, open = self.open, now = {}, values = {}, names = {}, known = {},
     label = self.label, inputs = self.inputs,
   }
+  -- Tables have their size from the beginning: a first run may come late, and should take no memory either.
   for i, getter in ipairs(self.getters) do
-    self_program.values[i], self_program.names[i] = getter.values, getter.name
+    self_program.values[i], self_program.names[i], self_program.known[i] = getter.values, getter.name, false
   end
+  for name in next, self.open do self_program.now[name] = false end
   for k, value in ipairs(self.outputs) do
     if not self.donate[k] and core.is_tensor(value) and not value.weak then
       program:output(k, new_tensor(value)) -- here and now, so that no run takes memory

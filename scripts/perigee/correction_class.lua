@@ -3,6 +3,7 @@
 
 local core = require "perigee.core"
 local hyper = require "perigee.hyper"
+local moment = require "perigee.moment"
 local names = require "perigee.names"
 local part = require "perigee.part"
 local schedule = require "perigee.schedule"
@@ -230,13 +231,12 @@ function Correction:period(step, units)
   return (step - schedule.resolve_steps(self.start, units)) // every
 end
 
--- Whether refresh is due before a step. period: that of the last refresh; context(step, period, …) makes what a due
--- function sees, of the arguments behind it.
-function Correction:is_due(step, period, units, context, ...)
+-- Whether refresh is due before a step. segment: number of refreshes so far; period: that of the last one; at: what a
+-- due function's ctx is made of (moment.lua).
+function Correction:is_due(step, segment, period, units, at)
   if not self.definition.refresh then return false end
   if self.due == "every" then return self:period(step, units) ~= period end
-  local ctx = context(step, period, ...)
-  return ctx.segment == 0 or self.due(ctx) and true or false
+  return segment == 0 or self.due(moment.reuse(at, step, segment, period)) and true or false
 end
 
 -- The static flags of a step for `correct`: a table whose reads are remembered. values: { first, refreshed, last }.
@@ -250,13 +250,14 @@ end
 
 local FLAGS = { "first", "refreshed", "last" }
 
--- Which of a step's flags make a difference, as a string: steps with the same one share a program.
+-- Which of a step's flags make a difference, as a number: steps with the same one share a program.
 function Correction:variant(values)
-  local variant = "" -- without a table: a step leaves nothing to collect
-  for _, name in ipairs(FLAGS) do
-    if self.reads[name] and values[name] then variant = variant .. "+" .. name end
+  local number, reads = 0, self.reads
+  for i = 1, #FLAGS do
+    local name = FLAGS[i]
+    if reads[name] and values[name] then number = number | 1 << i end
   end
-  return variant
+  return number
 end
 
 -- All settings of flags that a step can have, the usual one first.

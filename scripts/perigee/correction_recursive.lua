@@ -38,8 +38,8 @@ M.sarah = define {
   limits = { plus = "(0, 1)" },
   state = function(o) return o.plus and { square = vectors.scalar(0), first_square = vectors.scalar(0) } or {} end,
   due = function(ctx)
-    local s, plus = ctx.s, ctx.o.plus
-    return ctx.period_ended or plus and s.square:item() < plus * s.first_square:item()
+    local plus = ctx.o.plus
+    return ctx.period_ended or plus and ctx.s.square:item() < plus * ctx.s.first_square:item()
   end,
   refresh = restart, exact = true,
   correct = function(s, ctx, o)

@@ -141,6 +141,17 @@ function Hyper:numbers(step, units)
   return part.merge(self.given, self:evaluate(step, units))
 end
 
+-- The values of the last evaluation, and what is no number, as a table to read; the same one each time.
+function Hyper:reader()
+  local values, given = self.values, self.given
+  self.readable = self.readable or setmetatable({}, { __index = function(_, name)
+    local value = values[name]
+    if value == nil then return given[name] end
+    return value
+  end })
+  return self.readable
+end
+
 -- The table `o` that a traced function sees: scalar(values, name) makes a run-time scalar of a builder; per-tensor
 -- values are spread over `like`.
 function Hyper:traced(scalar, like)

@@ -9,7 +9,6 @@ local correction = require "perigee.correction"
 local family = require "perigee.family"
 local hyper = require "perigee.hyper"
 local memory = require "perigee.memory"
-local moment = require "perigee.moment"
 local names = require "perigee.names"
 local passes = require "perigee.passes"
 local per_tensor = require "perigee.per_tensor"
@@ -182,18 +181,16 @@ local function moving_hypers(self)
   return list
 end
 
--- What is known of a kind of programs: by_signature, and seen (batch → entry).
-local function open_kind(st, evaluator, name)
-  local kinds = st.programs[evaluator]
-  if not kinds then
-    kinds = {}
-    st.programs[evaluator] = kinds
-  end
-  local kind = kinds[name]
-  if not kind then
-    kind = { by_signature = {}, seen = setmetatable({}, { __mode = "k" }) }
-    kinds[name] = kind
-  end
+-- What is known of a kind of programs, of a mode and a variant of its flags: by_signature, and seen (batch → entry).
+local function open_kind(st, evaluator, mode, variant)
+  local modes = st.programs[evaluator]
+  local variants = modes and modes[mode]
+  local kind = variants and variants[variant]
+  if kind then return kind end
+  modes = modes or {}
+  variants = variants or {}
+  kind = { by_signature = {}, seen = setmetatable({}, { __mode = "k" }) }
+  st.programs[evaluator], modes[mode], variants[variant] = modes, variants, kind
   return kind
 end
 
@@ -217,7 +214,7 @@ end
 function Optimizer:program(st, evaluator, mode, batch, flags, look)
   if mode == "corrected" then flags = flags or STEADY end
   if look then mode = mode .. look.kind end
-  local kind = open_kind(st, evaluator, flags and mode .. self.correction:variant(flags) or mode)
+  local kind = open_kind(st, evaluator, mode, flags and self.correction:variant(flags) or 0)
   -- Trainers fill the same few batch tables again and again: those are known without spelling out a signature.
   local seen = kind.seen[batch]
   if seen and seen.binding:is_bound(batch) and steps.is_current(seen, evaluator) then
@@ -228,7 +225,7 @@ function Optimizer:program(st, evaluator, mode, batch, flags, look)
   if not entry or not steps.is_current(entry, evaluator) then
     entry = build(self, st, evaluator, mode, batch, flags, look)
     -- tracing may have shown that a flag makes a difference
-    if flags then kind = open_kind(st, evaluator, mode .. self.correction:variant(flags)) end
+    if flags then kind = open_kind(st, evaluator, mode, self.correction:variant(flags)) end
     steps.stamp(entry, self, evaluator)
     kind.by_signature[signature] = entry
   end
@@ -298,20 +295,23 @@ local function learn_units(self, st, evaluator, batch)
   end
 end
 
--- What a due function sees before a step.
-local function moment_of(step, period, self, st, key)
-  return moment.new({ opt = self, st = st, key = key }, step, st.segment, period)
+-- What the ctx of a due function is made of, in a table that is used again.
+local function place_of(self, st, key)
+  local at = st.place
+  at.opt, at.st, at.key = self, st, key
+  return at
 end
 
 -- Whether the correction's refresh is due before this step.
 local function is_due(self, st, key)
-  return st.pass ~= nil or self.correction:is_due(st.step, st.period, self.units, moment_of, self, st, key)
+  if st.pass then return true end
+  return self.correction:is_due(st.step, st.segment, st.period, self.units, place_of(self, st, key))
 end
 
 -- Whether it will be due before the step after this one.
 local function will_be_due(self, st, key)
-  local c, step = self.correction, st.step + 1
-  return c:is_due(step, c:period(st.step, self.units), self.units, moment_of, self, st, key)
+  local c, units = self.correction, self.units
+  return c:is_due(st.step + 1, st.segment, c:period(st.step, units), units, place_of(self, st, key))
 end
 
 -- The static flags of a corrected step, in a table that is used again.

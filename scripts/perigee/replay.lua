@@ -45,18 +45,18 @@ function replay.init(correction, q)
   return state
 end
 
--- What the host functions see, of a call { correction, state, q, evaluate, key }, at a step.
-local function look(call, step, segment, period)
+-- What the ctx of host functions is made of, for a call { correction, state, q, evaluate, key }.
+local function place_of(call)
   local opt = { correction = call.correction, units = {}, weight_decay = { scalar = true, values = { decay = 0 } } }
   local st = { memory = call.state.memory, q = call.q }
-  return moment.new({ opt = opt, st = st, key = call.key }, step, segment, period)
+  return { opt = opt, st = st, key = call.key }
 end
 
 local function refresh(call, step)
   local mem, state = call.state.memory, call.state
   mem.probing = state.segment == 0
   local s = mem:host_view()
-  local ctx = look(call, step, state.segment + 1)
+  local ctx = moment.new(place_of(call), step, state.segment + 1)
   function ctx.full(_, at)
     return statistics.new(call.evaluate(at, "full"))
   end
@@ -99,9 +99,8 @@ function replay.step(correction, state, q, evaluate, step, key)
   if not correction:is_active(correction.hyper.values, step) then
     return statistics.new(evaluate(call.q, "batch"))
   end
-  local function is_due(at, period)
-    return correction:is_due(at, period, nil, function() return look(call, at, state.segment, period) end)
-  end
+  local at = place_of(call)
+  local function is_due(when, period) return correction:is_due(when, state.segment, period, nil, at) end
   local due = is_due(step, state.period)
   if due then refresh(call, step) end
   local flags = { first = state.corrected == 0, refreshed = due, last = is_due(step + 1, correction:period(step)) }

@@ -29,7 +29,7 @@ function state.new(parts)
     accumulators = nil, cost = cost.new(),
     programs = setmetatable({}, { __mode = "k" }),
     scalars = { step = 0, t = 1, epoch = 0, segment = 0, batch = 0, weight = 0, share = 0 },
-    info = {}, flags = {},
+    info = {}, flags = {}, place = {},
   }, State)
 end
 

@@ -20,6 +20,9 @@ local methods = {
   { "adamw", pg.optim.adamw { lr = 1e-3 } }, { "svrg", pg.optim.svrg { lr = 0.05, every = every } },
   { "ivon", pg.optim.ivon { lr = 0.05, ess = n } },
   { "ivon_poco", pg.optim.ivon_poco { lr = 0.05, ess = n, every = every } },
+  { "sarah", pg.optimizer { rule = pg.rule.sgd { lr = 0.05 }, correction = pg.correction.sarah { every = every } } },
+  { "storm", pg.optimizer { rule = pg.rule.sgd { lr = 1 }, correction = pg.correction.storm {} } },
+  { "micro", pg.optim.ivon_poco { lr = 0.05, ess = n, every = every }, nil, 3 },
   { "svrg_norm", pg.optim.svrg { lr = 0.05, every = every, batch_norm = "running" }, normed },
   { "ivon_poco_norm", pg.optim.ivon_poco { lr = 0.05, ess = n, every = every }, normed },
 }
@@ -28,7 +31,8 @@ for _, method in ipairs(methods) do
   for i = 0, 200 do calls[i], memory[i], refreshed[i] = 0, 0, false end
   pg.train {
     name = method[1], out = false, model = method[3] or model, data = { train = data, test = data }, loss = loss,
-    batch = 32, seed = 1, optimizer = method[2], steps = 110, eval_every = 0, log_every = 1000, hash_every = 0,
+    batch = 32, micro = method[4], seed = 1, optimizer = method[2], steps = 110, eval_every = 0,
+    log_every = 1000, hash_every = 0,
     hooks = { on_step = function(ctx, info)
       calls[ctx.step], memory[ctx.step], refreshed[ctx.step] = count(), core.memory_used(), info.refreshed
     end },
@@ -66,7 +70,7 @@ describe("steps 2 to 100, counted by a preloaded malloc", function()
   end
   local lines = train(250)
 
-  it("are all there", function() assert.equal(6 * 99, #lines) end)
+  it("are all there", function() assert.equal(9 * 99, #lines) end)
 
   it("allocate nothing, the short last batch and the epoch's new order included", function()
     for _, l in ipairs(lines) do

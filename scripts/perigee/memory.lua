@@ -224,11 +224,7 @@ function Memory:traced_view(b, view, count)
     elseif kind == "tensor" then
       traced[name] = b:slot(value, "correction." .. name)
     elseif kind == "rows" then
-      local fields = {}
-      for field, staged in next, value:staging(count) do
-        fields[field] = b:slot(staged, ("correction.%s.%s"):format(name, field))
-      end
-      traced[name] = statistics.new(fields)
+      traced[name] = value:traced(b, count, ("correction.%s."):format(name))
     else
       local fields = {}
       for _, part in ipairs(parts(kind, value)) do
@@ -257,8 +253,7 @@ function Memory:output(b, name, value, count)
     core.raise(("%s: s.%s holds a %s, got a %s"):format(self.owner, name, kind, type(value)))
   end
   if kind == "rows" then
-    for field, staged in next, self.values[name]:staging(count) do b:output(fields[field], staged) end
-    return
+    return self.values[name]:output(b, count, fields)
   end
   for _, part in ipairs(parts(kind, self.values[name])) do
     b:output(fields[part[1]:sub(2)], part[2])

@@ -59,11 +59,8 @@ function passes.build_batch(opt, st, evaluator, batch, fills)
       apart_dropout = c.lock.dropout ~= true, apart_augment = c.lock.augment ~= true }
     if fills then
       local form = rows.form(eval, st:filled().spec, q)
-      local taken, staging = form:take(q, how), st:filled():staging(count)
-      for _, field in ipairs(statistics.fields(taken)) do
-        b:slot(staging[field], "row." .. field)
-        b:output(taken[field], staging[field])
-      end
+      local taken = form:take(q, how)
+      st:filled():output(b, count, taken)
       stats = form:mean(taken)
     else
       stats = eval:at(q, how)
@@ -80,11 +77,9 @@ function passes.build_average(opt, st, evaluator, batch)
   local entry, table, count = {}, st.memory.table, batches.count(batch)
   entry.count = count
   entry.program = builder.trace(("the mean of %d rows of a table"):format(count), function(b)
-    local eval, q, kept
+    local eval, q
     eval, q, entry.binding = open_batch(b, opt, st, evaluator, batch)
-    kept = {}
-    for field, staged in next, table:staging(count) do kept[field] = b:slot(staged, "row." .. field) end
-    accumulate(b, st, rows.form(eval, table.spec, q):mean(statistics.new(kept)))
+    accumulate(b, st, rows.form(eval, table.spec, q):mean(table:traced(b, count, "row.")))
   end)
   return entry
 end

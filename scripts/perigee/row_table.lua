@@ -5,6 +5,7 @@
 local core = require "perigee.core"
 local machine = require "perigee.machine"
 local names = require "perigee.names"
+local statistics = require "perigee.statistics"
 
 local row_table = {}
 
@@ -84,10 +85,17 @@ function Table:staging(count)
   return pool
 end
 
--- Give the memory, or the file, back now.
-function Table:free()
-  for _, tensor in next, self.tensors or {} do tensor:free() end
-  self.tensors = nil
+-- In builder b, the rows of a batch of `count` examples as traced statistics. prefix: of their inputs' names.
+function Table:traced(b, count, prefix)
+  local staging, fields = self:staging(count), {}
+  for _, field in ipairs(self.fields) do fields[field] = b:slot(staging[field], prefix .. field) end
+  return statistics.new(fields)
+end
+
+-- In builder b, let the program leave these rows in the staging tensors.
+function Table:output(b, count, given)
+  local staging = self:staging(count)
+  for _, field in ipairs(self.fields) do b:output(given[field], staging[field]) end
 end
 
 -- ---- which row ------------------------------------------------------------------------------------------------------

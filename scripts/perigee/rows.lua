@@ -92,7 +92,9 @@ local function split_batch(eval)
   end
   return slices, function(given)
     local one = part.merge(rest, {})
-    for name, x in next, given do one[name] = x:reshape(1, table.unpack(x.shape)) end
+    for _, name in ipairs(names.sorted(given)) do
+      one[name] = given[name]:reshape(1, table.unpack(given[name].shape))
+    end
     return one
   end
 end

@@ -94,14 +94,12 @@ end
 
 -- ctx:snapshot: statistics at s.at, evaluated, or as the cache has kept them.
 local function add_snapshot(self, ctx, s)
-  local cache = self.st.cache
+  local cache, eval = self.st.cache, self.eval
   function ctx.snapshot(_, q)
     if not cache then return ctx:evaluate(q) end
     if q ~= s.at then core.raise("ctx:snapshot takes the snapshot that the pass was at: ctx:snapshot(s.at)") end
     self.reads_cache = true
-    local row = {}
-    for field, staged in next, cache:staging() do row[field] = self.b:slot(staged, "snapshot." .. field) end
-    return rows.form(self.eval, cache.spec):mean(statistics.new(row))
+    return rows.form(eval, cache.spec):mean(cache:traced(self.b, eval.examples, "snapshot."))
   end
 end
 

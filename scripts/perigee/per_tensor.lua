@@ -112,6 +112,13 @@ function PerTensor:__tostring()
   return "per tensor (no layout yet)"
 end
 
+-- How many numbers each tensor has.
+M.count = M.per_tensor(function(_, shape)
+  local n = 1
+  for _, extent in ipairs(shape) do n = n * extent end
+  return n
+end)
+
 -- ---- of vectors ----
 
 local Segments = {}

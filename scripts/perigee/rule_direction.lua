@@ -123,15 +123,9 @@ M.constant_vsgd = define {
 
 -- ---- SGD-SaI --------------------------------------------------------------------------------------------------------
 
-local function count_of(_, shape)
-  local n = 1
-  for _, extent in ipairs(shape) do n = n * extent end
-  return n
-end
-
-local COUNT = per_tensor.per_tensor(count_of)
+local COUNT = per_tensor.count
 -- n - 1, but 1 for tensors of one number, whose deviation is 0.
-local FREEDOM = per_tensor.per_tensor(function(name, shape) return math.max(1, count_of(name, shape) - 1) end)
+local FREEDOM = (COUNT - 1):maximum(1)
 
 --- pg.rule.sgd_sai { lr = 1e-2, momentum = 0.9, eps = 1e-8 } → rule: SGD with momentum and a scale for each tensor
 -- that the first gradient fixes (Xu et al. 2024, arXiv 2412.11768), with decoupled weight decay.

@@ -6,6 +6,7 @@ local generic = require "perigee.generic"
 local hyper = require "perigee.hyper"
 local names = require "perigee.names"
 local part = require "perigee.part"
+local per_tensor = require "perigee.per_tensor"
 local rule = require "perigee.rule_class"
 local slots = require "perigee.slots"
 local statistics = require "perigee.statistics"
@@ -13,7 +14,7 @@ local vectors = require "perigee.vectors"
 
 local wrapper = {}
 
-local DEFINITION = { "name", "update", "point", "snapshot", "state", "hyper", "static", "limits", "rule" }
+local DEFINITION = { "name", "update", "point", "snapshot", "state", "hyper", "static", "limits", "check", "rule" }
 
 -- ---- putting a wrapper around a rule --------------------------------------------------------------------------------
 
@@ -54,6 +55,9 @@ local function combine(outer, inner)
     hyper = join("option", outer.name, inner, outer.hyper or {}, inner.hyper.given),
     static = append(outer.static or {}, within.static),
     limits = part.merge(within.limits or {}, outer.limits or {}),
+    check = function(o)
+      for _, check in ipairs { within.check or false, outer.check or false } do if check then check(o) end end
+    end,
     state = function(o)
       local state = within.state
       state = by_name(type(state) == "function" and state(o) or state)
@@ -94,6 +98,57 @@ function wrapper.define(definition)
   end
 end
 
+-- ---- watching the moves ---------------------------------------------------------------------------------------------
+
+local function begin_at_theta(theta) return theta end
+
+--- pg.wrapper.lookahead { rule =, k = 5, alpha = 0.5 } → rule: Lookahead (Zhang et al. 2019, arXiv 1907.08610): every k
+-- steps the slow weights move by alpha towards the parameters, and the parameters return to them. The rule inside keeps
+-- its state.
+wrapper.lookahead = wrapper.define {
+  name = "lookahead",
+  hyper = { k = 5, alpha = 0.5 },
+  limits = { k = "[1, inf)", alpha = "[0, 1]" },
+  state = { slow = begin_at_theta },
+  update = function(p, stats, s, o, ctx)
+    local fast = ctx.rule(p, stats)
+    local returns = generic.eq(ctx.t - o.k * generic.floor(ctx.t / o.k), 0)
+    s.slow = generic.where(returns, s.slow + o.alpha * (fast - s.slow), s.slow)
+    return generic.where(returns, s.slow, fast)
+  end,
+}
+
+local COUNT = per_tensor.count
+
+-- What the coordinates that are kept are multiplied by, for each tensor, so that the step keeps its size.
+local RESCALE = {
+  mean = function(kept, o) return 1 / (kept:per_tensor():sum() / COUNT):maximum(o.floor) end,
+  count = function(kept) return COUNT / (kept:per_tensor():sum() + 1) end,
+}
+
+--- pg.wrapper.cautious { rule =, rescale = "mean", floor = 1e-3 } → rule: Cautious optimizers (Liang et al. 2024, arXiv
+-- 2411.16085): of the move of the rule inside only those coordinates that go against the gradient, and those times
+-- their tensor's
+--     rescale = "mean": 1 / max(share of coordinates kept, floor), as the authors' C-AdamW
+--     rescale = "count": n / (coordinates kept + 1), as the paper and C-Lion
+-- Weight decay is decoupled, and outside the choice.
+wrapper.cautious = wrapper.define {
+  name = "cautious",
+  hyper = { rescale = "mean", floor = 1e-3 },
+  limits = { floor = "(0, 1]" },
+  check = function(o)
+    if not RESCALE[o.rescale] then
+      core.raise(('wrapper cautious: rescale is "mean" or "count", not %s'):format(names.describe(o.rescale)))
+    end
+  end,
+  update = function(p, stats, _, o, ctx)
+    local from = p * (1 - o.lr * ctx.weight_decay)
+    local step = from - ctx.rule(from, stats, nil, false)
+    local kept = core.apply("cast", { dtype = p.dtype }, generic.gt(step * stats.g, 0))
+    return from - kept * step * RESCALE[o.rescale](kept, o)
+  end,
+}
+
 -- ---- Katyusha -------------------------------------------------------------------------------------------------------
 
 -- The gradient with the prior's, at the point where it was taken.
@@ -114,8 +169,6 @@ local function go_along(p, stats, s, ctx)
   s.z = new
   return new
 end
-
-local function begin_at_theta(theta) return theta end
 
 local UNIT_SGD = require("perigee.rule").sgd { lr = 1 }
 

@@ -51,6 +51,10 @@ local translations = {
       weight_decay = h.wd }, h.momentum ~= 0 and { m = "m" } or {}
   end,
   Lion = function(h)
+    if h.cautious then
+      return pg.wrapper.cautious { rule = rule.lion {}, rescale = "count" },
+        { lr = h.lr, beta1 = h.b1, beta2 = h.b2, weight_decay = h.wd }, { m = "m" }
+    end
     return rule.lion, { lr = h.lr, beta1 = h.b1, beta2 = h.b2, weight_decay = h.wd }, { m = "m" }
   end,
   NAdam = function(h)
@@ -72,6 +76,16 @@ local translations = {
   ADOPT = function(h)
     return rule.adopt, { lr = h.lr, beta1 = h.b1, beta2 = h.b2, eps = h.eps, decoupled = h.decoupled, clip = h.clip,
       weight_decay = h.wd }, { m = "m", v = "v" }
+  end,
+  -- its source adds eps to the root of v before the correction of bias, so ours gets eps by that root
+  CAdamW = function(h)
+    local function eps(step) return h.eps / math.sqrt(1 - h.b2 ^ (step + 1)) end
+    return pg.wrapper.cautious { rule = rule.adamw {}, floor = h.floor },
+      { lr = h.lr, beta1 = h.b1, beta2 = h.b2, eps = eps, weight_decay = h.wd }, { m = "m", v = "v" }
+  end,
+  Lookahead = function(h)
+    return pg.wrapper.lookahead { rule = rule.sgd { momentum = h.momentum } }, { lr = h.lr, k = h.k, alpha = h.alpha },
+      {}
   end,
   AdEMAMix = function(h)
     return rule.ademamix, { lr = h.lr, beta1 = h.b1, beta2 = h.b2, beta3 = h.b3, alpha = h.alpha, eps = h.eps,

@@ -154,12 +154,21 @@ function View:program(batch, wanted, at)
     flags and flags.first, self.st.batch_size, batches.signature(batch))
   local entry = known[name]
   if not entry or entry.at ~= at or not steps.is_current(entry, self.evaluator) then
+    if flags then tables.prepare(self.opt, self.st, self.evaluator, batch) end
     entry = steps.build_probe(self.opt, self.frozen, self.evaluator, flags, batch, wanted, at)
     entry.at = at
     steps.stamp(entry, self.opt, self.evaluator)
     known[name] = entry
   end
   return entry
+end
+
+-- Bring in what the correction has kept in tables for a batch of n examples.
+function View:load_rows(batch, n)
+  if not self.corrected then return end
+  local st = self.st
+  tables.load({ opt = self.opt, st = st, evaluator = self.evaluator, key = self.key, hooks = {} }, batch, n, true)
+  self.memory.scalars.share = st.scalars.share
 end
 
 -- Call visit(stats, n) for batch after batch: stats.plain, .corrected, .other as in step.build_probe, statistics whose
@@ -172,7 +181,7 @@ function View:run(wanted, at, visit)
     scalars.epoch = units.steps_per_epoch and step // units.steps_per_epoch or step
     entry.binding:bind(entry.program, batch)
     entry.program:bind("key", self.key)
-    if self.corrected then tables.load({ st = self.frozen, evaluator = self.evaluator }, batch, entry.count) end
+    self:load_rows(batch, entry.count)
     entry.program:run()
     local n = math.tointeger(batch.count) or entry.count
     self.spent = self.spent + n * entry.evaluations

@@ -167,6 +167,12 @@ function Table:load(batch, count)
   for _, field in ipairs(self.fields) do core.data.gather(self.tensors[field], index, staging[field]) end
 end
 
+-- The same for a probe: a batch that has no row yet gets none, and reads as zeros.
+function Table:peek(batch, count)
+  if self.spec.per == "example" or batch.id and self.by_key[batch.id:hash()] then return self:load(batch, count) end
+  for _, tensor in next, self:staging(count) do tensor:copy_from(core.tensor(tensor.dtype, tensor.shape)) end
+end
+
 -- Keep what a program left in the staging tensors.
 function Table:store(batch, count)
   local staging, index = self:staging(count), rows_of(self, batch)

@@ -312,7 +312,7 @@ function step.build_probe(opt, st, evaluator, flags, batch, wanted, at)
       end
       entry.outputs[what] = numbers
     end
-    entry.evaluations = self.eval.count
+    entry.evaluations = self.eval.count + 2 * self.eval.products -- a product is about two gradients
   end)
   return entry
 end

@@ -66,13 +66,13 @@ function tables.check(opt, st, evaluator, batch, key)
 end
 
 -- Before a corrected step's program runs, and after it. The rows of a table are kept only now: a step that failed has
--- changed nothing.
-function tables.load(call, batch, count)
+-- changed nothing. peek: for a probe, which leaves no trace in a table.
+function tables.load(call, batch, count, peek)
   local st = call.st
   local table, cache = st.memory.table, st.cache
   if table then
     st.scalars.share = (batch.count or count) / call.evaluator.source.n
-    table:load(batch, count)
+    table[peek and "peek" or "load"](table, batch, count)
   end
   if cache then
     if not cache:has(batch) then passes.recover(call, batch) end

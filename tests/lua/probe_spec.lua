@@ -123,9 +123,12 @@ describe("pg.probe.variance", function()
   local corrections = {
     svrg = svrg(), alpha_svrg = pg.correction.alpha_svrg { estimate = "all", every = 1000 },
     storm = pg.correction.storm {}, mars = pg.correction.mars {}, sarah = pg.correction.sarah { every = 1000 },
-    lsvrg = pg.correction.lsvrg { p = 0.05 },
+    lsvrg = pg.correction.lsvrg { p = 0.05 }, sag = pg.correction.sag { fill = "zeros" },
+    saga = pg.correction.saga { per = "batch" }, cached = pg.correction.svrg { every = 1000, cache = "memory" },
+    unfilled = pg.correction.saga { per = "batch", fill = "zeros" },
   }
-  for _, name in ipairs { "svrg", "alpha_svrg", "storm", "mars", "sarah", "lsvrg" } do
+  for _, name in ipairs { "svrg", "alpha_svrg", "storm", "mars", "sarah", "lsvrg", "saga", "sag", "cached",
+    "unfilled" } do
     it("sees of " .. name .. " what the next step then does", function()
       local p = problems.random_logistic(40, 4, { batch = 10 })
       local opt = pg.optimizer { rule = watchful, correction = corrections[name] }

@@ -167,6 +167,8 @@ install: all $(BUILD)/libperigee.a
 	install -D -m 644 engine/perigee.h $(DESTDIR)$(PREFIX)/include/perigee.h
 	install -d $(DESTDIR)$(PREFIX)/share/perigee/recipes
 	install -m 644 $(wildcard recipes/*.lua) $(DESTDIR)$(PREFIX)/share/perigee/recipes
+	install -d $(DESTDIR)$(PREFIX)/share/perigee/recipes/parts
+	install -m 644 $(wildcard recipes/parts/*.lua) $(DESTDIR)$(PREFIX)/share/perigee/recipes/parts
 
 clean:
 	rm -rf $(BUILD)

@@ -158,4 +158,6 @@ end
 --- pg.minimize.difference(x, y) → list: x - y for lists.
 function minimize.difference(x, y) return add_scaled(x, -1, y) end
 
+minimize.newton_cg = require("perigee.minimize_cg").newton_cg
+
 return minimize

@@ -151,7 +151,59 @@ describe("recipes", function()
     end
   end)
 
+  local small = "poco_logreg.lua data=synthetic rows=300 seeds=1 passes=6 "
+
+  it("poco_logreg.lua sets each method beside its corrected form", function()
+    local out, code = run("", small .. "newton_passes=3 points=6")
+    assert.equal(0, code, out)
+    for _, method in ipairs { "SGD", "SVRG", "VSGD", "VSGD-PoCo", "IVON", "IVON-PoCo", "VON", "VON-PoCo" } do
+      local words = method:gsub("%-", "%%-")
+      local step, grid, passes, gap = out:match("\n" .. words .. " +([%d.]+) +(2%^[^ ]+ … [^ ]+) +(%d+) +([%d.e-]+) ")
+      assert(tonumber(step) and grid and tonumber(gap) < 0.05, method .. " in\n" .. out)
+      assert.equal(method:find "^VON" and "3" or "6", passes)
+    end
+    for _, picture in ipairs { "gap", "loss" } do
+      assert.is_truthy(files.read(place .. "/runs/poco-synthetic-SGD-seed1/" .. picture .. ".svg"):find("^<svg"))
+    end
+  end)
+
+  it("poco_logreg.lua noise=false goes a thousand times below its base", function()
+    local out, code = run("", "poco_logreg.lua data=synthetic noise=false passes=18 seeds=1 methods=IVON,IVON-PoCo")
+    assert.equal(0, code, out)
+    local plain, corrected = out:match "\nIVON +.- 18 +([%d.e-]+) ", out:match "\nIVON%-PoCo +.- 18 +([%d.e-]+) "
+    assert(tonumber(plain) > 1000 * tonumber(corrected), out)
+  end)
+
+  it("poco_logreg.lua takes images of ten classes, too many parameters for a whole matrix", function()
+    local out, code = run("", "poco_logreg.lua data=fashion-mnist seeds=1 passes=3 methods=SVRG,VON-PoCo batch=32")
+    assert.equal(0, code, out)
+    assert.is_truthy(out:find("fashion-mnist: 320 examples, 7840 parameters", 1, true), out)
+    assert.is_truthy(out:find("\nSVRG "))
+    assert.is_nil(out:find("\nVON%-PoCo "))
+  end)
+
+  it("poco_logreg.lua says what keeps the corrected mean away, and sweeps strengths", function()
+    local out, code = run("", small .. "part=floors")
+    assert.equal(0, code, out)
+    local offset = tonumber(out:match "\nIVON%-PoCo +[%d.]+ +[%d.e-]+ +[%d.e-]+ +[%d.e-]+ +([%d.e-]+)")
+    local less = tonumber(out:match "100 times the ess +[%d.]+ +[%d.e-]+ +[%d.e-]+ +[%d.e-]+ +([%d.e-]+)")
+    assert(less < offset / 1000, out) -- of second order in the variance
+    out, code = run("", small .. "part=sweep")
+    assert.equal(0, code, out)
+    assert.is_truthy(out:find("\n0.05 +30 +full .- 1.00\n"), out)
+  end)
+
+  it("late_start.lua branches one run, and the branch has the bits of a run of its own", function()
+    local out, code = run("", "late_start.lua epochs=4 batch=20 points=16 watched=100 every=8 mega=8")
+    assert.equal(0, code, out)
+    assert.is_truthy(out:find("branch from step 16 and a run with start = 16: the same bits (6 hashes", 1, true), out)
+    assert.is_truthy(out:find("\nPoCo from 48 +[%d.]+ "), out)
+    assert.is_truthy(files.read(place .. "/runs/late-ivon/late_start_step.svg"):find("^<svg"))
+  end)
+
   for words, name in pairs {
+    ["poco_logreg.lua data=synthetic seeds=1 methods=IVON-PoCo"] = "poco-synthetic-IVON-PoCo-seed1",
+    ["late_start.lua epochs=4 batch=20"] = "late-ivon",
     ["lenet_mnist.lua only=K=1 folds=2 seeds=1"] = "lenet-SVRG_K_1-1",
     ["variance_ratio.lua epochs=1 seeds=1"] = "variance-norm-locked-1",
     ["passes.lua only=passes, batch=10 seeds=1 limit=5"] = "passes",

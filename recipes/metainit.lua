@@ -192,4 +192,5 @@ if searches > 0 and spent.gradients > 0 then
     pg.table.thousands(o.epochs * data.train.n)))
 end
 print()
-io.write(pg.plot.draw(curves, { title = "training loss at the best rate, seed 1", xlabel = "gradient evaluations" }))
+io.write(pg.plot.draw(curves, { title = "training loss at the best rate, seed 1", log = true,
+  xlabel = "gradient evaluations" }))

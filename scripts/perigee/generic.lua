@@ -32,6 +32,7 @@ end
 
 -- Standard normal numbers of x's dtype and shape (layout, for a vector), drawn from `key` by logical index.
 function generic.normal_like(key, x)
+  if not core.is_tensor(x) then core.raise("normal_like: noise is drawn for a tensor or vector, not for a number") end
   local layout = x.layout
   return core.apply("normal", layout and { layout = layout, dtype = x.dtype } or { a = x.shape, dtype = x.dtype }, key)
 end

@@ -31,12 +31,15 @@ end
 
 -- ---- what a method costs --------------------------------------------------------------------------------------------
 
--- A part or ready-made optimizer with its defaults; options without one, `name =` in the signature, are set to 1.
+-- A part or ready-made optimizer with its defaults; options without one, `name =` in the signature, are set to 1,
+-- the rule inside a wrapper to SGD.
 local function make(kind, name)
   local part, given = require("perigee." .. kind)[name], {}
   if type(part) ~= "function" then return part end
   local signature = reference.find(("pg.%s.%s"):format(kind, name)).signature
-  for key in signature:gmatch("([%w_]+) =%s?[,}]") do given[key] = 1 end
+  for key in signature:gmatch("([%w_]+) =%s?[,}]") do
+    given[key] = key == "rule" and require("perigee.rule").sgd or 1
+  end
   return part(given)
 end
 

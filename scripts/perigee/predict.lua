@@ -66,7 +66,8 @@ end
 
 -- A function (k) → parameters: sample number k of q, in the same memory each time.
 local function make_sampler(opt, found, key)
-  local q, numbers = found.q, { k = 0 }
+  local q, numbers = posterior.new(found.q.fields, found.q), { k = 0 }
+  q.mean = found.theta
   for _, name in ipairs(opt.family:init(q.mean, opt.units).fields) do
     need(q[name], "family %s samples from q.%s, which is not there: give the posterior or a state", opt.family.name,
       name)
@@ -135,7 +136,8 @@ end
 
 --- pg.predict(model, where, x [, { samples = 0, key = pg.key(0), batch = 1000, output = "probabilities", … }]) → mean,
 -- variance: What a model predicts for inputs x, at the mean of a posterior or averaged over samples from it.
---   where: the result of pg.train or the ctx of its hooks, an optimizer's state, a posterior, or parameters.
+--   where: the result of pg.train or the ctx of its hooks, an optimizer's state, a posterior, or parameters. Of those
+--     that have a state it is the state's point (state:point()): the mean, unless the rule says otherwise.
 --   x: a tensor with one example for each entry of the first axis, a batch, or a split (its field x).
 --   samples: 0 for the mean; S: the average of the predictions (of probabilities, never of logits) at S samples of the
 --     posterior, drawn from key and the sample's number.
@@ -152,6 +154,7 @@ function predict.predict(model, where, x, options)
     names.describe(model))
   local found = subject.of("pg.predict", where, FORMS)
   found.buffers = o.buffers or found.buffers
+  if found.st then found.theta = found.st:point() end
   buffers.check(model, found.buffers, "pg.predict(model, where, x, { buffers = st.buffers })")
   local source = source_of(x, batch, found.theta.dtype)
   local opt = sampling_optimizer(o, found, samples)

@@ -10,7 +10,7 @@ local vectors = require "perigee.vectors"
 local NOT_NEGATIVE, SHARE = "[0, inf)", "[0, 1)"
 
 local rule = { define = rule_class.define, is = rule_class.is }
-for _, name in ipairs { "adaptive", "direction" } do
+for _, name in ipairs { "adaptive", "direction", "free", "sampling" } do
   for key, value in next, (require("perigee.rule_" .. name)) do rule[key] = value end
 end
 

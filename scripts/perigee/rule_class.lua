@@ -18,7 +18,8 @@ local getinfo = debug.getinfo -- recipes have no debug library
 
 local Rule = part.class "rule"
 
-local DEFINITION = { "name", "state", "hyper", "static", "limits", "check", "update", "needs", "variant" }
+local DEFINITION = { "name", "state", "hyper", "static", "limits", "check", "update", "needs", "variant",
+  "evaluate" }
 local PRIVATE = {} -- key of a state table under which a standalone state keeps its programs
 
 local function instantiate(definition, given)
@@ -58,8 +59,8 @@ function rule.build(definition, given)
   return instantiate(full, given)
 end
 
---- pg.rule.define { name =, update =, state = {}, hyper = {}, static = {}, limits = {}, needs = {}, variant = } →
--- rule: A rule of one's own: how the mean moves, from the statistics of a step.
+--- pg.rule.define { name =, update =, state = {}, hyper = {}, static = {}, limits = {}, needs = {}, variant =,
+-- evaluate = } → rule: A rule of one's own: how the mean moves, from the statistics of a step.
 --   name: for messages.
 --   update(p, stats, s, o, ctx) → new p: traced; arithmetic on whole vectors. stats.g (and h); s: the slots, written by
 --     s.m = e; o: hyperparameters and what variant(o) returns; ctx: t (step + 1), key, q, info (of the correction),
@@ -72,6 +73,7 @@ end
 --     for options that do not fit together.
 --   needs: fields of q that update reads beyond the mean, as {"h"}.
 --   variant(o): further statics, from the options.
+--   evaluate(p, s, o) → vector: traced; where a run is evaluated, in place of the mean: state:point().
 -- A branch on a number inside update would be taken once and for all; the rule is run on plain numbers beforehand, and
 -- one that was swallowed is an error (use pg.where). The result is the rule with its defaults; call it with options for
 -- others: signum { lr = 0.1 }.
@@ -81,9 +83,11 @@ function rule.define(definition)
     core.raise("pg.rule.define needs a name and an update function")
   end
   hyper.check_limits("pg.rule.define", definition)
-  local self = rule.build(part.merge(definition, { location = rule.locate(definition.update) }), {})
-  if not self.definition.location:find("perigee]rule", 1, true) then
-    branchcheck.check(self) -- the ready-made rules are checked when first used
+  local located = part.merge(definition, { location = rule.locate(definition.update) })
+  local self = part.defined(function(given) return rule.build(located, given) end, definition.hyper or {},
+    hyper.required)
+  if rule.is(self) and not located.location:find("perigee]rule", 1, true) then
+    branchcheck.check(self) -- the ready-made rules are checked when first used, as those with options without a default
   end
   return self
 end

@@ -5,6 +5,7 @@
 local adopt = require "perigee.adopt"
 local core = require "perigee.core"
 local cost = require "perigee.cost"
+local evaluation_point = require "perigee.evaluation_point"
 local statistics = require "perigee.statistics"
 local vectors = require "perigee.vectors"
 local written = require "perigee.written"
@@ -68,6 +69,13 @@ end
 function State:filled()
   return self.memory.table or self.cache
 end
+
+--- state:point() → vector: Where this state of an optimizer is evaluated: its mean, state.theta; or, where the rule
+-- says otherwise, what the rule makes of it: the average of pg.wrapper.ema and pg.wrapper.swa, x of the schedule-free
+-- rules. pg.train's evaluations and pg.predict look there. The vector is written again by the next call. Running
+-- statistics of batch norm belong to the parameters that the steps have seen: pg.nn.recalibrate makes those of this
+-- point.
+function State:point() return evaluation_point(self) end
 
 -- The f64 accumulators of passes; made on first use.
 function State:accumulate_into()

@@ -35,7 +35,7 @@ end
 
 -- ---- evaluation -----------------------------------------------------------------------------------------------------
 
--- A function () → { loss =, metric = … }: means over `split` at the mean of the state's posterior, batch norm by the
+-- A function () → { loss =, metric = … }: means over `split` at the state's point, batch norm by the
 -- running statistics; without side effects.
 local function make_evaluation(spec, split, st, key)
   local meter = metric.meter(spec.metrics or {})
@@ -55,11 +55,11 @@ local function make_evaluation(spec, split, st, key)
   local source = sampler.shuffled(split, spec.eval_batch or EVAL_BATCH, key, { dtype = st.theta.dtype })
   local eval = evaluator { loss = loss_and_metrics, model = spec.model, key = key:fold("evaluation") }
   return function()
-    local sum, total = 0.0, 0
+    local sum, total, point = 0.0, 0, st:point()
     meter:reset()
     for _, batch in source:batches(source.batch_size) do
       local n = eval:count(batch)
-      local loss, averages = eval:evaluate(st.theta, batch, { train = false, buffers = st.buffers })
+      local loss, averages = eval:evaluate(point, batch, { train = false, buffers = st.buffers })
       sum, total = sum + n * loss, total + n
       meter:add(n, averages)
     end

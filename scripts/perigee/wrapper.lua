@@ -14,7 +14,8 @@ local vectors = require "perigee.vectors"
 
 local wrapper = {}
 
-local DEFINITION = { "name", "update", "point", "snapshot", "state", "hyper", "static", "limits", "check", "rule" }
+local DEFINITION = { "name", "update", "point", "snapshot", "evaluate", "state", "hyper", "static", "limits", "check",
+  "rule" }
 
 -- ---- putting a wrapper around a rule --------------------------------------------------------------------------------
 
@@ -63,7 +64,7 @@ local function combine(outer, inner)
       state = by_name(type(state) == "function" and state(o) or state)
       return join("slot", outer.name, inner, by_name(outer.state or {}), state)
     end,
-    point = outer.point, snapshot = outer.snapshot,
+    point = outer.point, snapshot = outer.snapshot, evaluate = outer.evaluate or within.evaluate,
     update = function(p, stats, s, o, ctx)
       ctx.rule = inner_move(inner, s, o, ctx)
       return outer.update(p, stats, s, o, ctx)
@@ -72,12 +73,13 @@ local function combine(outer, inner)
   }
 end
 
---- pg.wrapper.define { name =, update =, state = {}, point =, snapshot =, hyper = {}, rule = } → function: A wrapper of
--- one's own; called with { rule = pg.rule.sgd {}, … } it gives a rule, whose options are those of both.
+--- pg.wrapper.define { name =, update =, state = {}, point =, evaluate =, snapshot =, hyper = {}, rule = } → function:
+-- A wrapper of one's own; called with { rule = pg.rule.sgd {}, … } it gives a rule, whose options are those of both.
 --   update(p, stats, s, o, ctx) → new p: traced; as in pg.rule.define, with ctx.rule(p, stats [, scale]) → new p, the
 --     move of the rule inside, with its lr times scale.
 --   point(p, s, o, ctx) → vector: traced; where corrected steps evaluate, in place of p: what corrections see as ctx.q,
 --     while ctx.iterate is at p. ctx.snapshot: the mean of the correction's snapshot `at`, in update as well.
+--   evaluate(p, s, o) → vector: traced; where a run is evaluated (state:point()). Default: as the rule inside.
 --   snapshot: the name of a slot that snapshots are taken of, in place of p.
 --   state, hyper, static, limits: as in pg.rule.define. rule: the rule inside, where none is given.
 function wrapper.define(definition)
@@ -147,6 +149,53 @@ wrapper.cautious = wrapper.define {
     local kept = core.apply("cast", { dtype = p.dtype }, generic.gt(step * stats.g, 0))
     return from - kept * step * RESCALE[o.rescale](kept, o)
   end,
+}
+
+-- ---- averages of the parameters -------------------------------------------------------------------------------------
+
+local function average_of(_, s) return s.average end
+
+--- pg.wrapper.ema { rule =, decay = 0.999, warmup = false } → rule: An exponential average of the parameters, at which
+-- the run is evaluated (state:point()); the steps themselves go on as they would without it.
+--     average = decay average + (1 - decay) p, beginning with the p of the first step
+-- warmup: min(decay, (1 + t) / (10 + t)) in place of decay, so that short runs are averages of less. The running
+-- statistics of batch norm are those at p: pg.nn.recalibrate makes those at the average.
+wrapper.ema = wrapper.define {
+  name = "ema",
+  hyper = { decay = 0.999, warmup = false },
+  limits = { decay = "[0, 1]" },
+  state = { average = begin_at_theta },
+  update = function(p, stats, s, o, ctx)
+    local new, t = ctx.rule(p, stats), ctx.t
+    local decay = o.warmup and generic.minimum(o.decay, (1 + t) / (10 + t)) or o.decay
+    s.average = generic.where(generic.eq(t, 1), new, decay * s.average + (1 - decay) * new)
+    return new
+  end,
+  evaluate = average_of,
+}
+
+--- pg.wrapper.swa { rule =, start = 1, every = 1 } → rule: Stochastic weight averaging (Izmailov et al. 2018, arXiv
+-- 1803.05407): the plain average of the parameters after step `start` and every `every` steps from there on, at which
+-- the run is evaluated (state:point()); before, that is at the parameters.
+--     average = average + (p - average) / n,  n: how many have been taken
+-- Usually with a learning rate that stays high from `start` on, an epoch between two points, and the running statistics
+-- of batch norm made anew at the average (pg.nn.recalibrate).
+wrapper.swa = wrapper.define {
+  name = "swa",
+  hyper = { start = 1, every = 1 },
+  limits = { start = "[1, inf)", every = "[1, inf)" },
+  state = { average = begin_at_theta, taken = vectors.scalar(0) },
+  update = function(p, stats, s, o, ctx)
+    local new = ctx.rule(p, stats)
+    local since = ctx.t - o.start
+    local began = generic.ge(since, 0)
+    local is_due = generic.logical_and(began, generic.eq(since - o.every * generic.floor(since / o.every), 0))
+    s.taken = s.taken + generic.where(is_due, 1, 0)
+    local averaged = s.average + (new - s.average) / generic.maximum(s.taken, 1)
+    s.average = generic.where(is_due, averaged, generic.where(began, s.average, new))
+    return new
+  end,
+  evaluate = average_of,
 }
 
 -- ---- Katyusha -------------------------------------------------------------------------------------------------------

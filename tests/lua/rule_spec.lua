@@ -1,5 +1,6 @@
 -- Facts about rules: the ready-made ones reproduce reference trajectories; a rule of one's own is a dozen lines;
 -- branches that a trace would swallow are found.
+local replay = require "rule_replay"
 local support = require "support"
 local pg, core = support.pg, support.core
 local golden = dofile "tests/golden/rules.lua"
@@ -94,22 +95,6 @@ local translations = {
   end,
 }
 
-local function tolerance(case, dtype)
-  return dtype == "f64" and 1e-12 or math.max(1e-5, 20 * case.float32_drift)
-end
-
--- The drift of a float32 replay is known of the parameters. A state is a sum of gradients, some of which are large and
--- cancel: its rounding is relative to those.
-local function scale_of(case, dtype)
-  local largest = 1
-  for _, step in ipairs(dtype == "f32" and case.steps or {}) do
-    for _, list in ipairs(step.inputs.grad) do
-      for _, g in ipairs(list) do largest = math.max(largest, math.abs(g)) end
-    end
-  end
-  return largest
-end
-
 -- IVON's family part of a golden step, written out: the new Hessian diagonal from given noise.
 local function move_hessian(case, h, stats_g, noise)
   local o = case.hyper
@@ -118,35 +103,27 @@ local function move_hessian(case, h, stats_g, noise)
   return o.b2 * h + (1 - o.b2) * f + 0.5 * (1 - o.b2) ^ 2 * (d * d / (h + o.wd))
 end
 
+-- Feeds q.h to a case of IVON, from the Hessian's start on.
+local function feed_hessian(case, dtype)
+  local h
+  return function(_, step, theta, layout)
+    h = h or pg.full_like(theta, case.hyper.hess_init)
+    h = move_hessian(case, h, support.vector(layout, dtype, step.inputs.grad),
+      support.vector(layout, dtype, step.inputs.noise))
+    return { q = { h = h, h0 = case.hyper.hess_init } }
+  end, function() return h end
+end
+
 describe("golden replay", function()
   for _, case in ipairs(golden.cases) do
     for _, dtype in ipairs { "f64", "f32" } do
       it(case.id .. " in " .. dtype, function()
-        local problem = golden.problems[case.problem]
-        local layout = support.layout(problem.shapes)
-        local theta = support.vector(layout, dtype, problem.init)
-        local r, o, state_names = translations[case.optimizer](case.hyper)
-        local state = r:init(theta, o)
-        local h = case.optimizer == "IVON" and pg.full_like(theta, case.hyper.hess_init)
-        for k, step in ipairs(case.steps) do
-          local g = support.vector(layout, dtype, step.inputs.grad)
-          local extra
-          if h then
-            h = move_hessian(case, h, g, support.vector(layout, dtype, step.inputs.noise))
-            extra = { q = { h = h, h0 = case.hyper.hess_init } }
-          end
-          r:step(theta, { g = g }, state, k - 1, extra)
-          local d = support.difference(theta:totable(), step.params)
-          assert(d <= tolerance(case, dtype), ("step %d: off by %g"):format(k, d))
-        end
-        for name, ours in pairs(state_names) do
-          if case.final_state[name] then
-            local d = support.difference(state[ours]:totable(), case.final_state[name])
-            assert(d <= tolerance(case, dtype) * scale_of(case, dtype), ("final %s: off by %g"):format(name, d))
-          end
-        end
-        if h then
-          assert(support.difference(h:totable(), case.final_state.h) <= tolerance(case, dtype))
+        local made, hessian = {}, nil
+        made.rule, made.options, made.states = translations[case.optimizer](case.hyper)
+        if case.optimizer == "IVON" then made.before, hessian = feed_hessian(case, dtype) end
+        replay.replay(case, golden.problems[case.problem], dtype, made)
+        if hessian then
+          assert(support.difference(hessian():totable(), case.final_state.h) <= replay.tolerance(case, dtype))
         end
       end)
     end

@@ -61,7 +61,7 @@ end
 
 local svrg, alpha_svrg = pg.correction.svrg, pg.correction.alpha_svrg
 local STUDY = { 1e-5, 1e-4, 1e-3, 0.01, 0.1 }
-local STORM = { short = { k = { 0.1, 0.3, 1 }, c = { 1, 10, 100 } },
+local STORM = { short = { k = { 0.1, 0.3, 1, 3 }, c = { 1, 10, 100 } },
   study = { k = { 1e-3, 0.01, 0.1, 1 }, c = { 0.1, 1, 10, 100, 1000 } } }
 local PLAIN = { short = { lr = { 0.01, 0.03, 0.1, 0.3, 1 } }, study = { lr = STUDY } }
 

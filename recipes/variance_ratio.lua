@@ -122,7 +122,7 @@ for _, normed in ipairs { false, true } do
       local row = { normed and "batch norm" or "none", entry.name, tostring(epoch) }
       for place, where in ipairs(PLACES) do
         local mean, low, high = mean_of(runs, epoch, place, "ratio")
-        row[#row + 1] = ("%.3f"):format(mean)
+        row[#row + 1] = ("%.3f (%.2f-%.2f)"):format(mean, low, high)
         local i = #curve.x + 1
         curve.x[i], curve.y[i], curve.low[i], curve.high[i] = epoch - 1 + where[2] / per_epoch, mean, low, high
       end

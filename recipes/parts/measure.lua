@@ -26,8 +26,10 @@ function measure.run(problem, optimizer, how)
   local function add(gap, gradients)
     curve.x[#curve.x + 1], curve.gap[#curve.gap + 1] = gradients / problem.n, settle(gap)
   end
+  local out
+  if not how.name then out = false end
   local ok, run = pcall(pg.train, {
-    name = how.name or "run", out = not how.name and false or nil, model = problem.model, theta = start,
+    name = how.name or "run", out = out, model = problem.model, theta = start,
     data = problem.train, loss = problem.loss, optimizer = optimizer, batch = how.batch, seed = how.seed,
     budget = { gradients = how.passes * problem.n }, log_every = steps, hash_every = 0,
     hooks = {

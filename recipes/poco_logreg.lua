@@ -55,16 +55,19 @@ end
 -- ---- the methods ----------------------------------------------------------------------------------------------------
 
 -- Families for options or what stands for them. The isotropic one's noise is that of IVON's posterior at its start.
--- noise = false: the loss at the mean, and exact Hessians there.
+-- noise = false: the loss at the mean, and exact Hessians there; or, with fixed, h as it begins.
 local FAMILIES = {
   point = function() return pg.family.point {} end,
   isotropic = function(given)
     return pg.family.isotropic { sigma = (given.ess * problem.n * (o.h0 + problem.l2)) ^ -0.5 }
   end,
   diagonal = function(given)
-    local noise = given.noise
-    return pg.family.diagonal { ess = given.ess * problem.n, h0 = o.h0, noise = noise,
-      hess_approx = noise and "price" or "exact", beta2 = noise and given.beta2 or o.beta2_exact }
+    local ess, noise = given.ess * problem.n, given.noise
+    if given.fixed then
+      return pg.family.diagonal { ess = ess, h0 = o.h0, noise = noise, hess_approx = "gradsq", beta2 = 1 }
+    end
+    return pg.family.diagonal { ess = ess, h0 = o.h0, noise = noise, hess_approx = noise and "price" or "exact",
+      beta2 = noise and given.beta2 or o.beta2_exact }
   end,
   full = function(given)
     return pg.family.full { ess = given.ess * problem.n, h0 = o.h0, noise = given.noise, beta2 = o.beta2_exact }
@@ -89,14 +92,14 @@ local METHODS = {
   { name = "VON-PoCo", family = "full", rule = "newton", first = -4, is_corrected = true },
 }
 
--- An optimizer of a method. more: what differs from the options: ess (in units of n), noise, antithetic, beta2, and the
--- correction's every, mega and alpha.
+-- An optimizer of a method. more: what differs from the options: ess (in units of n), noise, fixed, antithetic, beta2,
+-- and the correction's every, mega and alpha.
 local function make(method, lr, more)
-  local given = setmetatable(more or {}, { __index = o })
+  local given = setmetatable(more or {}, { __index = function(_, name) return rawget(o, name) end })
   local correction
   if method.is_corrected then
-    correction = pg.correction.svrg { every = rawget(given, "every") or pg.epochs(1), antithetic = given.antithetic,
-      mega = rawget(given, "mega") or "full", alpha = rawget(given, "alpha") or 1 }
+    correction = pg.correction.svrg { every = given.every or pg.epochs(1), mega = given.mega or "full",
+      alpha = given.alpha or 1, antithetic = given.antithetic }
   end
   return pg.optimizer { weight_decay = problem.l2, family = FAMILIES[method.family](given),
     correction = correction, rule = RULES[method.rule](lr) }

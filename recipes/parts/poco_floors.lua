@@ -19,7 +19,7 @@ local function variants_of(o)
     { "  mirrored passes", "IVON-PoCo", { antithetic = true } },
     { "  100 times the ess", "IVON-PoCo", { ess = 100 * o.ess } },
     { "  both", "IVON-PoCo", { ess = 100 * o.ess, antithetic = true } },
-    { "  no weight noise", "IVON-PoCo", { noise = false } },
+    { "  no weight noise, h fixed", "IVON-PoCo", { noise = false, fixed = true } },
   }
 end
 

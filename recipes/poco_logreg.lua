@@ -17,10 +17,10 @@
 --   VON   → VON-PoCo     full × newton: a Gaussian with a whole precision matrix, for at most 800 parameters
 --
 -- The minimum F* is found first, to the last digits of double precision; a gap is F(mean) - F*. Steps are constant, the
--- best power of two by the gap at the end (first seed; the grid grows until the best one lies inside); curves are
--- medians over seeds. A pass counts n gradients of one example: a corrected step takes two for each, and an outer
--- pass one more, so an epoch of a corrected method is three passes. Hessians of VON are not counted as gradients; the
--- table has them apart.
+-- power of two with the least mean of log10(gap) over the ends of the epochs (first seed; the grid grows until the best
+-- one lies inside); curves are medians over seeds. A pass counts n gradients of one example: a corrected step takes
+-- two for each, and an outer pass one more, so an epoch of a corrected method is three passes. Hessians of VON are
+-- not counted as gradients; the table has them apart.
 
 local pg = require "perigee"
 

@@ -51,6 +51,17 @@ function measure.run(problem, optimizer, how)
   return curve, last, run
 end
 
+-- What the best step has least of: the mean of log10(gap) over the ends of the epochs, so that speed, level and a start
+-- without accidents count alike.
+function measure.score(problem, optimizer, how)
+  local sum, count = 0, 0
+  local own = { batch = how.batch, passes = how.passes, seed = 1, points = 0, each = function(ctx)
+    sum, count = sum + math.log(math.max(settle(problem:gap(ctx.theta)), 1e-30), 10), count + 1
+  end }
+  local _, last = measure.run(problem, optimizer, own)
+  return count > 0 and last < math.huge and sum / count or last
+end
+
 -- The run of each seed from 1 to `seeds`. → { x, gap (medians), low, high }, the median of the last gaps, a run
 function measure.over_seeds(problem, make, how, seeds)
   local curves, ends, run = {}, {}, nil
@@ -69,18 +80,18 @@ function measure.over_seeds(problem, make, how, seeds)
   return out, measure.median(ends), run
 end
 
--- The power of two whose gap(lr) is least: beginning with three around 2^first, the grid grows on the side where the
--- best one lies. → lr, the grid as text, whether the best one lies inside
-function measure.search(gap_of, first)
-  local gaps, low, high = {}, first - 1, first + 1
-  local function gap(k)
-    gaps[k] = gaps[k] or gap_of(2.0 ^ k)
-    return gaps[k]
+-- The power of two whose score_of(lr) is least: beginning with three around 2^first, the grid grows on the side where
+-- the best one lies. → lr, the grid as text
+function measure.search(score_of, first)
+  local scores, low, high = {}, first - 1, first + 1
+  local function score(k)
+    scores[k] = scores[k] or score_of(2.0 ^ k)
+    return scores[k]
   end
   local best = first
   repeat
     for k = low, high do
-      if gap(k) < gap(best) then best = k end
+      if score(k) < score(best) then best = k end
     end
     local inside = best > low and best < high
     if best == low then low = low - 1 elseif best == high then high = high + 1 end

@@ -20,13 +20,11 @@ end
 -- The best constant step of a method and its runs with it.
 local function study(part, method)
   local o = part.o
-  local how = { batch = part.batch, passes = method.family == "full" and o.newton_passes or o.passes, seed = 1,
-    points = 0 }
+  local how = { batch = part.batch, passes = method.family == "full" and o.newton_passes or o.passes,
+    points = o.points }
   local lr, grid = measure.search(function(lr)
-    local _, last = measure.run(part.problem, part.make(method, lr), how)
-    return last
+    return measure.score(part.problem, part.make(method, lr), how)
   end, method.first)
-  how.points, how.seed = o.points, nil
   how.name = ("poco-%s-%s%s"):format(o.data, method.name, o.noise and "" or "-exact")
   local curve, last, run = measure.over_seeds(part.problem, function() return part.make(method, lr) end, how, o.seeds)
   return { name = method.name, method = method, lr = lr, grid = grid, curve = curve, last = last, run = run }

@@ -56,8 +56,7 @@ return function(part)
     local method, more = by_name[variant[2]], variant[3]
     local how = { batch = part.batch, passes = epochs * (more.antithetic and 4 or 3), points = 0, seed = 1 }
     local lr = measure.search(function(lr)
-      local _, last = measure.run(part.problem, part.make(method, lr, more), how)
-      return last
+      return measure.score(part.problem, part.make(method, lr, more), how)
     end, method.first)
     local last, offset, spread, q = {}, {}, {}, nil
     for seed = 1, o.seeds do

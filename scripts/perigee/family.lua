@@ -8,16 +8,15 @@ local curvature = require "perigee.curvature"
 local generic = require "perigee.generic"
 local hyper = require "perigee.hyper"
 local names = require "perigee.names"
+local noises = require "perigee.family_noise"
 local part = require "perigee.part"
 local posterior = require "perigee.posterior"
 local statistics = require "perigee.statistics"
 local vectors = require "perigee.vectors"
 
-local family = {}
+local family = { normal = noises.normal }
 
 local Family = part.class "family"
-
-local exchange_draw -- while a point is sampled for somebody who watches: function(eps) → the noise to use
 
 local DEFINITION = { "name", "hyper", "static", "limits", "stats", "shapes", "init", "sample", "statistics", "update",
   "check" }
@@ -95,9 +94,8 @@ end
 
 -- A point at which to evaluate, and its noise. exchange(number, eps) → the noise to use; or nil.
 local function sample(self, q, key, o, draw, exchange)
-  exchange_draw = exchange and function(eps) return exchange(draw[1], eps) end
-  local _ <close> = setmetatable({}, { __close = function() exchange_draw = nil end })
-  return self.definition.sample(q, key, o, draw[2])
+  local put = exchange and function(eps) return exchange(draw[1], eps) end
+  return noises.watched(put, self.definition.sample, q, key, o, draw[2])
 end
 
 -- Traced: statistics at q, averaged over the samples. gradient(theta, number, first) → loss, g, aux, curvature.
@@ -147,14 +145,6 @@ function Family:update(q, stats, o, ctx)
   if self.definition.update then
     self.definition.update(q, stats, o, ctx)
   end
-end
-
---- pg.family.normal(key, like [, sign = 1]) → vector: Standard normal numbers of the layout and dtype of `like`, by
--- the key and their places alone; with sign = -1 their negatives, for `sample` of families of one's own.
-function family.normal(key, like, sign)
-  local eps = generic.normal_like(key, like)
-  if exchange_draw then eps = exchange_draw(eps) end
-  return sign == -1 and -eps or eps
 end
 
 --- pg.family.is(x): Whether x is a family.

@@ -8,6 +8,7 @@ local generic = require "perigee.generic"
 local hyper = require "perigee.hyper"
 local linalg = require "perigee.linalg"
 local names = require "perigee.names"
+local noises = require "perigee.family_noise"
 local tensor_args = require "perigee.tensor_args"
 local vectors = require "perigee.vectors"
 
@@ -41,9 +42,8 @@ function full.sample(q, key, o, sign)
   if not o.noise then
     return q.mean
   end
-  local noise = { eps = generic.normal_like(key, q.mean):flat(),
+  local noise = { eps = noises.normal(key, q.mean, sign):flat(),
     factor = linalg.cholesky(vectors.add_to_diagonal(q.H, o.weight_decay)) }
-  if sign == -1 then noise.eps = -noise.eps end
   local step = linalg.solve_triangular(noise.factor, noise.eps, { transpose = true })
   return q.mean + vectors.unflatten(step / generic.sqrt(o.ess), q.mean), noise
 end

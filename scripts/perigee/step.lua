@@ -267,7 +267,7 @@ function step.build(opt, st, evaluator, flags, batch, look)
     for _, s in ipairs(opt.stages.combined) do
       stats.g = s:apply(stats.g, traced_hyper(self, s.hyper), eval.stage_ctx)
     end
-    if watching then watching:saw_result(stats) end
+    if watching then watching:saw_result(stats, opt.family.name) end
     trace_update(self, stats, info)
     trace_buffers(self)
     entry.loss = eval.loss and b:output(eval.loss)

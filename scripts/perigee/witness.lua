@@ -75,7 +75,11 @@ function Watching:saw_statistics(stats)
   end
 end
 
-function Watching:saw_result(stats)
+-- At the end of a step over a family. Noise that nobody took would look as if it had been used.
+function Watching:saw_result(stats, family)
+  if self.given and self.evaluation > 0 and #self.entry.taken == 0 then
+    core.raise(("opt:step: noise is given, and family %s draws none by pg.family.normal"):format(family))
+  end
   for _, field in ipairs(statistics.fields(stats)) do self:show("statistics." .. field, stats[field]) end
 end
 

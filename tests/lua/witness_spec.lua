@@ -37,6 +37,8 @@ local METHODS = {
   fresh = pg.optim.ivon_poco { lr = 0.1, ess = N, h0 = 0.5, every = 2, noise = "fresh" },
   mirrored = pg.optimizer { family = pg.family.diagonal { ess = N, h0 = 0.5, samples = 4, antithetic = true },
     rule = pg.rule.ivon { lr = 0.1 } },
+  isotropic = pg.optim.variational_sgd_poco { lr = 0.1, sigma = 0.1, every = 2 },
+  full = pg.optim.newton_poco { lr = 0.1, ess = N, h0 = 0.5, every = 2 },
 }
 
 -- Many small programs that run a few times: compiling them takes longer.
@@ -98,7 +100,7 @@ describe("noise from outside", function()
   it("repeats a run with the noise that it drew itself", function()
     for name, opt in pairs(METHODS) do
       local samples = opt.family.samples
-      if opt.family.name == "diagonal" then
+      if opt.family:has_noise() then
         local plain, drawn = train(opt, function() return { dump = {} } end)
         local again = train(opt, function(k)
           local dump = drawn[k].dump
@@ -113,16 +115,17 @@ describe("noise from outside", function()
   end)
 
   it("is used: twice the noise, twice as far from the mean", function()
-    local opt = METHODS.ivon
-    local one, two
     local eps = pg.family.normal(pg.key(8), theta)
-    for factor = 1, 2 do
-      local dump = {}
-      train(opt, function(k) return k == 1 and { noise = eps * factor, dump = dump } or {} end)
-      local away = dump["evaluation.1.sample.1.theta"] - theta
-      if factor == 1 then one = away else two = away end
+    for _, name in ipairs { "ivon", "isotropic", "full" } do
+      local one, two
+      for factor = 1, 2 do
+        local dump = {}
+        train(METHODS[name], function(k) return k == 1 and { noise = eps * factor, dump = dump } or {} end)
+        local away = dump["evaluation.1.sample.1.theta"] - theta
+        if factor == 1 then one = away else two = away end
+      end
+      assert.is_true((two - 2 * one):norm():item() < 1e-5 * two:norm():item(), name)
     end
-    assert.is_true((two - 2 * one):norm():item() < 1e-5 * two:norm():item())
   end)
 
   it("is refused where it does not fit", function()
@@ -132,6 +135,7 @@ describe("noise from outside", function()
       assert.matches(expected, message, 1, true)
     end
     refused("noise is a vector or a list of vectors, not 3", METHODS.ivon, 3)
+    refused("noise is given, and family point draws none", METHODS.svrg, theta)
     refused("noise has no vector for sample 2 of evaluation 1", METHODS.mirrored, { theta })
     refused("noise of sample 1 of evaluation 1 must be like the parameters (f32, 37 numbers)", METHODS.ivon,
       pg.ones { 3 })

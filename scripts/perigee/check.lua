@@ -2,7 +2,6 @@
 -- three steps, save, load, three steps against six at once; and whether its correction does what a correction must.
 
 local files = require("perigee.core").data
-local optimizer = require "perigee.optimizer"
 local options = require "perigee.options"
 local rule = require "perigee.rule"
 
@@ -64,15 +63,6 @@ end
 
 -- ---- the method -----------------------------------------------------------------------------------------------------
 
--- The optimizer with another correction (false: none) or rule.
-local function variant_of(opt, changes)
-  return optimizer {
-    family = opt.family, stages = opt.stages, dtype = opt.dtype, weight_decay = opt.weight_decay.given,
-    rule = changes.rule or opt.rule,
-    correction = changes.correction == nil and opt.correction or changes.correction or nil,
-  }
-end
-
 -- A rule that stays where it is and keeps what it saw.
 local function watching_rule()
   return rule.define {
@@ -106,7 +96,7 @@ local function is_exact(given, has_alpha)
   -- a snapshot by running statistics differs from the same point by those of the batch, and should
   local changes = { start = 0, batch_norm = "batch" }
   if has_alpha then changes.alpha = 1 end
-  local still = variant_of(given.optimizer, { rule = watching_rule(), correction = c:with(changes) })
+  local still = given.optimizer:with({ rule = watching_rule(), correction = c:with(changes) })
   local function seen_on(k)
     local parts = given.start(still)
     given.step(parts, k)
@@ -118,8 +108,8 @@ end
 -- Whether the method with alpha = 0 is the plain one, bit for bit.
 local function vanishes(given)
   local c = given.optimizer.correction
-  local off = given.start(variant_of(given.optimizer, { correction = c:with { alpha = 0 } }))
-  local plain = given.start(variant_of(given.optimizer, { correction = false }))
+  local off = given.start(given.optimizer:with({ correction = c:with { alpha = 0 } }))
+  local plain = given.start(given.optimizer:with({ correction = false }))
   for k = 1, STEPS do
     given.step(off, k)
     given.step(plain, k)

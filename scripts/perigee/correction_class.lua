@@ -13,7 +13,7 @@ local correction = { required = hyper.required }
 local Correction = part.class "correction"
 
 local DEFINITION = { "name", "hyper", "static", "limits", "state", "due", "refresh", "correct", "active", "check",
-  "fits", "exact", "lasting", "partition" }
+  "fits", "exact", "lasting", "partition", "unused" }
 -- Options that every correction has.
 local COMMON = { "every", "start", "due", "mega", "ahead", "noise", "antithetic", "batch_norm", "lock", "cache" }
 
@@ -89,16 +89,32 @@ local function check_cache(owner, common, definition)
   end
 end
 
+-- Options that say something about refreshes.
+local OF_REFRESH = { "every", "due", "mega", "ahead", "antithetic" }
+
+-- Raise an error for options that would never be looked at.
+local function check_unused(owner, given, unused, why)
+  for _, name in ipairs(unused) do
+    if given[name] ~= nil then core.raise(("%s: %s says nothing here: %s"):format(owner, name, why)) end
+  end
+end
+
+local function check_without_refresh(owner, given)
+  check_unused(owner, given, OF_REFRESH, "this correction has no refreshes")
+  if given.batch_norm == "running" then
+    core.raise(owner .. ": batch_norm = \"running\" keeps the statistics of the last refresh, and this one has none")
+  end
+end
+
 -- The common options as fields of a correction.
 local function read_common(owner, given, definition)
   local batch_norm = check_choice(owner, "batch_norm", given.batch_norm or "batch", "batch", "running")
-  if batch_norm == "running" and not definition.refresh then
-    core.raise(owner .. ": batch_norm = \"running\" keeps the statistics of the last refresh, and this one has none")
+  if not definition.refresh then
+    check_without_refresh(owner, given)
   elseif given.due ~= nil and type(given.due) ~= "function" then
     core.raise(("%s: due is a function(ctx) → boolean, not %s"):format(owner, names.describe(given.due)))
-  elseif given.due and not definition.refresh then
-    core.raise(owner .. ": due says when refresh runs, and this one has none")
   end
+  check_unused(owner, given, definition.unused or {}, "this correction has its own times of refresh")
   schedule.check_duration(owner, "every", given.every, 1)
   schedule.check_duration(owner, "start", given.start, 0)
   local mega, ahead = check_mega(owner, given)
@@ -111,6 +127,12 @@ local function read_common(owner, given, definition)
   }
   if common.cache then check_cache(owner, common, definition) end
   return common
+end
+
+-- Raise at the recipe's line unless all options are common ones or among `own`: for functions that make a correction of
+-- another name.
+function correction.check_names(owner, given, own)
+  names.check(owner, given, table.move(COMMON, 1, #COMMON, #own + 1, table.move(own, 1, #own, 1, {})))
 end
 
 -- ---- defining -------------------------------------------------------------------------------------------------------
@@ -142,6 +164,7 @@ end
 --     is one): a promise, which `perigee check` tests.
 --   lasting = true: later refreshes begin no new segment, so that partition and examples' randomness stay.
 --   partition(o) → boolean: whether it needs lock.partition = true.
+--   unused: common options that this one never looks at, as { "every" }: giving them is an error.
 --   hyper, static, limits: as in pg.rule.define.
 -- The result is the correction; call it with hyperparameters and the common options for others. Common options:
 --   every = pg.epochs(1), start = 0; due = function(ctx) → boolean in place of `every`.

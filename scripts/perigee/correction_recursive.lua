@@ -74,7 +74,7 @@ M.page = define {
   name = "page",
   hyper = { p = false },
   limits = { p = "(0, 1]" },
-  due = function(ctx) return ctx:coin(ctx.o.p or 1 / (ctx.steps_per_epoch + 1)) end,
+  due = function(ctx) return ctx:coin(ctx.o.p or 1 / (ctx.steps_per_epoch + 1)) end, unused = { "every" },
   refresh = restart, exact = true,
   correct = carry,
 }

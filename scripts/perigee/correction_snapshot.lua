@@ -128,7 +128,15 @@ local estimated = define {
 -- alpha_h: the strength for h; default the same.
 function M.alpha_svrg(given)
   given = given or {}
-  if given.estimate then return estimated(given) end
+  class.check_names("correction alpha_svrg", given, { "alpha0", "estimate", "memory", "alpha", "alpha_h", "prox" })
+  if given.estimate then
+    if given.alpha0 ~= nil then
+      core.raise("correction alpha_svrg: alpha0 is a strength that is given, and estimate finds one; give one of them")
+    end
+    return estimated(given)
+  elseif given.memory ~= nil then
+    core.raise('correction alpha_svrg: memory is of the estimate; give estimate = "all", "tensor" or "component" too')
+  end
   local rest = part.merge(given, {})
   rest.alpha0, rest.estimate = nil, nil
   rest.alpha = rest.alpha or schedule.hold {
@@ -149,7 +157,7 @@ M.lsvrg = define {
   name = "lsvrg",
   hyper = { alpha = 1, p = false },
   limits = { p = "(0, 1]" },
-  due = function(ctx) return ctx:coin(ctx.o.p or 1 / ctx.steps_per_epoch) end, exact = true,
+  due = function(ctx) return ctx:coin(ctx.o.p or 1 / ctx.steps_per_epoch) end, exact = true, unused = { "every" },
   refresh = function(s, ctx)
     if ctx.segment == 1 then s.at = ctx.q:clone() end
     s.mean = ctx:full(s.at)
@@ -165,8 +173,12 @@ M.lsvrg = define {
 -- 2017; Frostig et al. 2015): every `batches` steps a snapshot, whose mean is over the batches of the steps to come
 -- (ahead = false: over as many drawn apart). The noise of that mean stays: it converges to a floor.
 function M.scsg(given)
+  class.check_names("correction scsg", given or {}, { "batches", "alpha", "alpha_h", "prox" })
   local rest = part.merge(given or {}, {})
   local batches = rest.batches or 10
+  if math.type(batches) ~= "integer" or batches < 1 then
+    core.raise("correction scsg: batches is a whole number of at least 1, not " .. names.describe(batches))
+  end
   rest.batches = nil
   if rest.ahead == nil then rest.ahead = true end
   return M.svrg(part.merge({ every = batches, mega = batches }, rest))

@@ -111,6 +111,9 @@ function Memory:declare(state, q, zero_statistics)
       self:make(name, zero_statistics())
     elseif rows.is(init) then
       self:declare_table(name, init)
+    elseif type(init) == "string" then
+      core.raise(('%s: slot %s begins as "statistics", "posterior", a number, pg.scalar, pg.per_tensor or pg.rows, '
+        .. 'not "%s"'):format(self.owner, name, init))
     else
       self:make(name, slots.allocate({ name = name, init = init }, q.mean))
       if per_tensor.is(init) then self.layout = q.mean.layout end

@@ -160,6 +160,13 @@ local function move_norms(layout, norms, slopes, velocity, o)
   return factors
 end
 
+local function check_weights(layout)
+  for j = 1, #layout do
+    if #layout[j].shape >= 2 then return end
+  end
+  core.raise(OWNER .. ": it moves norms of tensors of two axes or more, and the model has none")
+end
+
 --- pg.nn.metainit(model, theta, { input =, classes =, loss =, batch = 32, steps = 500, lr = 0.1, momentum = 0.9, eps =
 -- 1e-5, method = "autodiff", delta = 3e-5, key = pg.key(0), dtype = "f64" }) → theta, history, slopes: Parameters like
 -- theta, in which the norm of each tensor of two axes or more has been moved to make the gradient quotient small
@@ -175,6 +182,8 @@ end
 --   dtype: to compute in; "f32" with autodiff only. What comes out is of theta's.
 function nn.metainit(model, theta, opts)
   module.check(OWNER, model)
+  module.check_parameters(OWNER, model, theta)
+  check_weights(theta.layout)
   if type(opts) ~= "table" then
     core.raise(OWNER .. ": options come third, as { input = { 1, 28, 28 }, classes = 10 }")
   end

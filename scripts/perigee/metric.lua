@@ -208,6 +208,12 @@ end
 function metric.evaluate(metrics, p, batch)
   if core.is_tensor(batch) then batch = { y = batch } end
   local single = metric.is(metrics)
+  if not single and (type(metrics) ~= "table" or getmetatable(metrics)) then
+    core.raise("pg.metric.evaluate: metrics come first, one or a table of them by name, as pg.metric.accuracy, not "
+      .. names.describe(metrics))
+  elseif not core.is_tensor(p) then
+    core.raise("pg.metric.evaluate: predictions, as pg.predict gives them, come second, not " .. names.describe(p))
+  end
   local meter = metric.meter(single and { value = metrics } or metrics)
   local function given() return p end
   meter:add(p.shape[1], meter:trace(given, given, batch))

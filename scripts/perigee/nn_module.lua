@@ -23,6 +23,14 @@ function module.check(owner, x)
   if not module.is(x) then core.raise(("%s: a model comes first, not %s"):format(owner, names.describe(x))) end
 end
 
+-- Raise unless theta, the second argument of `owner`, is the parameters of the model.
+function module.check_parameters(owner, model, theta)
+  if not core.is_tensor(theta) or theta.layout ~= model.layout then
+    core.raise(("%s: parameters, as model:init(key) makes them, come second, not %s"):format(owner,
+      names.describe(theta)))
+  end
+end
+
 -- ---- declaring ----
 
 -- "block2" before "block10": numbers inside names count as numbers.

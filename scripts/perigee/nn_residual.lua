@@ -132,10 +132,7 @@ end
 -- "Last" is by the order of model.layout. Of a block inside a block's body, the outer one counts.
 function nn.fixup(model, theta, opts)
   module.check(OWNER, model)
-  if not core.is_tensor(theta) or theta.layout ~= model.layout then
-    core.raise(("%s: parameters, as model:init(key) makes them, come second, not %s"):format(OWNER,
-      core.is_tensor(theta) and text.type(theta) or names.describe(theta)))
-  end
+  module.check_parameters(OWNER, model, theta)
   names.check(OWNER, opts or {}, { "classifier" })
   local branches, rest = {}, {}
   find_branches(model.tree.root, branches, rest)

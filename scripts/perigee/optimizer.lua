@@ -104,7 +104,12 @@ end
 -- pg.train takes it as it is; the methods below are for loops of one's own.
 setmetatable(optimizer, {
   __call = function(_, spec)
-    return make(spec)
+    local made = make(spec)
+    if made.rule.definition.point and spec.correction == nil then
+      core.raise(("pg.optimizer: rule %s chooses where corrected steps evaluate, and there is no correction, as "
+        .. "pg.correction.svrg {}; correction = pg.correction.none if there should be none"):format(made.rule.name))
+    end
+    return made
   end,
 })
 

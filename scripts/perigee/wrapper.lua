@@ -209,6 +209,10 @@ end
 
 -- Where the step evaluates: between z, the snapshot and p.
 local function couple(p, s, theta1, theta2, ctx)
+  if ctx.snapshot == nil then
+    core.raise("this wrapper evaluates between its iterates and a snapshot, and the correction keeps none (a slot "
+      .. "`at`); pg.correction.svrg and pg.correction.lsvrg do")
+  end
   return theta1 * s.z + theta2 * ctx.snapshot + (1 - theta1 - theta2) * p
 end
 

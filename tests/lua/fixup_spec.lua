@@ -142,7 +142,7 @@ describe("pg.nn.fixup", function()
     local model = network(2, 2)
     for pattern, f in pairs {
       ["a model comes first, not 3"] = function() nn.fixup(3) end,
-      ["parameters, as model:init(key) makes them, come second, not f32 [2]"] =
+      ["parameters, as model:init(key) makes them, come second, not a tensor f32 [2]"] =
         function() nn.fixup(model, pg.ones { 2 }) end,
       ["the model has no residual block"] = function()
         local plain = nn.linear(2, 2)

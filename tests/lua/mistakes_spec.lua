@@ -1,6 +1,6 @@
 -- Facts about likely mistakes of a new user: what perigee says, word for word, when one makes it. The tables of recipes
--- are in mistakes_language.lua and mistakes_training.lua; here are also those on the command line and at the prompt. A
--- message stands on one line and names the recipe and its line.
+-- are in mistakes_language.lua, mistakes_training.lua and mistakes_methods.lua; here are also those on the command line
+-- and at the prompt. A message stands on one line and names the recipe and its line.
 local files = require "files"
 local runner = require "tests.lua.recipe_runner"
 
@@ -35,7 +35,7 @@ local npy = "\x93NUMPY\1\0v\0{'descr': '<f4', 'fortran_order': False, 'shape': (
 -- What a recipe makes perigee say: "perigee: recipe.lua:LINE: MESSAGE".
 local function check(group, entry)
   local title, recipe, expected = entry[1], entry[2], entry[3]
-  local prepared = group == "training" or group == "data"
+  local prepared = group == "training" or group == "data" or group == "methods"
   local code, said = runner.run(prepared and PREPARED .. recipe or recipe, scratch .. "/runs")
   local message = said:match("^perigee: recipe%.lua:([^\n]*)\n$")
   assert(message, ("%s: not one line with the recipe's place: %s"):format(title, said))
@@ -49,7 +49,7 @@ end
 
 teardown(function() os.execute("rm -r " .. scratch) end)
 
-for _, file in ipairs { "mistakes_language", "mistakes_training" } do
+for _, file in ipairs { "mistakes_language", "mistakes_training", "mistakes_methods" } do
   for _, group in ipairs(require("tests.lua." .. file)) do
     describe("a mistake with " .. group[1], function()
       for i = 2, #group do

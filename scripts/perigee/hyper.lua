@@ -24,7 +24,7 @@ local function type_fits(default, value)
     return value == "auto" or type(value) == "boolean"
   end
   local numeric = type(value) == "number" or schedule.is_schedule(value)
-  if type(default) == "number" or schedule.is_schedule(default) then
+  if type(default) == "number" or schedule.is_schedule(default) or per_tensor.is(default) then
     return numeric or per_tensor.is(value)
   end
   return type(default) == type(value)

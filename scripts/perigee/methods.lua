@@ -35,6 +35,7 @@ end
 -- the rule inside a wrapper to SGD.
 local function make(kind, name)
   local part, given = require("perigee." .. kind)[name], {}
+  if name == "split" then return part { { require("perigee.rule").sgd } } end
   if type(part) ~= "function" then return part end
   local signature = reference.find(("pg.%s.%s"):format(kind, name)).signature
   for key in signature:gmatch("([%w_]+) =%s?[,}]") do

@@ -1,5 +1,6 @@
--- rule.lua: the ready-made rules, written as a user would write them. Formulas and their order: torch.optim for SGD,
--- Adam and AdamW; Shen et al. 2024 (IVON), section 3. Weight decay is the optimizer's and comes in ctx.weight_decay.
+-- rule.lua: the ready-made rules, written as a user would write them: SGD, IVON and Newton's step; the others from
+-- files of their own. Formulas and their order: torch.optim for SGD; Shen et al. 2024 (IVON), section 3. Weight decay
+-- is the optimizer's and comes in ctx.weight_decay.
 
 local core = require "perigee.core"
 local generic = require "perigee.generic"
@@ -10,7 +11,8 @@ local vectors = require "perigee.vectors"
 local NOT_NEGATIVE, SHARE = "[0, inf)", "[0, 1)"
 
 local rule = { define = rule_class.define, is = rule_class.is }
-for _, name in ipairs { "adaptive", "direction", "free", "sampling" } do
+rule.split = require("perigee.rule_split").split
+for _, name in ipairs { "adam", "adaptive", "direction", "free", "sampling", "matrix", "factored" } do
   for key, value in next, (require("perigee.rule_" .. name)) do rule[key] = value end
 end
 
@@ -43,53 +45,6 @@ rule.sgd = rule_class.define {
     s.buf = o.momentum * s.buf + fresh * g
     local d = o.nesterov and g + o.momentum * s.buf or s.buf
     return p - o.lr * d
-  end,
-}
-
--- The common part of Adam and AdamW, from the gradient and the already decayed parameters.
-local function adam_step(p, g, s, o, t)
-  local c1, c2 = 1 - o.beta1 ^ t, 1 - o.beta2 ^ t
-  s.m = o.beta1 * s.m + (1 - o.beta1) * g
-  s.v = o.beta2 * s.v + (1 - o.beta2) * (g * g)
-  local v = s.v
-  if o.amsgrad then
-    s.vmax = generic.maximum(s.vmax, s.v)
-    v = s.vmax
-  end
-  return p - (o.lr / c1) * (s.m / (generic.sqrt(v) / generic.sqrt(c2) + o.eps))
-end
-
-local function adam_state(o)
-  return o.amsgrad and { "m", "v", "vmax" } or { "m", "v" }
-end
-
---- pg.rule.adam { lr = 1e-3, beta1 = 0.9, beta2 = 0.999, eps = 1e-8, amsgrad = false } → rule: Adam with L2 weight
--- decay (Kingma & Ba 2015, algorithm 1), as torch.optim.Adam.
---     g = stats.g + weight_decay p
---     m = beta1 m + (1 - beta1) g
---     v = beta2 v + (1 - beta2) g^2
---     p = p - lr / (1 - beta1^t) m / (sqrt(v) / sqrt(1 - beta2^t) + eps)
--- amsgrad takes the largest v so far in place of v (Reddi et al. 2018).
-rule.adam = rule_class.define {
-  name = "adam",
-  hyper = { lr = 1e-3, beta1 = 0.9, beta2 = 0.999, eps = 1e-8, amsgrad = false },
-  limits = { lr = NOT_NEGATIVE, beta1 = SHARE, beta2 = SHARE, eps = NOT_NEGATIVE },
-  state = adam_state,
-  update = function(p, stats, s, o, ctx)
-    return adam_step(p, stats.g + ctx.weight_decay * p, s, o, ctx.t)
-  end,
-}
-
---- pg.rule.adamw { lr = 1e-3, beta1 = 0.9, beta2 = 0.999, eps = 1e-8, amsgrad = false } → rule: Adam with decoupled
--- weight decay (Loshchilov & Hutter 2019), as torch.optim.AdamW.
---     p = p (1 - lr weight_decay), then Adam's step with g = stats.g
-rule.adamw = rule_class.define {
-  name = "adamw",
-  hyper = { lr = 1e-3, beta1 = 0.9, beta2 = 0.999, eps = 1e-8, amsgrad = false },
-  limits = { lr = NOT_NEGATIVE, beta1 = SHARE, beta2 = SHARE, eps = NOT_NEGATIVE },
-  state = adam_state,
-  update = function(p, stats, s, o, ctx)
-    return adam_step(p * (1 - o.lr * ctx.weight_decay), stats.g, s, o, ctx.t)
   end,
 }
 

@@ -53,7 +53,8 @@ function rule.locate(f)
 end
 
 -- The rule of a checked definition with a location. It may have two fields that wrappers add: point(p, s, o, ctx),
--- where corrected steps evaluate, and snapshot, the slot that snapshots are taken of.
+-- where corrected steps evaluate, and snapshot, the slot that snapshots are taken of; and scales_inside, which says
+-- that its update multiplies learning rates by info.lr.
 function rule.build(definition, given)
   local full = part.merge({ state = {}, hyper = {}, static = {}, needs = {}, checked = {} }, definition)
   return instantiate(full, given)
@@ -122,7 +123,9 @@ function Rule:apply(p, stats, values, o, ctx)
       o[k] = v
     end
   end
-  if ctx.info and ctx.info.lr then scale_rate(self, o, p, ctx.info.lr) end
+  if ctx.info and ctx.info.lr and not self.definition.scales_inside then
+    scale_rate(self, o, p, ctx.info.lr)
+  end
   guard_arguments(self, o, ctx)
   local layout = self.per_tensor and core.is_tensor(p) and p.layout or nil
   local view, written = slots.view("rule " .. self.name, values, self.slot_names, nil, layout)

@@ -39,9 +39,9 @@ M.sgld = define {
   end,
 }
 
---- pg.rule.sghmc { ess =, lr = 1e-3, friction = 0.1, temperature = 1, precondition = false, alpha = 0.99, eps = 1e-5 }
--- → rule: Stochastic gradient Hamiltonian Monte Carlo (Chen, Fox & Guestrin 2014, arXiv 1402.4102, equation 15, with no
--- estimate of the gradient's noise); precondition: with the inverse mass of pSGLD.
+--- pg.rule.sghmc { ess =, lr = 1e-3, friction = 0.1, temperature = 1, precondition = false, alpha = 0.99, eps =
+-- 1e-5 } → rule: Stochastic gradient Hamiltonian Monte Carlo (Chen, Fox & Guestrin 2014, arXiv 1402.4102, equation 15,
+-- with no estimate of the gradient's noise); precondition: with the inverse mass of pSGLD.
 --     v, G as pg.rule.sgld
 --     r = (1 - friction) r - lr G (g + weight_decay p) + sqrt(2 friction lr temperature / ess G) z;  p = p + r
 -- Samples, ess and weight decay as in pg.rule.sgld. friction = 1 is SGLD; temperature = 0 SGD with momentum

@@ -160,6 +160,19 @@ describe("sampling", function()
   end)
 end)
 
+describe("perigee methods", function()
+  it("lists every rule and wrapper with its options", function()
+    local pipe = assert(io.popen((os.getenv "PERIGEE" or "build/perigee") .. " methods 2>&1"))
+    local text = pipe:read("a")
+    assert(pipe:close(), text)
+    for _, kind in ipairs { "rule", "wrapper" } do
+      for name in pairs(pg[kind]) do
+        assert(name == "define" or name == "is" or text:find("\n  " .. name .. " ", 1, true), name)
+      end
+    end
+  end)
+end)
+
 describe("averages", function()
   it("leave the run as it is, and stochastic weight averaging begins when it is told", function()
     local plain = descend(rule.sgd { lr = 0.1 }, { 1, 2, 3 }, 9)

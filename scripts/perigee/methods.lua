@@ -5,6 +5,7 @@ local core = require "perigee.core"
 local names = require "perigee.names"
 local options = require "perigee.options"
 local reference = require "perigee.reference"
+local terminal = require "perigee.terminal"
 
 local methods = {}
 
@@ -12,7 +13,7 @@ local KINDS = {
   { "family", "families: where the loss is evaluated, and which statistics come back" },
   { "correction", "corrections: less noisy statistics" },
   { "rule", "rules: how the mean moves" },
-  { "wrapper", "wrappers: rules around rules, which see their moves and may choose where a step evaluates" },
+  { "wrapper", "wrappers: rules around rules, which may choose where a step evaluates" },
   { "stage", "stages: edits of a gradient, at every evaluation or after the correction" },
   { "optim", "ready-made: pg.optim.NAME { … }" },
 }
@@ -89,6 +90,17 @@ local function describe_steps(cost)
     cost.lasting and "at the beginning" or "for each refresh")
 end
 
+-- Which statistics a correction works on, asked of it with a family that gives them and evaluates at the mean.
+local function describe_statistics(correction)
+  local family, list = require "perigee.family", {}
+  for _, f in ipairs { family.point, family.diagonal { ess = 1, noise = false, hess_approx = "exact" },
+    family.full { ess = 1, noise = false } } do
+    if not correction:refuses(f) then list[#list + 1] = ("{%s}"):format(table.concat(f.stats, ", ")) end
+  end
+  return ("on %s%s"):format(table.concat(list, ", "),
+    correction:refuses(family.isotropic { sigma = 1 }) and " of families without noise" or "")
+end
+
 -- One line on what a part needs and costs, by kind. Corrections are measured over the point family.
 local COSTS = {
   family = function(name)
@@ -99,7 +111,7 @@ local COSTS = {
   correction = function(name)
     local correction = make("correction", name)
     local cost = measure(require "perigee.optimizer" { correction = correction, rule = require("perigee.rule").sgd })
-    return ("%s; %s"):format(describe_steps(cost), list_kept(cost.kept))
+    return ("%s; %s; %s"):format(describe_statistics(correction), describe_steps(cost), list_kept(cost.kept))
   end,
   rule = function(name)
     local rule = make("rule", name)
@@ -115,28 +127,66 @@ local COSTS = {
 
 local function cost_of(kind, name) return COSTS[kind] and COSTS[kind](name) end
 
+-- A default as text.
+local function show(value)
+  if type(value) == "number" then return ("%.9g"):format(value) end
+  return tostring(value)
+end
+
+-- A function like pg.correction.scsg makes a part of another name, whose options are not its own: those of the
+-- signature.
+local function options_of_signature(signature)
+  local list = {}
+  for option, value in signature:gmatch "([%w_]+) = ([^,}]-)%s*[,}]" do
+    if option ~= "every" then list[#list + 1] = ("%s = %s"):format(option, (value:gsub('"', ""))) end
+  end
+  return list
+end
+
 -- The options of a part and their defaults, from its definition.
 local function options_of(kind, name)
   local part = COSTS[kind] and kind ~= "optim" and make(kind, name)
-  local h = part and part.hyper
-  if not h or next(h.given) == nil then return nil end
+  if not part then return nil end
   local list, signature = {}, reference.find(("pg.%s.%s"):format(kind, name)).signature
-  for i, option in ipairs(names.sorted(h.given)) do
-    local value = h.given[option]
-    local is_needed = signature:find("%f[%w_]" .. option .. " =%s?[,}]")
-    if type(value) == "number" then value = ("%.9g"):format(value) end
-    list[i] = is_needed and option .. " (needed)" or ("%s = %s"):format(option, tostring(value))
+  if kind == "correction" and part.name ~= name then
+    list = options_of_signature(signature)
+  else
+    local given = part.hyper.given
+    for i, option in ipairs(names.sorted(given)) do
+      local is_needed = signature:find("%f[%w_]" .. option .. " =%s?[,}]")
+      list[i] = is_needed and option .. " (needed)" or ("%s = %s"):format(option, show(given[option]))
+    end
   end
-  return "options: " .. table.concat(list, ", ")
+  for _, option in ipairs(kind == "family" and { "samples", "antithetic" } or {}) do
+    list[#list + 1] = ("%s = %s"):format(option, show(part[option]))
+  end
+  return #list > 0 and "options: " .. table.concat(list, ", ") or nil
+end
+
+-- The options that all corrections have, as read off one.
+local function common_options()
+  local list, part = {}, require("perigee.correction").svrg
+  for _, option in ipairs { "every", "start", "mega", "ahead", "noise", "antithetic", "batch_norm", "cache" } do
+    list[#list + 1] = ("%s = %s"):format(option, show(part[option]))
+  end
+  return ("all: %s, lock, due; those about refreshes only where there are any (pg.correction.define says more)"):format(
+    table.concat(list, ", "))
 end
 
 -- ---- what is printed ------------------------------------------------------------------------------------------------
 
-local WIDTH, NAME_WIDTH = 100, 13
+local NAME_WIDTH = 13
 
--- Text beside a column of names, itself NAME_WIDTH wide.
+local function width() return math.min(terminal.width(), 100) end
+
+-- Text beside a column of names, itself NAME_WIDTH wide; below a name that is longer.
 local function print_beside(name, text)
-  local lines = reference.wrap(text, WIDTH - NAME_WIDTH):gsub("\n", "\n" .. (" "):rep(NAME_WIDTH))
+  local margin = (" "):rep(NAME_WIDTH)
+  local lines = reference.wrap(text, width() - NAME_WIDTH):gsub("\n", "\n" .. margin)
+  if #name > NAME_WIDTH - 3 then
+    io.write("  ", name, "\n")
+    name = ""
+  end
   io.write(("  %-10s %s\n"):format(name, lines))
 end
 
@@ -149,11 +199,12 @@ local function print_list()
         if line ~= "" then print_beside("", line) end
       end
     end
+    if kind[1] == "correction" then print_beside("", common_options()) end
     io.write("\n")
   end
-  io.write("An optimizer is a family, a correction and a rule: pg.optimizer { family = …, correction = …, rule = … }\n",
-    "`perigee methods NAME` explains one. What is kept are vectors as long as the parameters (P); H stands for\n",
-    "matrices, n x P for a table with a row for each example.\n")
+  io.write(reference.wrap("An optimizer is a family, a correction and a rule: pg.optimizer { family = …, correction = "
+    .. "…, rule = … }. `perigee methods NAME` explains one. What is kept are vectors as long as the parameters (P); H "
+    .. "stands for matrices, n x P for a table with a row for each example.", width()), "\n")
   return 0
 end
 
@@ -166,9 +217,9 @@ local function print_part(name)
       if part[1] == name then
         if found > 0 then io.write("\n\n") end
         found = found + 1
-        io.write(reference.format(part[2]), "\n")
+        io.write(reference.format(part[2], width()), "\n")
         local cost = cost_of(kind[1], name)
-        if cost then io.write(reference.wrap("Costs: " .. cost), "\n") end
+        if cost then io.write(reference.wrap("Needs and costs: " .. cost, width()), "\n") end
       end
     end
   end

@@ -192,12 +192,24 @@ pg.train {
   it("methods measures what a method costs and explains one by its name", function()
     local _, list = run("methods")
     assert.matches("gives {g, h}; keeps h\n", list, 1, true)
+    local flat = list:gsub("%s+", " ")
+    for _, options in ipairs {
+      "options: beta2 = 0.99999, ess (needed), h0 = 1, hess_approx = price, noise = true, samples = 1, antithetic = "
+        .. "false",
+      "options: alpha0 = 0.75, estimate = false, memory = 0.9, alpha_h = false ",
+      "on {g}, {g, h}, {g, H} of families without noise; 1 gradient for each example of a step, 1 pass",
+      "options: batches = 10, alpha = 1, ahead = true ",
+      "all: every = epochs(1), start = 0, mega = full, ahead = false, noise = shared",
+    } do
+      assert.matches(options, flat, 1, true)
+    end
+    for line in list:gmatch "[^\n]+" do assert(utf8.len(line) <= 80, line) end
     local code, out = run("methods svrg")
     assert.equal(0, code)
     assert.matches("pg.correction.svrg { alpha = 1, ", out, 1, true)
     assert.matches("\n    in a step: (statistics at q - alpha statistics at `at`", out, 1, true)
-    assert.matches("Costs: 2 gradients for each example of a step, 1 pass over the data for each\n"
-      .. "refresh; keeps at.mean, mean.g\n\n\npg.optim.svrg {", out, 1, true)
+    assert.matches("Needs and costs: on {g}, {g, h}, {g, H}; 2 gradients for each example of a step,\n"
+      .. "1 pass over the data for each refresh; keeps at.mean, mean.g\n\n\npg.optim.svrg {", out, 1, true)
     _, out = run("methods ivon_poco")
     assert.matches("keeps h, m, at.mean, at.h, mean.g, mean.h", (out:gsub("\n", " ")), 1, true)
     local bad, _, err = run("methods svgr")

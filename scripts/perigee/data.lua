@@ -1,5 +1,6 @@
 -- data.lua: data sets by name or path, and splits: what examples are made of and how a batch of them is assembled.
--- Owns the search path, the known names and the mapping of labels; parsing and gathering are the engine's.
+-- Owns the known names and the mapping of labels; where files are looked for is said in data_paths.lua, parsing and
+-- gathering are the engine's.
 --
 --   pg.data.load("fashion-mnist")            → { name, n, train, test }     IDX: x [n,1,28,28] scaled by 1/255, y i32
 --   pg.data.load("a9a", { bias = true })     → split                        LIBSVM: x [n,d], y by opts.labels
@@ -14,10 +15,11 @@
 --   split:hash()
 
 local core = require "perigee.core"
+local data_paths = require "perigee.data_paths"
 local names = require "perigee.names"
 local files, sorted = core.data, names.sorted
 
-local data = {}
+local data = { directories = data_paths.directories }
 
 local function fail(format, ...) core.raise(format:format(...)) end
 
@@ -269,60 +271,6 @@ local function new_dataset(name, train, test)
   return setmetatable({ name = name, n = train.n, train = train, test = test }, Dataset)
 end
 
--- ---- where files are looked for -------------------------------------------------------------------------------------
-
-local SYSTEM = { "/usr/share/datasets", "/usr/local/share/datasets" }
-
---- pg.data.directories() → list: The directories that are searched for names, besides the recipe's own: those of the
--- environment variable PERIGEE_DATA (separated by colons), then the system's.
-function data.directories()
-  local list = {}
-  for directory in (os.getenv "PERIGEE_DATA" or ""):gmatch "[^:]+" do list[#list + 1] = directory end
-  return table.move(SYSTEM, 1, #SYSTEM, #list + 1, list)
-end
-
--- The directory of the file that called data.load: what lies beside a recipe is found wherever it is run from.
-local function directory_of_caller()
-  local level, info = 3, debug.getinfo(3, "S")
-  while info and info.source:sub(1, 1) ~= "@" do
-    level = level + 1
-    info = debug.getinfo(level, "S")
-  end
-  return info and (info.source:match "^@(.*)/[^/]*$" or ".")
-end
-
--- The directories that `name` is looked for in: the working directory, the recipe's, the others. "" stands for none, so
--- that messages show names as they were given.
-local function search_path(name, beside)
-  if name:sub(1, 1) == "/" then return { "" } end
-  local list = { "" }
-  if beside and beside ~= "." then list[2] = beside .. "/" end
-  for _, root in ipairs(data.directories()) do list[#list + 1] = root .. "/" end
-  return list
-end
-
-local SUFFIXES = { "", ".xz", ".gz" }
-
--- Whether the recipe that runs may read `path`: true, or nil and a message.
-local function may_read(path)
-  local sandbox = package.loaded["perigee.sandbox"]
-  if not sandbox then return true end
-  return sandbox.may_open(path, "r")
-end
-
--- `path`, plain or compressed, as it lies there; nil if it does not or may not be read.
-local function find_file(path)
-  for _, suffix in ipairs(SUFFIXES) do
-    local stat = files.stat(path .. suffix)
-    if stat and stat.type == "file" and may_read(path .. suffix) then return path .. suffix end
-  end
-end
-
-local function find_directory(path, member)
-  local stat = files.stat(path)
-  return stat and stat.type == "directory" and find_file(path .. "/" .. member) and path
-end
-
 -- ---- IDX directories ------------------------------------------------------------------------------------------------
 
 local IDX = {
@@ -333,7 +281,7 @@ local IDX = {
 local function load_idx_split(name, directory, members, flat)
   local paths = {}
   for _, field in ipairs { "x", "y" } do
-    paths[field] = find_file(directory .. "/" .. members[field])
+    paths[field] = data_paths.find_file(directory .. "/" .. members[field])
     if not paths[field] then fail("%s: no %s, plain or compressed", directory, members[field]) end
   end
   local images, labels = files.read_idx(paths.x), files.read_idx(paths.y)
@@ -374,9 +322,9 @@ local function load_cifar(name, directory, opts)
   check_options(name, opts, { flat = true })
   local train = {}
   for i = 1, 5 do
-    train[#train + 1] = find_file(("%s/data_batch_%d.bin"):format(directory, i))
+    train[#train + 1] = data_paths.find_file(("%s/data_batch_%d.bin"):format(directory, i))
   end
-  local test = find_file(directory .. "/test_batch.bin")
+  local test = data_paths.find_file(directory .. "/test_batch.bin")
   if not test then fail("%s: no test_batch.bin, plain or compressed", directory) end
   return new_dataset(name, load_cifar_split(name .. "/train", train, opts.flat),
     load_cifar_split(name .. "/test", { test }, opts.flat))
@@ -454,7 +402,7 @@ local function columns_of(split, opts) return extent(split.by_name.x)[2] - (opts
 
 -- NAME and NAME.t as train and test, both as wide as the wider one.
 local function load_libsvm_pair(name, path, opts)
-  local test_path = find_file(path:gsub("%.[xg]z$", "") .. ".t")
+  local test_path = data_paths.find_file(path:gsub("%.[xg]z$", "") .. ".t")
   if not test_path then fail("%s: test = true, but there is no %s.t beside it", path, name) end
   local train, values = load_libsvm(name .. "/train", path, opts)
   local test = load_libsvm(name .. "/test", test_path, opts, nil, values)
@@ -516,7 +464,7 @@ local function load_npy(name, path, opts)
   check_options(name, opts, { y = true, scale = true })
   local fields = { { name = "x", source = files.read_npy(path), scale = opts.scale } }
   if opts.y then
-    local labels = find_file(opts.y)
+    local labels = data_paths.find_file(opts.y)
     if not labels then fail("%s: no such file", opts.y) end
     fields[2] = { name = "y", source = files.read_npy(labels) }
   end
@@ -532,10 +480,10 @@ local DIRECTORIES = { { IDX.train.x, load_idx }, { "data_batch_1.bin", load_cifa
 -- How to load what `path` is, if it is anything: a loader and the path as it lies there.
 local function recognize(path)
   for _, row in ipairs(DIRECTORIES) do
-    local directory = find_directory(path, row[1])
+    local directory = data_paths.find_directory(path, row[1])
     if directory then return row[2], directory end
   end
-  local found = find_file(path)
+  local found = data_paths.find_file(path)
   if not found then return nil end
   local plain = found:gsub("%.[xg]z$", "")
   for _, row in ipairs(BY_EXTENSION) do
@@ -554,7 +502,7 @@ local function known_names(roots)
   for _, root in ipairs(roots) do
     for _, below in ipairs { "", "libsvm/" } do
       local directory = root .. below == "" and "." or root .. below
-      local readable = files.exists(directory) and may_read(directory)
+      local readable = files.exists(directory) and data_paths.may_read(directory)
       for _, entry in ipairs(readable and files.list(directory) or {}) do
         known[#known + 1] = (entry:gsub("%.[xg]z$", ""))
       end
@@ -569,7 +517,7 @@ local function fail_not_found(name, roots)
   local places = {}
   for i, root in ipairs(roots) do
     places[i] = root .. name
-    local allowed, message = may_read(places[i])
+    local allowed, message = data_paths.may_read(places[i])
     if not allowed and files.exists(places[i]) then fail("%s", message) end
   end
   fail("data set \"%s\" was not found%s; looked for %s, there and in libsvm/ (PERIGEE_DATA lists more directories, "
@@ -590,7 +538,7 @@ end
 -- bad file is an error that names it.
 function data.load(name, opts)
   if type(name) ~= "string" then fail("pg.data.load takes the name or path of a data set, not a %s", type(name)) end
-  local roots = search_path(name, directory_of_caller())
+  local roots = data_paths.search_path(name, data_paths.directory_of_caller())
   for _, root in ipairs(roots) do
     for _, below in ipairs { "", "libsvm/" } do
       local loader, found = recognize(root .. below .. name)

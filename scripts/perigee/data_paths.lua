@@ -15,8 +15,8 @@ function data_paths.directories()
   return table.move(SYSTEM, 1, #SYSTEM, #list + 1, list)
 end
 
--- The directory of the file that called the caller of this, pg.data.load: what lies beside a recipe is found wherever it
--- is run from.
+-- The directory of the file that called the caller of this, pg.data.load: what lies beside a recipe is found wherever
+-- it is run from.
 function data_paths.directory_of_caller()
   local level, info = 3, debug.getinfo(3, "S")
   while info and info.source:sub(1, 1) ~= "@" do

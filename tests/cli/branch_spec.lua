@@ -2,11 +2,7 @@
 -- and the old ones before.
 local files = require "files"
 
-local perigee = os.getenv("PERIGEE") or "build/perigee"
-local program = perigee:sub(1, 1) == "/" and perigee or io.popen("pwd"):read("l") .. "/" .. perigee
-local scratch = os.tmpname()
-os.remove(scratch)
-assert(os.execute("mkdir -p " .. scratch))
+local program, scratch = files.program(), files.scratch()
 
 -- 8 epochs of 5 steps, the last batch short. What changes in the middle is an option that says from which step on. A
 -- file `crash` beside it ends the run in the step it names.

@@ -1,11 +1,7 @@
 -- Facts about `perigee compare`: what belongs together, the numbers in the table, the picture.
 local files = require "files"
 
-local perigee = os.getenv("PERIGEE") or "build/perigee"
-local program = perigee:sub(1, 1) == "/" and perigee or io.popen("pwd"):read("l") .. "/" .. perigee
-local scratch = os.tmpname()
-os.remove(scratch)
-assert(os.execute("mkdir -p " .. scratch))
+local program, scratch = files.program(), files.scratch()
 
 -- A run whose loss after step k is scale × seed / (k + 1), and whose accuracy rises, at the end of a pass too.
 local RECIPE = [[

@@ -2,12 +2,7 @@
 -- of its bits.
 local files = require "files"
 
-local perigee = os.getenv("PERIGEE") or "build/perigee"
-local here = io.popen("pwd"):read("l")
-local program = perigee:sub(1, 1) == "/" and perigee or here .. "/" .. perigee
-local scratch = os.tmpname()
-os.remove(scratch)
-assert(os.execute("mkdir -p " .. scratch))
+local program, scratch = files.program(), files.scratch()
 
 local RECIPE = [[
 local o = pg.options { method = { "sgd", "svrg", "ivon", "poco" }, samples = 1, micro = 1 }
@@ -47,7 +42,7 @@ describe("perigee dump", function()
       assert.equal("", err)
       assert.is_nil(files.read(scratch .. "/runs"))
       if not has_python then return pending("there is no python3 here to compute the steps again") end
-      code, out, err = run(("python3 %s/tests/cli/check_dump.py d.safetensors"):format(here))
+      code, out, err = run("python3 " .. files.from_here "tests/cli/check_dump.py" .. " d.safetensors")
       assert.equal(0, code, out .. err)
       assert.equal(4, select(2, out:gsub("%.step%.%d: ", "")))
     end)

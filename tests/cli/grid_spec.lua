@@ -2,11 +2,7 @@
 -- going on after a combination that failed or was killed.
 local files = require "files"
 
-local perigee = os.getenv("PERIGEE") or "build/perigee"
-local program = perigee:sub(1, 1) == "/" and perigee or io.popen("pwd"):read("l") .. "/" .. perigee
-local scratch = os.tmpname()
-os.remove(scratch)
-assert(os.execute("mkdir -p " .. scratch))
+local program, scratch = files.program(), files.scratch()
 
 -- A file `trouble` beside it holds "seed kind": what happens to the run with that seed in its third step.
 local RECIPE = [[

@@ -4,12 +4,7 @@
 local files = require "files"
 local runner = require "tests.lua.recipe_runner"
 
-local perigee = os.getenv("PERIGEE") or "build/perigee"
-local pwd = io.popen("pwd"):read("l")
-local program = perigee:sub(1, 1) == "/" and perigee or pwd .. "/" .. perigee
-local scratch = os.tmpname()
-os.remove(scratch)
-assert(os.execute("mkdir -p " .. scratch .. "/runs"))
+local program, scratch = files.program(), files.scratch()
 
 local function write(name, text) files.write(scratch .. "/" .. name, text) end
 

@@ -1,9 +1,10 @@
 -- adopt.lua: what an optimizer's state takes over from the state that another run saved, whose optimizer may have had
--- other parts. Owns the rule of what fits: q, the buffers, the step and the cost always have to; the slots of rule and
--- correction are taken over if both runs have the same one, and else begin as they do in a new run.
+-- other parts. Owns the rule of what fits: q, the buffers, the step and the cost always have to; the slots of rule,
+-- stages and correction are taken over if both runs have the same one, and else begin as they do in a new run.
 
 local checkpoint = require "perigee.checkpoint"
 local core = require "perigee.core"
+local stages = require "perigee.stages"
 
 local BEGIN_ANEW = "; theta = pg.load(\"%s\").theta begins anew at its parameters"
 
@@ -42,6 +43,15 @@ local function adopt_rule(st, saved)
   for _, name in ipairs(st.rule_names) do st.rule[name]:copy_from(fresh[name]) end
 end
 
+-- The slots of the same stages, or those that stages begin with.
+local function adopt_stages(st, saved)
+  local list = stages.tensors(st.stages)
+  if holds_all(saved, list) then return copy_all(saved, list) end
+  for _, entry in ipairs(stages.tensors(stages.allocate(st.optimizer.stages, st.q.mean))) do
+    for _, own in ipairs(list) do if own[1] == entry[1] then own[2]:copy_from(entry[2]) end end
+  end
+end
+
 -- The slots and counters of the same correction. A snapshot in use stays until the next period begins,
 -- also if periods have another length now.
 local function adopt_correction(st, saved)
@@ -70,5 +80,6 @@ return function(st, saved, where)
   st.step = saved.numbers.step
   st.cost:load(saved.numbers)
   adopt_rule(st, saved)
+  adopt_stages(st, saved)
   adopt_correction(st, saved)
 end

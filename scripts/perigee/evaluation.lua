@@ -5,15 +5,18 @@
 -- Keys. From the key of a step: noise = fold(key, NOISE, step), examples = fold(key, EXAMPLE, EPOCH or SEGMENT,
 -- number, id). Plain steps use the epoch; corrected steps and their pass the snapshot segment, so that all gradients
 -- of a segment see the same randomness per example. Passes draw noise from fold(key, OUTER, segment, batch). What a
--- study has unlocked is folded once more, with the number of the evaluation. In pieces (pieces.lua) samples are
+-- study has unlocked is folded once more, with the number of the evaluation. Stages draw from fold(noise, STAGE, number
+-- of the gradient in the step, place of the stage, piece). In pieces (pieces.lua) samples are
 -- numbered on from piece to piece, as if one piece took them all.
 
 local buffers = require "perigee.buffers"
 local core = require "perigee.core"
 local curvature = require "perigee.curvature"
+local examples = require "perigee.examples"
 local hyper = require "perigee.hyper"
 local pieces = require "perigee.pieces"
 local posterior = require "perigee.posterior"
+local stages = require "perigee.stages"
 
 local evaluation = {}
 
@@ -23,6 +26,7 @@ Evaluation.__index = Evaluation
 evaluation.streams = {
   -- folded into the step's key
   noise = 1, example = 2, outer = 3, coin = 4, rule = 5, fresh = 6, mega = 7, apart = 8, apart_augment = 9,
+  stage = 10,
   epoch = 1, segment = 2, -- folded into the stream of examples
 }
 
@@ -40,24 +44,19 @@ end
 function evaluation.new(b, opt, args)
   local streams = evaluation.streams
   local key = evaluation.fold(args.key, streams.example, streams[args.stream], args.stream_index)
-  local function scalar(values, name)
-    return b:scalar(values, name)
-  end
   local self = setmetatable({
     opt = opt, evaluator = args.evaluator, batch = args.batch, examples = args.examples, stream_key = key,
-    noise_key = args.noise_key, count = 0, products = 0, st = args.st,
+    noise_key = args.noise_key, count = 0, products = 0, gradients = 0, st = args.st,
     division = pieces.divide(args.batch, args.evaluator.micro, args.st.batch_size),
-    stage_ctx = { t = args.t, weight_decay = args.decay }, witness = args.witness,
+    t = args.t, decay = args.decay, witness = args.witness,
   }, Evaluation)
   buffers.check(args.evaluator.model, args.st.buffers, "opt:init(theta, key, model:init_buffers())")
   self.buffers = args.st.buffers and b:slot(args.st.buffers, "buffers")
   self.frozen_buffers = args.st.frozen_buffers and b:slot(args.st.frozen_buffers, "frozen buffers")
-  self.family_o = opt.family.hyper:traced(scalar, args.like)
+  self.family_o = opt.family.hyper:traced(function(values, name) return b:scalar(values, name) end, args.like)
   self.family_o.weight_decay = args.decay
-  self.stages = {}
-  for i, stage in ipairs(opt.stages.per_evaluation) do
-    self.stages[i] = { stage = stage, o = stage.hyper:traced(scalar, args.like) }
-  end
+  self.stages = stages.trace(b, args.st.stages.per_evaluation, args.like)
+  if self.division then stages.check_pieces(self.stages) end
   return self
 end
 
@@ -103,33 +102,76 @@ function Evaluation:curvature(theta, piece, keys, live)
   end)
 end
 
--- Loss, gradient after the stages, aux, curvature and new buffers at theta, for sample number k of a piece. live: at
--- the current point. first: whether it is the piece's first sample, whose buffers may be adopted.
-function Evaluation:gradient(theta, k, piece, keys, live, first)
-  if self.opt.family.samples > 1 then keys = keys_of_sample(keys, k) end
+-- What stage number i sees as ctx. noise_key: that of the evaluation; piece: its number, or nil.
+function Evaluation:stage_context(i, noise_key, piece)
+  local number = self.gradients
+  return stages.context({ t = self.t, weight_decay = self.decay, examples = self.examples }, function()
+    local key = evaluation.fold(noise_key, evaluation.streams.stage, number, i)
+    return piece and evaluation.fold(key, piece) or key
+  end)
+end
+
+-- The gradients of the piece's examples one by one, for sample number k; see Evaluation:gradient.
+function Evaluation:each(theta, k, piece, live)
+  if self.division or self.batch.count then
+    core.raise("gradients of single examples are taken one after the other, whole batches at a time: use micro = 1 and "
+      .. "batches without batch.count")
+  elseif piece.batch ~= self.batch then
+    core.raise("rows for each example, and a stage that asks for the examples' gradients: a row is one already")
+  end
+  return examples.new(self, theta, function(one, number)
+    local keys = piece.keys { batch = one, number = number }
+    if self.opt.family.samples > 1 then keys = keys_of_sample(keys, k) end
+    local at = core.mark(theta)
+    local loss, aux = self.evaluator:trace_loss(at, one, self:loss_context(keys, live, false))
+    return loss, aux, core.vjp({ loss }, { false }, { at })[1]
+  end)
+end
+
+-- Loss, gradient and aux at theta before the stages, and new buffers; where the first stage asks for those of the
+-- examples, the gradient is not one but Each (examples.lua), and loss and aux are nil.
+function Evaluation:plain_gradient(theta, k, piece, keys, live, adopts)
+  local first = self.stages[1]
+  if first and first.stage.definition.examples then return nil, self:each(theta, k, piece, live) end
   local at = core.mark(theta)
-  local adopts = live and first
   local ctx = self:loss_context(keys, live, adopts, piece.buffers)
   local loss, aux = self.evaluator:trace_loss(at, piece.batch, ctx)
-  local g = core.vjp({ loss }, { false }, { at })[1]
-  for _, entry in ipairs(self.stages) do
-    g = entry.stage:apply(g, entry.o, self.stage_ctx)
+  return loss, core.vjp({ loss }, { false }, { at })[1], aux, adopts and self.buffers and buffers.take(ctx)
+end
+
+-- Loss, gradient after the stages, aux, curvature and new buffers at theta, for sample number k of a piece. live: at
+-- the current point. first: whether it is the piece's first sample, whose buffers may be adopted.
+function Evaluation:gradient(theta, k, piece, live, first)
+  local keys = piece.keys(piece)
+  if self.opt.family.samples > 1 then keys = keys_of_sample(keys, k) end
+  local loss, given, aux, new = self:plain_gradient(theta, k, piece, keys, live, live and first)
+  self.gradients = self.gradients + 1
+  local g = given
+  for i, entry in ipairs(self.stages) do
+    g = entry:apply(g, self:stage_context(i, piece.noise_key, piece.number))
+  end
+  if not loss then
+    loss, aux = given.loss, given.aux
+    if not loss then
+      core.raise(("stage %s never asked for the examples' gradients: g:mean(f)"):format(self.stages[1].stage.name))
+    end
   end
   if self.witness then self.witness:saw_gradient(theta, loss, g) end
-  return loss, g, aux, self:curvature(theta, piece, keys, live), adopts and self.buffers and buffers.take(ctx)
+  return loss, g, aux, self:curvature(theta, piece, keys, live), new
 end
 
 -- Evaluate at q on a piece of the batch, { batch =, number = (nil: it is the whole batch), buffers = }: { stats, loss,
 -- aux, buffers (new ones, where they are adopted), count and products (gradients and Hessian-vector products per
 -- example) }. opts: as in Evaluation:at.
 function Evaluation:on(piece, q, opts)
-  local family, live, keys = self.opt.family, opts.live or false, self:example_keys(piece, opts)
+  local family, live = self.opt.family, opts.live or false
   local drawn = piece.number and not opts.one_noise and piece.number * family.samples or nil
   local found = {}
-  piece.products = 0
-  found.stats, found.loss, found.aux, found.count = family:evaluate(q, opts.noise_key or self.noise_key, self.family_o,
+  piece.products, piece.noise_key = 0, opts.noise_key or self.noise_key
+  function piece.keys(part) return self:example_keys(part, opts) end
+  found.stats, found.loss, found.aux, found.count = family:evaluate(q, piece.noise_key, self.family_o,
     function(theta, k, first)
-      local loss, g, aux, curve, new = self:gradient(theta, k, piece, keys, live, first)
+      local loss, g, aux, curve, new = self:gradient(theta, k, piece, live, first)
       if first then found.buffers = new or nil end
       return loss, g, aux, curve
     end, { mirrored = opts.antithetic, drawn = drawn, exchange = self.witness and self.witness:exchange() })

@@ -24,6 +24,7 @@ add(require "perigee.loss")
 add(require "perigee.transform")
 add(require "perigee.loops")
 add(require("perigee.layer_functions").functions)
+add(require("perigee.clipping").functions)
 add { per_tensor = require("perigee.per_tensor").per_tensor }
 for name, method in next, core.methods do core.methods[name] = core.entry(method) end
 
@@ -32,7 +33,7 @@ local lazy = {}
 for _, name in ipairs {
   "nn", "family", "correction", "rule", "stage", "wrapper", "schedule", "optim", "optimizer", "evaluator", "minimize",
   "data", "sampler", "metric", "options", "train", "run", "grid", "plot", "table", "augment", "linalg", "predict",
-  "probe",
+  "probe", "privacy",
 } do lazy[name] = { name } end
 for _, name in ipairs { "epochs", "steps", "whole_run" } do lazy[name] = { "schedule", name } end
 for _, name in ipairs { "save", "load" } do lazy[name] = { "stored", name } end

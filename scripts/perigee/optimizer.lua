@@ -15,7 +15,7 @@ local per_tensor = require "perigee.per_tensor"
 local pieces = require "perigee.pieces"
 local rule = require "perigee.rule_class"
 local schedule = require "perigee.schedule"
-local stage = require "perigee.stage"
+local stages = require "perigee.stages"
 local state = require "perigee.state"
 local steps = require "perigee.step"
 local tables = require "perigee.tables"
@@ -27,26 +27,6 @@ local optimizer = {}
 local Optimizer = {}
 Optimizer.__index = Optimizer
 Optimizer.__name = "perigee.optimizer"
-
-local function check_stages(given)
-  names.check("pg.optimizer stages", given, { "per_evaluation", "combined" })
-  local stages = {}
-  for _, place in ipairs { "per_evaluation", "combined" } do
-    local list = given[place] or {}
-    stages[place] = list
-    if type(list) ~= "table" or stage.is(list) then
-      core.raise(("pg.optimizer: stages.%s must be a list of stages, as { pg.stage.clip { norm = 1 } }, not %s"):format(
-        place, names.describe(list)))
-    end
-    for i, s in ipairs(list) do
-      if not stage.is(s) then
-        core.raise(("pg.optimizer: entry %d of stages.%s is %s, not a stage, as pg.stage.clip { norm = 1 }"):format(i,
-          place, names.describe(s)))
-      end
-    end
-  end
-  return stages
-end
 
 --- pg.optimizer.is_decay(x): Whether x may be a weight decay: a number that is not negative, a schedule, pg.per_tensor
 -- or a vector.
@@ -87,7 +67,7 @@ local function make(spec)
   check_fit(c, f)
   return setmetatable({
     family = f, correction = c, rule = spec.rule, dtype = spec.dtype,
-    stages = check_stages(spec.stages or {}), units = {}, spec = spec,
+    stages = stages.check(spec.stages or {}, c, f), units = {}, spec = spec,
     weight_decay = {
       given = decay, scalar = type(decay) == "number" or schedule.is_schedule(decay), values = { decay = 0 },
     },
@@ -157,6 +137,7 @@ function Optimizer:init(theta, key, given_buffers)
     frozen_buffers = kept and c and c.batch_norm == "running" and vectors.clone(kept) or nil,
     q = q, rule_slots = self.rule:allocate(q.mean), rule_names = self.rule.slot_names, key = key,
     memory = c and memory.new("correction " .. c.name), stats = self.family.stats, cache = c and tables.cache(c),
+    stages = stages.allocate(self.stages, q.mean),
     shapes = self.family.definition.shapes and self.family.definition.shapes(q.mean),
   }
   if c then

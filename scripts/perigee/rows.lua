@@ -4,11 +4,10 @@
 -- the output's derivative does not depend on theta, so that gradients can be formed from such rows at any time. Traced
 -- rows are statistics whose fields are [rows, width]; arithmetic on them is that of statistics.
 
-local buffers = require "perigee.buffers"
 local core = require "perigee.core"
+local examples = require "perigee.examples"
 local loops = require "perigee.loops"
 local names = require "perigee.names"
-local part = require "perigee.part"
 local statistics = require "perigee.statistics"
 local vectors = require "perigee.vectors"
 
@@ -77,59 +76,22 @@ function Whole:mean(taken) return restore(self.eval, taken) end
 
 -- ---- a row for each example -----------------------------------------------------------------------------------------
 
--- The traced batch as tensors [examples, …] to go over, and a function that makes a batch of one from their slices.
-local function split_batch(eval)
-  local batch, slices, rest = eval.batch, {}, {}
-  for name, value in next, batch do
-    if not core.is_tensor(value) or value.weak then
-      rest[name] = value
-    elseif value.ndim > 0 and value.shape[1] == eval.examples then
-      slices[name] = value
-    else
-      core.raise(("statistics for each example: batch.%s does not have one row for each of %d examples"):format(name,
-        eval.examples))
-    end
-  end
-  return slices, function(given)
-    local one = part.merge(rest, {})
-    for _, name in ipairs(names.sorted(given)) do
-      one[name] = given[name]:reshape(1, table.unpack(given[name].shape))
-    end
-    return one
-  end
-end
-
--- Averages over the examples of what the loss returned beside the loss; what is no number cannot be averaged.
-local function average_aux(stacked)
-  local aux = { n = stacked.n }
-  for i = 1, stacked.n do
-    local x = stacked[i]
-    aux[i] = x and x:mean() or nil
-  end
-  return aux
-end
-
 local Each = {}
 Each.__index = Each
 
 function Each:take(q, opts)
   local eval = self.eval
-  local slices, join = split_batch(eval)
+  local slices, join = examples.split(eval)
   if eval.witness then eval.witness:begin_evaluation(true) end
   local took, n_aux
   local _, found = loops.scan(function(carry, slice)
     local one = eval:on({ batch = join(slice) }, q, opts)
-    local out = { rows = {}, aux = {}, loss = one.loss }
+    local out = { rows = {}, aux = examples.numbers(one.aux), loss = one.loss }
     for _, field in ipairs(statistics.fields(one.stats)) do out.rows[field] = flatten(one.stats[field]) end
-    for i = 1, one.aux.n do
-      local x = one.aux[i]
-      if core.is_tensor(x) and x.ndim == 0 and x.dtype:match "^f" then out.aux[i] = x end
-    end
     took, n_aux = one, one.aux.n
     return carry, out
   end, {}, slices)
-  found.aux.n = n_aux
-  eval:note({ loss = found.loss:mean(), aux = average_aux(found.aux) }, took, opts.live)
+  eval:note({ loss = found.loss:mean(), aux = examples.average(found.aux, n_aux) }, took, opts.live)
   return statistics.new(found.rows)
 end
 
@@ -165,14 +127,14 @@ function Linear:take(q, opts)
   local ctx = eval:loss_context(eval:example_keys({ batch = eval.batch }, opts), live, live)
   local loss, aux = eval.evaluator:trace_loss(theta, eval.batch, ctx, watch(eval.evaluator.model, seen))
   if not seen.output then core.raise("linear = true: the loss must call the model: model(theta, batch.x, ctx)") end
-  local examples = eval.examples
-  if seen.output.ndim == 0 or seen.output.shape[1] ~= examples then
-    core.raise(("linear = true: the model's output needs a row for each of %d examples"):format(examples))
+  local count = eval.examples
+  if seen.output.ndim == 0 or seen.output.shape[1] ~= count then
+    core.raise(("linear = true: the model's output needs a row for each of %d examples"):format(count))
   end
   self.theta, self.output = theta, seen.output
   eval:note({ loss = loss, aux = aux }, { count = 1, products = 0 }, live)
   local cotangent = core.vjp({ loss }, { false }, { seen.marked })[1]
-  return statistics.new { g = cotangent:reshape(examples, seen.output.size // examples) * examples }
+  return statistics.new { g = cotangent:reshape(count, seen.output.size // count) * count }
 end
 
 function Linear:mean(taken)
@@ -185,10 +147,8 @@ end
 
 -- Raise an error where there are no statistics of single examples.
 function rows.check_per_example(opt, st, evaluator, batch, linear)
-  if buffers.has(evaluator.model) or st.buffers then
-    core.raise("statistics for each example: the model has batch norm, by which every example's output depends on the "
-      .. "whole batch: there is no gradient of a single one. Use layer norm, or rows for each batch (per = \"batch\")")
-  elseif not core.is_tensor(batch.id) and not (type(batch.id) == "table" and batch.id.dtype) then
+  examples.check_model(evaluator.model, st)
+  if not core.is_tensor(batch.id) and not (type(batch.id) == "table" and batch.id.dtype) then
     core.raise("statistics for each example: batches need ids (batch.id, i64, from 0)")
   elseif batch.count then
     core.raise("statistics for each example: batches of full size only, without batch.count")

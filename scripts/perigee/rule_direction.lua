@@ -1,6 +1,7 @@
 -- rule_direction.lua: rules whose step has a size of its own, whatever the gradient's: signs, normalized gradients,
 -- VSGD's signal over noise; and SGD-SaI, which fixes a size for each tensor in the first step.
 
+local clipping = require "perigee.clipping"
 local core = require "perigee.core"
 local generic = require "perigee.generic"
 local names = require "perigee.names"
@@ -27,13 +28,6 @@ M.lion = define {
   end,
 }
 
--- The length that a direction is divided by.
-local LENGTHS = {
-  global = function(m) return generic.norm(m) end,
-  tensor = function(m) return m:per_tensor():norm() end,
-  elem = function(m) return generic.abs(m) end,
-}
-
 --- pg.rule.normalized_sgd { lr = 1e-2, momentum = 0, scope = "global", eps = 1e-12 } → rule: normalized SGD (Murray
 -- et al. 2019; with momentum, Cutkosky & Mehta 2020), with decoupled weight decay.
 --     m = momentum m + (1 - momentum) stats.g;  p = p (1 - lr weight_decay) - lr m / (|m| + eps)
@@ -43,11 +37,7 @@ M.normalized_sgd = define {
   name = "normalized_sgd",
   hyper = { lr = 1e-2, momentum = 0, scope = "global", eps = 1e-12 },
   limits = { lr = NOT_NEGATIVE, momentum = SHARE, eps = NOT_NEGATIVE },
-  check = function(o)
-    if not LENGTHS[o.scope] then
-      core.raise(('rule normalized_sgd: scope is "global", "tensor" or "elem", not %s'):format(names.describe(o.scope)))
-    end
-  end,
+  check = function(o) clipping.check_scope("rule normalized_sgd", o.scope) end,
   variant = function(o) return { buffer = o.momentum ~= 0 } end,
   state = function(o) return o.momentum ~= 0 and { "m" } or {} end,
   update = function(p, stats, s, o, ctx)
@@ -56,7 +46,24 @@ M.normalized_sgd = define {
       s.m = o.momentum * s.m + (1 - o.momentum) * m
       m = s.m
     end
-    return p * (1 - o.lr * ctx.weight_decay) - o.lr * (m / (LENGTHS[o.scope](m) + o.eps))
+    return p * (1 - o.lr * ctx.weight_decay) - o.lr * (m / (clipping.lengths[o.scope](m) + o.eps))
+  end,
+}
+
+--- pg.rule.clipped_sgd { lr = 1e-3, momentum = 0.9, top = 0.1, value = false } → rule: SGD with momentum whose update
+-- is clipped by coordinates (Pan & Li 2023, arXiv 2306.00204), with decoupled weight decay. The buffer is not clipped.
+--     m = momentum m + stats.g;  p = p (1 - lr weight_decay) - lr clip(m)
+-- top: the share of each tensor's coordinates that are cut down to the next magnitude (pg.clip_top). value: a threshold
+-- in place of that.
+M.clipped_sgd = define {
+  name = "clipped_sgd",
+  hyper = { lr = 1e-3, momentum = 0.9, top = 0.1, value = false },
+  limits = { lr = NOT_NEGATIVE, momentum = NOT_NEGATIVE, top = SHARE, value = "(0, inf)" },
+  state = { "m" },
+  update = function(p, stats, s, o, ctx)
+    s.m = o.momentum * s.m + stats.g
+    local u = o.value and generic.clip(s.m, -o.value, o.value) or clipping.functions.clip_top(s.m, o.top)
+    return p * (1 - o.lr * ctx.weight_decay) - o.lr * u
   end,
 }
 

@@ -6,6 +6,7 @@ local adopt = require "perigee.adopt"
 local core = require "perigee.core"
 local cost = require "perigee.cost"
 local evaluation_point = require "perigee.evaluation_point"
+local stages = require "perigee.stages"
 local statistics = require "perigee.statistics"
 local vectors = require "perigee.vectors"
 local written = require "perigee.written"
@@ -17,13 +18,13 @@ State.__index = State
 State.__name = "perigee.state"
 
 -- parts: { optimizer, q, stats (names of the family's statistics), shapes (of those that are no vectors), rule_slots
--- (name → tensor), rule_names, memory (or nil), key, buffers (or nil), frozen_buffers (their values at the last
--- refresh, where the correction keeps them), cache (tables.lua, or nil) }.
+-- (name → tensor), rule_names, stages (stages.lua), memory (or nil), key, buffers (or nil), frozen_buffers (their
+-- values at the last refresh, where the correction keeps them), cache (tables.lua, or nil) }.
 function state.new(parts)
   return setmetatable({
     optimizer = parts.optimizer, q = parts.q, theta = parts.q.mean, rule = parts.rule_slots,
-    rule_names = parts.rule_names, stats = parts.stats, shapes = parts.shapes or {}, memory = parts.memory,
-    key = parts.key, buffers = parts.buffers, frozen_buffers = parts.frozen_buffers,
+    rule_names = parts.rule_names, stages = parts.stages, stats = parts.stats, shapes = parts.shapes or {},
+    memory = parts.memory, key = parts.key, buffers = parts.buffers, frozen_buffers = parts.frozen_buffers,
     cache = parts.cache, pass_mode = "pass", call = {},
     step = 0, segment = 0, period = -1, corrected = 0, order = -1, batch_size = 0, pass_size = 0,
     pass = nil, results = {},
@@ -97,6 +98,7 @@ function State:tensors()
   for _, name in ipairs(self.rule_names) do
     add(list, "rule." .. name, self.rule[name])
   end
+  for _, entry in ipairs(stages.tensors(self.stages)) do add(list, entry[1], entry[2]) end
   if self.buffers then
     add(list, "buffers", self.buffers)
   end

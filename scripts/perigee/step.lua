@@ -13,6 +13,7 @@ local part = require "perigee.part"
 local pieces = require "perigee.pieces"
 local posterior = require "perigee.posterior"
 local rows = require "perigee.rows"
+local stages = require "perigee.stages"
 local statistics = require "perigee.statistics"
 
 local step = {}
@@ -247,6 +248,20 @@ local function name_step(opt, flags, batch, division)
     pieces.describe(division))
 end
 
+-- Edit the gradient by the combined stages; gives a function that registers the slots of all stages.
+local function trace_stages(self, stats)
+  local eval, combined = self.eval, stages.trace(self.b, self.st.stages.combined, self.p)
+  local number = self.b:scalar(self.st.scalars, "step")
+  for i, entry in ipairs(combined) do
+    stats.g = entry:apply(stats.g, stages.context({ t = self.t, weight_decay = self.decay, examples = eval.examples },
+      function() return evaluation.fold(self.run_key, evaluation.streams.stage, number, i) end))
+  end
+  return function()
+    stages.register(self.b, eval.stages)
+    stages.register(self.b, combined)
+  end
+end
+
 -- Trace and compile a step. flags: { first, refreshed, last } of a corrected step, nil of a plain one. The entry has
 -- program, binding and count (of the batch), loss (an output's number, nil if the step evaluates nothing),
 -- aux(program), evaluations and products (gradients and Hessian-vector products per example). look: what is to be
@@ -264,9 +279,7 @@ function step.build(opt, st, evaluator, flags, batch, look)
     else
       stats, info, register = trace_correction(self)
     end
-    for _, s in ipairs(opt.stages.combined) do
-      stats.g = s:apply(stats.g, traced_hyper(self, s.hyper), eval.stage_ctx)
-    end
+    local register_stages = trace_stages(self, stats)
     if watching then watching:saw_result(stats, opt.family.name) end
     trace_update(self, stats, info)
     trace_buffers(self)
@@ -275,6 +288,7 @@ function step.build(opt, st, evaluator, flags, batch, look)
     if register then
       register()
     end
+    register_stages()
     entry.evaluations, entry.products = eval.count, eval.products
   end)
   return entry

@@ -12,7 +12,7 @@ local NOT_NEGATIVE, SHARE = "[0, inf)", "[0, 1)"
 
 local rule = { define = rule_class.define, is = rule_class.is }
 rule.split = require("perigee.rule_split").split
-for _, name in ipairs { "adam", "adaptive", "direction", "free", "sampling", "matrix", "factored" } do
+for _, name in ipairs { "adam", "adaptive", "direction", "free", "sampling", "matrix", "factored", "shampoo" } do
   for key, value in next, (require("perigee.rule_" .. name)) do rule[key] = value end
 end
 

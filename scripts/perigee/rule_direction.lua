@@ -28,6 +28,28 @@ M.lion = define {
   end,
 }
 
+--- pg.rule.sophia { lr = 1e-4, beta1 = 0.965, rho = 0.04, batch = 1, eps = 1e-15 } → rule: Sophia (Liu et al. 2023,
+-- arXiv 2305.14342) over the Hessian diagonal of pg.family.diagonal, with decoupled weight decay.
+--     m = beta1 m + (1 - beta1) g
+--     p = p (1 - lr weight_decay) - lr sign(m) min(1, |m| / (rho batch q.h + eps))
+-- Where h is 0 or below, or small, that is a step by the sign. q.h is the family's, moved by this step's statistics
+-- already: hess_approx = "exact" with noise = false takes the place of the authors' estimates. They refresh h every
+-- tenth step after it, by gradients on labels drawn from the model (Sophia-G, whose batch is the number of its tokens):
+-- no family here draws labels. lr is rho times the paper's.
+M.sophia = define {
+  name = "sophia",
+  needs = { "h" },
+  hyper = { lr = 1e-4, beta1 = 0.965, rho = 0.04, batch = 1, eps = 1e-15 },
+  limits = { lr = NOT_NEGATIVE, beta1 = SHARE, rho = NOT_NEGATIVE, batch = "(0, inf)", eps = "(0, inf)" },
+  state = { "m" },
+  update = function(p, stats, s, o, ctx)
+    s.m = o.beta1 * s.m + (1 - o.beta1) * stats.g
+    local bound = o.rho * o.batch * generic.maximum(ctx.q.h, 0) + o.eps
+    local size = generic.minimum(generic.abs(s.m) / bound, 1)
+    return p * (1 - o.lr * ctx.weight_decay) - o.lr * (generic.sign(s.m) * size)
+  end,
+}
+
 --- pg.rule.normalized_sgd { lr = 1e-2, momentum = 0, scope = "global", eps = 1e-12 } → rule: normalized SGD (Murray
 -- et al. 2019; with momentum, Cutkosky & Mehta 2020), with decoupled weight decay.
 --     m = momentum m + (1 - momentum) stats.g;  p = p (1 - lr weight_decay) - lr m / (|m| + eps)

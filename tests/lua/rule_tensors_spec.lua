@@ -5,6 +5,8 @@ local replay = require "rule_replay"
 local pg, core = support.pg, support.core
 local golden = dofile "tests/golden/rules_recent.lua"
 local directions = require "perigee.directions"
+local orthogonal = require "perigee.orthogonal"
+local sometimes = require "perigee.sometimes"
 local rule = pg.rule
 
 local function adamw(h)
@@ -28,6 +30,14 @@ local made = {
   Adafactor = function(h)
     return { rule = rule.adafactor { lr = h.lr, decay = h.decay, eps1 = h.eps1, eps2 = h.eps2, d = h.d },
       options = { weight_decay = h.wd } }
+  end,
+  Shampoo = function(h)
+    return { rule = rule.shampoo { lr = h.lr, eps = h.eps, every = h.every }, options = { weight_decay = h.wd },
+      exact = 1e-9 }
+  end,
+  SOAP = function(h)
+    return { rule = rule.soap { lr = h.lr, beta1 = h.b1, beta2 = h.b2, shampoo_beta = h.sb, eps = h.eps,
+      every = h.freq, vectors = h.oned }, options = { weight_decay = h.wd }, exact = 1e-11 }
   end,
 }
 
@@ -157,6 +167,88 @@ describe("rules on matrices", function()
       local ok, message = pcall(call)
       assert(not ok and message:find(text, 1, true), message)
     end
+  end)
+end)
+
+-- A matrix of numbers that a seed gives, with orthonormal columns if asked.
+local function random_matrix(seed, m, n, is_orthonormal)
+  local draw, list = support.stream(seed), {}
+  for i = 1, m * n do list[i] = draw() end
+  local matrix = core.tensor("f64", { m, n }, list)
+  return is_orthonormal and pg.jit(orthogonal.columns)(matrix) or matrix
+end
+
+local function largest(x) return x:abs():max():item() end
+
+describe("a matrix for each axis", function()
+  it("orthonormal columns span what a matrix's columns span, of full rank or not", function()
+    local full = random_matrix(3, 5, 5)
+    for _, a in ipairs { full, full:matmul(random_matrix(4, 5, 2)):matmul(random_matrix(5, 2, 5)), full * 0 } do
+      local q = pg.jit(orthogonal.columns)(a)
+      assert(largest(q:t():matmul(q) - pg.eye(5, "f64")) < 1e-13)
+      local r = q:t():matmul(a):totable()
+      for i = 2, 5 do
+        for j = 1, i - 1 do assert(math.abs(r[i][j]) < 1e-12) end
+      end
+    end
+  end)
+
+  it("columns are put in the order of falling values, equal ones in theirs", function()
+    local p = pg.jit(orthogonal.falling)(pg.tensor({ 2, 5, 2, 9 }, "f64"))
+    assert.are.same({ 9, 5, 2, 2 }, pg.tensor({ { 2, 5, 2, 9 } }, "f64"):matmul(p):totable()[1])
+    assert.are.same({ 3, 1, 0, 2 }, pg.tensor({ { 0, 1, 2, 3 } }, "f64"):matmul(p):totable()[1])
+  end)
+
+  it("work is done in some runs only", function()
+    local f = pg.jit(function(t, x)
+      return sometimes(t:eq(2), function(given) return { given[1] * 3 } end, { x })[1]
+    end)
+    for t, expected in ipairs { 5, 15, 5 } do
+      assert.are.equal(expected, f(pg.tensor(t, "f64"), pg.tensor(5, "f64")):item())
+    end
+  end)
+
+  -- Parameters after each of `steps` steps of a rule on the matrices gradient(k).
+  local function walk(r, m, n, gradient, steps)
+    local layout, list = support.layout { { m, n } }, {}
+    local theta = core.vector(layout, "f64")
+    local state = r:init(theta)
+    for k = 1, steps do
+      r:step(theta, { g = core.apply("pack", { layout = layout }, gradient(k)) }, state, k - 1)
+      list[k] = core.apply("view", { a = { 0 } }, theta):copy()
+    end
+    return list
+  end
+
+  it("Shampoo's first step is the polar factor, as Muon's would be", function()
+    local G = random_matrix(1, 4, 6)
+    local first = walk(rule.shampoo { lr = 1, eps = 1e-14 }, 4, 6, function() return G end, 1)[1]
+    assert(largest(first + directions.whiten(G, 30, 0.5)) < 1e-6)
+  end)
+
+  it("Shampoo keeps its roots for `every` steps", function()
+    local G = random_matrix(1, 3, 2)
+    local at = walk(rule.shampoo { lr = 1, every = 2 }, 3, 2, function() return G end, 3)
+    assert(largest(at[2] - 2 * at[1]) < 1e-14)
+    assert(largest(at[3] - 3 * at[1]) > 1e-2)
+  end)
+
+  it("SOAP of a rotated problem is rotated SOAP", function()
+    local R = random_matrix(9, 4, 4, true)
+    local function gradient(k) return random_matrix(20 + k, 4, 3) end
+    local r = rule.soap { lr = 0.1, every = 3 }
+    local at = walk(r, 4, 3, gradient, 9)
+    local turned = walk(r, 4, 3, function(k) return R:matmul(gradient(k)) end, 9)
+    assert(largest(at[9]) > 0.1)
+    assert(largest(turned[9] - R:matmul(at[9])) < 1e-9)
+  end)
+
+  it("SOAP without matrices is Adam that sits out the first step", function()
+    local function gradient(k) return random_matrix(30 + k, 4, 3) end
+    local soap = walk(rule.soap { lr = 0.1, max_size = 0, eps = 0 }, 4, 3, gradient, 6)
+    local adam = walk(rule.adam { lr = 0.1, beta1 = 0.95, beta2 = 0.95, eps = 0 }, 4, 3,
+      function(k) return gradient(k + 1) end, 5)
+    assert(largest(soap[6] - adam[5]) < 1e-14)
   end)
 end)
 

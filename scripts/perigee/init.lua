@@ -33,7 +33,7 @@ local lazy = {}
 for _, name in ipairs {
   "nn", "family", "correction", "rule", "stage", "wrapper", "schedule", "optim", "optimizer", "evaluator", "minimize",
   "data", "sampler", "metric", "options", "train", "run", "grid", "plot", "table", "augment", "linalg", "predict",
-  "probe", "privacy",
+  "probe", "privacy", "quantize",
 } do lazy[name] = { name } end
 for _, name in ipairs { "epochs", "steps", "whole_run" } do lazy[name] = { "schedule", name } end
 for _, name in ipairs { "save", "load" } do lazy[name] = { "stored", name } end

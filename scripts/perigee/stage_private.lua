@@ -70,6 +70,7 @@ local private = define {
 --   batch: the expected number of examples in a batch, which is divided by; default the batch's own.
 -- z comes from the run's key: whoever knows the key knows the noise. pg.privacy.rdp tells how private a run is; it
 -- assumes batches that each example joins by a coin of its own, and pg.train shuffles: there is no Poisson sampler yet.
+-- Each gradient of a corrected step and each batch of a pass is a step of its own to it.
 -- The loss that a step reports has no noise on it.
 function M.private(given)
   local s = private(given)

@@ -1,0 +1,151 @@
+-- Facts about block-wise 8-bit quantization: maps and codes are those of the reference, also along whole trajectories
+-- of optimizers with such states; codes are the nearest ones; what is decoded is as near as the map allows.
+local support = require "support"
+local pg, core = support.pg, support.core
+local golden = dofile "tests/golden/quantize.lua"
+local quantize = pg.quantize
+
+local function list(dtype, numbers) return core.tensor(dtype, { #numbers }, numbers) end
+
+describe("maps", function()
+  it("are those of the reference to the last bit", function()
+    for name, want in pairs { signed = golden.quant_map_signed, unsigned = golden.quant_map_unsigned } do
+      local map = quantize.map({ signed = name == "signed" }):totable()
+      assert.are.same(want, map)
+    end
+  end)
+end)
+
+describe("codes", function()
+  it("are those of the reference", function()
+    local c = golden.quant_block8
+    for _, dtype in ipairs { "f64", "f32" } do
+      local codes, absmax = quantize.encode(list(dtype, c.x), { block = c.block })
+      assert.are.same(c.codes, codes:totable())
+      local allowed = dtype == "f64" and 1e-14 or 1e-6
+      assert(support.difference(absmax:totable(), c.absmax) < allowed)
+      assert(support.difference(quantize.decode(codes, absmax, { block = c.block }):totable(), c.deq) < allowed)
+      local x = list(dtype, c.x)
+      codes, absmax = quantize.encode(x * x, { block = c.block, signed = false })
+      assert.are.same(c.sq_codes, codes:totable())
+      assert(support.difference(absmax:totable(), c.sq_absmax) < allowed)
+    end
+  end)
+
+  it("are the nearest ones, but for signs, and stand for themselves", function()
+    for _, signed in ipairs { true, false } do
+      local map = quantize.map({ signed = signed }):totable()
+      local x = pg.randn(pg.key(2), { 300 }, "f64")
+      x = x * x * x
+      if not signed then x = x:abs() end
+      local codes, absmax = quantize.encode(x, { signed = signed, keep_sign = false, block = 300 })
+      local top = absmax:totable()[1]
+      for i, code in ipairs(codes:totable()) do
+        local value, best = x:totable()[i] / top, math.huge
+        for _, candidate in ipairs(map) do best = math.min(best, math.abs(candidate - value)) end
+        assert.are.equal(best, math.abs(map[code + 1] - value))
+      end
+      local again = quantize.encode(list("f64", map), { signed = signed, block = 256 })
+      for i, code in ipairs(again:totable()) do assert.are.equal(i - 1, code) end
+    end
+  end)
+
+  it("keep signs, zeros, and the ends of blocks", function()
+    local function both(numbers, o)
+      local codes, absmax = quantize.encode(list("f32", numbers), o)
+      return codes:totable(), quantize.decode(codes, absmax, o):totable()
+    end
+    local codes, numbers = both { 1, -1e-12, 1e-12, 0 }
+    assert.are.same({ 255, 126, 127, 127 }, codes)
+    assert(numbers[2] < 0 and numbers[3] == 0 and numbers[4] == 0)
+    assert.are.same({ 255, 127, 127, 127 }, (both({ 1, -1e-12, 1e-12, 0 }, { keep_sign = false })))
+    codes, numbers = both({ 0, 0, 5, 0.5, -3 }, { block = 2 }) -- a block of zeros, a short last one
+    assert.are.same({ 127, 127, 255 }, { table.unpack(codes, 1, 3) })
+    assert.are.same({ 0, 0, 5 }, { table.unpack(numbers, 1, 3) })
+    assert(math.abs(numbers[5] + 3) < 0.03)
+    assert.are.equal(5, #numbers)
+  end)
+
+  it("lose less in small blocks, where an outlier stands in one of them only", function()
+    local x = pg.randn(pg.key(4), { 4096 }, "f32")
+    x = pg.where(pg.arange(4096):eq(7), 1000, x)
+    local function loss(block)
+      local codes, absmax = quantize.encode(x, { block = block })
+      return (quantize.decode(codes, absmax, { block = block }) - x):abs():mean():item()
+    end
+    assert(loss(256) < loss(4096) / 2)
+    assert(loss(256) < 0.03)
+  end)
+
+  it("are the same inside a trace, and of vectors by their numbers without pads", function()
+    local v = support.vector(support.layout { { 3 }, { 5 } }, "f32", { { 1, -2, 3 }, { 4, 0, -6, 7, 0.1 } })
+    local f = pg.jit(function(x)
+      local codes, absmax = quantize.encode(x, { block = 4 })
+      return codes, quantize.decode(codes, absmax, { block = 4 })
+    end)
+    local codes, numbers = f(v)
+    local plain, absmax = quantize.encode(v:flat(), { block = 4 })
+    assert.are.same(plain:totable(), codes:totable())
+    assert.are.same(quantize.decode(plain, absmax, { block = 4 }):totable(), numbers:totable())
+  end)
+
+  it("refuse what they cannot be of", function()
+    local function refused(what, f, ...)
+      local ok, m = pcall(f, ...)
+      assert(not ok and tostring(m):find(what, 1, true), m)
+    end
+    refused("must be a tensor or vector of f32 or f64", quantize.encode, list("i64", { 1 }))
+    refused("block is a whole number", quantize.encode, list("f32", { 1 }), { block = 0.5 })
+    refused("codes must be u8", quantize.decode, list("f32", { 1 }), list("f32", { 1 }))
+    refused("need 2 absmax", quantize.decode, list("f32", { 1, 2, 3 }):to("u8"), list("f32", { 1 }), { block = 2 })
+  end)
+end)
+
+-- ---- optimizers with 8-bit states, written out ----------------------------------------------------------------------
+
+-- A state kept in 8 bits: read() and write(s) → codes, absmax.
+local function state(n, dtype, options)
+  local codes, absmax
+  local self = {}
+  function self.read() return codes and quantize.decode(codes, absmax, options) or pg.zeros({ n }, dtype) end
+  function self.write(s)
+    codes, absmax = quantize.encode(s, options)
+    return codes:totable(), absmax:totable()
+  end
+  return self
+end
+
+local function check(step, which, codes, absmax)
+  assert.are.same(step.extra["codes" .. which], codes)
+  assert(support.difference(absmax, step.extra["absmax" .. which]) < 1e-6)
+end
+
+describe("an optimizer with 8-bit states", function()
+  for _, case in ipairs(golden.cases) do
+    for _, dtype in ipairs { "f64", "f32" } do
+      it(("has the codes of %s after every step in %s"):format(case.id, dtype), function()
+        local h, p = case.hyper, list(dtype, golden.problems[case.problem].init[1])
+        local first = state(p.size, dtype, { block = h.block })
+        local second = state(p.size, dtype, { block = h.block, signed = false })
+        for t, step in ipairs(case.steps) do
+          local g = list(dtype, step.inputs.grad[1])
+          if h.momentum then
+            g = g + h.wd * p
+            local s = t == 1 and g or h.momentum * first.read() + g
+            p = p - h.lr * s
+            check(step, 1, first.write(s))
+          else
+            local m, v = h.b1 * first.read() + (1 - h.b1) * g, h.b2 * second.read() + (1 - h.b2) * (g * g)
+            local c1, c2 = 1 - h.b1 ^ t, math.sqrt(1 - h.b2 ^ t)
+            p = (p - h.lr * c2 / c1 * (m / (v:sqrt() + c2 * h.eps))) * (1 - h.lr * h.wd)
+            check(step, 1, first.write(m))
+            check(step, 2, second.write(v))
+          end
+          local d = support.difference(p:totable(), step.params)
+          local allowed = dtype == "f64" and 1e-12 or math.max(1e-5, 20 * case.float32_drift)
+          assert(d <= allowed, ("step %d: off by %g"):format(t, d))
+        end
+      end)
+    end
+  end
+end)

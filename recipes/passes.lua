@@ -139,7 +139,7 @@ end
 -- ---- the methods ----------------------------------------------------------------------------------------------------
 
 -- Step sizes in units of 1 / L.
-local UNITS = { 0.01, 0.02, 0.05, 0.1, 0.2, 1 / 3, 0.5, 0.7, 1, 1.4, 2, 2.8, 4, 5.6, 8, 11, 15, 21, 30 }
+local UNITS = { 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 1 / 3, 0.5, 0.7, 1, 1.4, 2, 2.8, 4, 5.6, 8, 11, 15, 21, 30 }
 
 -- The grid of step sizes from `low` to `high` for batches of 1; those of ten bear steps eight times larger.
 local function steps(low, high)
@@ -199,7 +199,7 @@ local function stayed(gap, limit) return { passes = math.huge, gap = gap, limit 
 -- check: every so many passes; by_batch: passes go by the batches of the steps; reference: at batches of 1 and of 10;
 -- plot: whether its curve is drawn.
 local methods = {
-  { name = "SGD constant", order = "iid", check = 5, make = by_step(), grid = steps(0.01, 0.2), plot = true,
+  { name = "SGD constant", order = "iid", check = 5, make = by_step(), grid = steps(0.002, 0.2), plot = true,
     reference = { stayed(2.6e-5, 2000), stayed(7.5e-5, 2000) } },
   { name = "SGD constant", order = "reshuffled", check = 5, make = by_step(), grid = steps(0.01, 0.1),
     reference = { took(190, 190, 215), took(210, 190, 215) } },

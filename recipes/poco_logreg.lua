@@ -92,6 +92,10 @@ local METHODS = {
   { name = "VON-PoCo", family = "full", rule = "newton", first = -4, is_corrected = true },
 }
 
+local function is_mirrored(method, given)
+  return given.antithetic and given.noise and method.family ~= "point" -- a pass without weight noise has no mirror image
+end
+
 -- An optimizer of a method. more: what differs from the options: ess (in units of n), noise, fixed, antithetic, beta2,
 -- and the correction's every, mega and alpha.
 local function make(method, lr, more)
@@ -99,12 +103,19 @@ local function make(method, lr, more)
   local correction
   if method.is_corrected then
     correction = pg.correction.svrg { every = given.every or pg.epochs(1), mega = given.mega or "full",
-      alpha = given.alpha or 1, antithetic = given.antithetic }
+      alpha = given.alpha or 1, antithetic = is_mirrored(method, given) }
   end
   return pg.optimizer { weight_decay = problem.l2, family = FAMILIES[method.family](given),
     correction = correction, rule = RULES[method.rule](lr) }
 end
 
-local part = { o = o, problem = problem, batch = batch, make = make, methods = METHODS }
+-- Passes that an epoch of a method takes.
+local function passes_of_epoch(method)
+  if not method.is_corrected then return 1 end
+  return is_mirrored(method, o) and 4 or 3
+end
+
+local part = { o = o, problem = problem, batch = batch, make = make, methods = METHODS,
+  passes_of_epoch = passes_of_epoch }
 
 require("parts.poco_" .. o.part)(part)

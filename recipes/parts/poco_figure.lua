@@ -74,7 +74,7 @@ local function show_epochs(part, results)
   for i, r in ipairs(results) do
     rows[i] = { r.name }
     for _, epoch in ipairs(epochs) do
-      local passes = epoch * (r.method.is_corrected and (part.o.antithetic and 4 or 3) or 1)
+      local passes = epoch * part.passes_of_epoch(r.method)
       local known = passes <= r.curve.x[#r.curve.x] + 1e-6
       rows[i][#rows[i] + 1] = known and number(gap_at(r, passes)) or ""
     end
@@ -121,7 +121,8 @@ local function draw(part, results)
   for i, r in ipairs(results) do
     gaps[i], losses[i] = gap_series(r), loss_series(r, part.problem.minimum.value)
   end
-  local period = o.antithetic and 4 or 3
+  local period = 1
+  for _, r in ipairs(results) do period = math.max(period, part.passes_of_epoch(r.method)) end
   for k = 0, math.ceil(o.passes / period) - 1 do
     marks[k + 1] = { x = k * period, name = k == 0 and "outer passes" or nil }
   end

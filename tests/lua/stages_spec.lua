@@ -334,6 +334,23 @@ describe("private gradients", function()
     other:load(saved, numbers)
     assert.are.equal(whole, support.state_bytes(advance(other, 4)))
   end)
+
+  it("of DiceSGD begin at another run's error, or at none where that run had no such stage", function()
+    local function make(stages) return pg.optimizer { rule = rule.sgd { lr = 0.5 }, stages = stages } end
+    local dice = make { per_evaluation = { stage.dice { clip = 0.1 } } }
+    for _, saver in ipairs { dice, make {} } do
+      local st = saver:init(net:init(pg.key(5), "f64"))
+      saver:step(st, eval, { x = x, y = y, id = ids })
+      local saved = { tensors = {}, numbers = st:numbers(), parts = st:parts() }
+      for _, entry in ipairs(st:tensors()) do saved.tensors[entry[1]] = entry[2]:clone() end
+      local other = dice:init(net:init(pg.key(6), "f64"))
+      dice:step(other, eval, { x = x, y = y, id = ids })
+      other:adopt(saved, "another run")
+      assert.are.same(st.theta:totable(), other.theta:totable())
+      local e, want = other.stages.per_evaluation[1].values.error, saved.tensors["stages.per_evaluation.1.error"]
+      assert.are.same((want or pg.zeros_like(e)):totable(), e:totable())
+    end
+  end)
 end)
 
 describe("a stage of one's own", function()

@@ -50,6 +50,15 @@ end
 
 local boundaries = { [true] = boundaries_of(lists[true]), [false] = boundaries_of(lists[false]) }
 
+local kept = {} -- dtype → list → tensor: bodies of loops may capture tensors, and are traced twice
+
+-- One of these lists as a tensor, the same one each time.
+local function constant(list, dtype)
+  kept[dtype] = kept[dtype] or {}
+  kept[dtype][list] = kept[dtype][list] or core.tensor(dtype, { #list }, list)
+  return kept[dtype][list]
+end
+
 --- pg.quantize.map([{ signed = true }]) → tensor: The 256 values that codes stand for, in order, f32 [256]. Signed:
 -- 0, 1 and, for e = 0 … 6, the centres of 2^e equal cells of [0.1, 1] times ± 10^(e - 6); unsigned: 2^(e + 1)
 -- cells, and no negative ones. 0 is code 127 of the signed map and 0 of the unsigned.
@@ -68,7 +77,7 @@ end
 
 -- The code of the nearest value for numbers of [-1, 1], i64: by halving, 8 times.
 local function nearest(x, signed)
-  local limits = core.tensor(x.dtype, { 255 }, boundaries[signed])
+  local limits = constant(boundaries[signed], x.dtype)
   local code = tensor.functions.zeros(x.shape, "i64")
   for bit = 7, 0, -1 do
     local candidate = code + (1 << bit)
@@ -108,7 +117,7 @@ function quantize.decode(codes, absmax, given)
     core.raise(("pg.quantize.decode: %d codes in blocks of %d need %d absmax, not %s"):format(codes.size, o.block,
       (codes.size + o.block - 1) // o.block, names.describe(absmax)))
   end
-  local values = core.tensor(absmax.dtype, { 256 }, lists[o.signed]):take(codes:to("i64"))
+  local values = constant(lists[o.signed], absmax.dtype):take(codes:to("i64"))
   return (cut(values, o.block) * absmax:reshape(absmax.size, 1)):reshape(-1):slice { 1, codes.size }
 end
 

@@ -87,6 +87,11 @@ describe("codes", function()
     local plain, absmax = quantize.encode(v:flat(), { block = 4 })
     assert.are.same(plain:totable(), codes:totable())
     assert.are.same(quantize.decode(plain, absmax, { block = 4 }):totable(), numbers:totable())
+    local rows = pg.randn(pg.key(6), { 3, 10 })
+    local _, looped = pg.scan(function(n, row) return n, (quantize.encode(row, { block = 4 })) end, pg.zeros {}, rows)
+    for i = 1, 3 do
+      assert.are.same((quantize.encode(rows:slice(i), { block = 4 })):totable(), looped:slice(i):totable())
+    end
   end)
 
   it("refuse what they cannot be of", function()

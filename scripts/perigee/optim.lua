@@ -127,4 +127,12 @@ define("newton_poco", { { "family", family.full, FULL }, newton, svrg })
 define("alpha_svrg", { sgd, { "correction", correction.alpha_svrg, { "alpha0", "estimate", "memory",
   table.unpack(SVRG) } } })
 
+--- pg.optim.sophia { ess =, lr = 1e-4, rho = 0.04, h0 = 1, beta2 = 0.99, hess_approx = "exact", noise = false, … } →
+-- optimizer: diagonal × none × sophia: Sophia, by the exact diagonal of the Hessian at the mean, for at most 4096
+-- parameters; hess_approx = "price" and noise = true for more. See pg.family.diagonal and pg.rule.sophia.
+define("sophia", { diagonal, { "rule", rule.sophia, { "lr", "beta1", "rho", "batch", "eps" } } },
+  { beta2 = 0.99, hess_approx = "exact", noise = false })
+
+for name, parts in next, (require "perigee.optim_rules") do define(name, parts) end
+
 return optim

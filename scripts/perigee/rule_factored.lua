@@ -1,6 +1,5 @@
 -- rule_factored.lua: Adafactor, which keeps the second moment of a matrix as what rows and columns have of it.
 
-local core = require "perigee.core"
 local define = require("perigee.rule_class").define
 local generic = require "perigee.generic"
 local names = require "perigee.names"
@@ -71,9 +70,7 @@ M.adafactor = define {
   static = { "eps1" },
   limits = { lr = NOT_NEGATIVE, decay = "(-inf, 0]", eps1 = "(0, inf)", eps2 = NOT_NEGATIVE, d = "(0, inf)" },
   check = function(o)
-    if o.form ~= "torch" and o.form ~= "paper" then
-      core.raise(('rule adafactor: form is "torch" or "paper", not %s'):format(names.describe(o.form)))
-    end
+    names.choice("rule adafactor: form", o.form, { "torch", "paper" })
   end,
   state = { row = zeros(row_shape), column = zeros(column_shape), v = zeros(whole_shape) },
   update = function(p, stats, s, o, ctx)

@@ -41,9 +41,7 @@ end
 
 local function check_outputs(name)
   return function(o)
-    if o.outputs ~= "columns" and o.outputs ~= "rows" then
-      core.raise(('rule %s: outputs is "columns" or "rows", not %s'):format(name, names.describe(o.outputs)))
-    end
+    names.choice(("rule %s: outputs"):format(name), o.outputs, { "columns", "rows" })
   end
 end
 
@@ -80,9 +78,7 @@ M.muon = for_matrices({
   limits = { lr = NOT_NEGATIVE, momentum = SHARE, steps = "[1, 100]" },
   check = function(o)
     check_outputs("muon")(o)
-    if not MUON_SCALES[o.scale] then
-      core.raise(('rule muon: scale is "spectral" or "rms", not %s'):format(names.describe(o.scale)))
-    end
+    names.choice("rule muon: scale", o.scale, { "spectral", "rms" })
   end,
   state = { "m" },
   update = function(p, stats, s, o, ctx)

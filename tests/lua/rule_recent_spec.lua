@@ -203,6 +203,26 @@ describe("perigee methods", function()
   end)
 end)
 
+describe("pg.optim", function()
+  it("has every rule, with its defaults and options, and is described", function()
+    for name, r in pairs(rule) do
+      local needed = { sgld = { ess = 50 }, sghmc = { ess = 50 }, sophia = { ess = 50 }, ivon = { ess = 50 },
+        newton = { ess = 50 } }
+      if name ~= "define" and name ~= "is" and name ~= "split" then
+        local opt = pg.optim[name](needed[name])
+        local plain = type(r) == "function" and r(needed[name]) or r
+        assert.are.equal(plain.name, opt.rule.name)
+        for option, value in pairs(plain.hyper.given) do assert.are.equal(value, opt.rule.hyper.given[option]) end
+      end
+    end
+    local opt = pg.optim.muon { lr = 1, others = rule.lion, ["others.lr"] = 0.5, weight_decay = 0.1 }
+    assert.are.same({ 1, 0.5, 0.99 }, { opt.rule.hyper.given.lr, opt.rule.hyper.given["others.lr"],
+      opt.rule.hyper.given["others.beta2"] })
+    local ok, message = pcall(pg.optim.soap, { beta3 = 1 })
+    assert(not ok and message:find("beta3", 1, true), message)
+  end)
+end)
+
 describe("averages", function()
   it("leave the run as it is, and stochastic weight averaging begins when it is told", function()
     local plain = descend(rule.sgd { lr = 0.1 }, { 1, 2, 3 }, 9)

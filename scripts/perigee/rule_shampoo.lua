@@ -46,6 +46,7 @@ end
 -- roots to the next. power: in place of 1 / 2k (many ports have 1 / k). Axes longer than max_size are left alone, and
 -- with vectors = false tensors with one axis. The roots are by eigenvectors in f64, of the order of
 -- size^3; an L in f32 that is nearly singular has few right digits in its small eigenvalues, which a larger eps mends.
+-- With `every` above 1 the first roots are of one gradient: begin with a small lr, or a large eps.
 M.shampoo = define {
   name = "shampoo",
   hyper = { lr = 0.1, eps = 1e-4, beta2 = false, every = 1, power = false, max_size = 1024, vectors = true },

@@ -312,3 +312,39 @@ describe("split", function()
     end
   end)
 end)
+
+describe("state", function()
+  local x, y = random_matrix(2, 24, 4), random_matrix(3, 24, 1)
+  local model = pg.nn.sequential { pg.nn.linear(4, 3), pg.tanh, pg.nn.linear(3, 1) }
+  local evaluator = pg.evaluator { model = model, source = pg.evaluator.memory { x = x, y = y },
+    loss = function(m, theta, batch, ctx)
+      local d = m(theta, batch.x, ctx) - batch.y
+      return (d * d):mean()
+    end }
+
+  local function advance(opt, st, steps)
+    for k = st.step, st.step + steps - 1 do
+      local first = k % 3 * 8
+      local rows = { first + 1, first + 8 }
+      opt:step(st, evaluator, { x = x:slice(rows):copy(), y = y:slice(rows):copy() })
+    end
+    return st
+  end
+
+  for name, r in pairs {
+    soap = rule.soap { every = 2 }, shampoo = rule.shampoo { every = 3, eps = 1 }, muon = rule.muon, swan = rule.swan,
+    adafactor = rule.adafactor, prodigy = rule.prodigy, schedule_free = rule.schedule_free_adamw,
+    sghmc = rule.sghmc { ess = 100, precondition = true }, swa = pg.wrapper.swa { rule = rule.sinkgd, start = 2 },
+  } do
+    it("of " .. name .. " continues bit for bit", function()
+      local opt, theta = pg.optimizer { rule = r }, model:init(core.key(4), "f64")
+      local through = advance(opt, opt:init(theta, core.key(5)), 9)
+      local st = advance(opt, opt:init(theta, core.key(5)), 4)
+      local other = opt:init(theta, core.key(5))
+      other:load(st:tensors(), st:numbers())
+      advance(opt, other, 5)
+      assert.are.equal(support.state_bytes(through), support.state_bytes(other))
+      assert.are.same(through:point():totable(), other:point():totable())
+    end)
+  end
+end)

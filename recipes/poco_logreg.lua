@@ -93,7 +93,8 @@ local METHODS = {
 }
 
 local function is_mirrored(method, given)
-  return given.antithetic and given.noise and method.family ~= "point" -- a pass without weight noise has no mirror image
+  -- a pass without weight noise has no mirror image
+  return given.antithetic and given.noise and method.family ~= "point"
 end
 
 -- An optimizer of a method. more: what differs from the options: ess (in units of n), noise, fixed, antithetic, beta2,

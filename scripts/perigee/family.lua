@@ -98,6 +98,19 @@ local function sample(self, q, key, o, draw, exchange)
   return noises.watched(put, self.definition.sample, q, key, o, draw[2])
 end
 
+-- What the definition's `statistics` returned, which has to be what it declared.
+local function check_statistics(self, returned)
+  local stats = statistics.new(returned or {})
+  local declared = {}
+  for _, field in ipairs(self.stats) do declared[field] = true end
+  local found, wanted = table.concat(statistics.fields(stats), ", "), table.concat(statistics.fields(declared), ", ")
+  if found ~= wanted then
+    core.raise(("family %s: statistics must return {%s}, as its `stats` say, not {%s}"):format(self.name, wanted,
+      found))
+  end
+  return stats
+end
+
 -- Traced: statistics at q, averaged over the samples. gradient(theta, number, first) → loss, g, aux, curvature.
 -- how: { mirrored (take each sample with its mirror image), drawn (how many numbers of samples other pieces of the
 -- batch use up before, an i64 tensor; nil: none), exchange (see sample) }. Returns statistics, loss, aux of sample 1,
@@ -110,7 +123,7 @@ function Family:evaluate(q, key, o, gradient, how)
     local number = how.drawn and how.drawn + draw[1] or draw[1]
     local theta, noise = sample(self, q, core.apply("key_fold", nil, key, number), o, draw, how.exchange)
     local loss, g, aux, curve = gradient(theta, draw[1], k == 1)
-    local stats = statistics.new(self.definition.statistics(g, noise, q, o, curve))
+    local stats = check_statistics(self, self.definition.statistics(g, noise, q, o, curve))
     if k == 1 then
       total, total_loss, first_aux = stats, loss, aux
     else

@@ -158,7 +158,7 @@ local function trace_correction(self)
     stats = statistics.new(stats)
   end
   if not statistics.is(stats) then
-    core.raise(("correct of correction %s must return statistics, not a %s"):format(c.name, type(stats)))
+    core.raise(("correct of correction %s must return statistics, not %s"):format(c.name, names.describe(stats)))
   end
   return stats, info, register
 end

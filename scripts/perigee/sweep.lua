@@ -113,8 +113,9 @@ local function summarize(self, combinations)
   local runs = compare.read_inside(self.directory)
   local x, y = compare.choose_quantities(runs)
   if y then io.write((compare.tabulate(runs, { x = x, y = y }))) end
-  io.write(("%d of %d combinations done; perigee compare %s draws them\n"):format(#combinations - failed, #combinations,
-    self.directory))
+  local done = #combinations - failed
+  io.write(("%d of %d combinations done%s\n"):format(done, #combinations,
+    done > 0 and ("; perigee compare %s draws them"):format(self.directory) or ""))
   return failed == 0 and 0 or 1
 end
 

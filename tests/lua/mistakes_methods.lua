@@ -86,6 +86,15 @@ local c = pg.correction.define { name = "mine", state = { v = "statistic" },
 ]] .. with("correction = c" .. SGD),
       '4: correction mine: slot v begins as "statistics", "posterior", a number, pg.scalar, pg.per_tensor or pg.rows, '
         .. 'not "statistic"' },
+    { "a correction that returns a vector", [[
+local c = pg.correction.define { name = "mine", correct = function(s, ctx) return ctx:evaluate(ctx.q).g end }
+]] .. with("correction = c" .. SGD),
+      "3: correct of correction mine must return statistics, not a tensor f32 vector of 2 tensors, 15 numbers" },
+    { "a family that gives less than it says", [[
+local f = pg.family.define { name = "mine", stats = { "g", "h" }, init = function(theta) return { mean = theta } end,
+  sample = function(q) return q.mean end, statistics = function(g) return { g = g } end }
+]] .. with("family = f" .. SGD),
+      "4: family mine: statistics must return {g, h}, as its `stats` say, not {g}" },
     { "a field of ctx that is not there", [[
 local c = pg.correction.define { name = "mine", correct = function(s, ctx) return ctx:evaluate(ctx.p) end }
 ]] .. with("correction = c" .. SGD),

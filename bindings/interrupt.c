@@ -22,6 +22,7 @@ static volatile sig_atomic_t count;   // signals since the last answer
 typedef struct announcement {
   char first[128];   // written at the first signal; empty: nothing
   char second[1024]; // said at the second, before the first was answered
+  char last[1040];   // the same as a line of its own: written in one piece, or a terminal's echo of ^C gets into it
   bool leaves;       // the second ends the process at once; else it raises
 } announcement;
 
@@ -57,9 +58,7 @@ static void handle_signal(int number) {
     return;
   }
   if (polled && now->leaves) {
-    write_text("\nperigee: ");
-    write_text(now->second);
-    write_text("\n");
+    write_text(now->last);
     _exit(STATUS_INTERRUPTED);
   }
   if (count > (polled ? 2 : 1)) signal(number, SIG_DFL);
@@ -103,7 +102,9 @@ static int core_interrupted(lua_State *L) {
 static int core_announce_interrupt(lua_State *L) {
   announcement *next = &announcements[!announced];
   snprintf(next->first, sizeof next->first, "%s", luaL_optstring(L, 1, ""));
-  snprintf(next->second, sizeof next->second, "%s", luaL_optstring(L, 2, ""));
+  const char *second = luaL_optstring(L, 2, "");
+  snprintf(next->second, sizeof next->second, "%s", second);
+  snprintf(next->last, sizeof next->last, "\nperigee: %.1000s\n", second);
   next->leaves = lua_toboolean(L, 3);
   announced = !announced;
   return 0;

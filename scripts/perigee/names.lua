@@ -53,10 +53,14 @@ function names.unknown(kind, name, owner, known)
     meant and ("; did you mean '%s'?"):format(meant) or names.listed(owner, known))
 end
 
+-- Tables of our own that are options all the same: what pg.grid goes through.
+local OPTIONS = { ["perigee.combination"] = true }
+
 -- Raise at the recipe's line unless `given` is a plain table of options whose keys are all in `known` (a list).
 function names.check(owner, given, known)
   local meta = getmetatable(given)
-  if type(given) ~= "table" or type(meta) == "table" and (meta.__name or ""):find("^perigee%.") then
+  local name = type(meta) == "table" and meta.__name or ""
+  if type(given) ~= "table" or name:find("^perigee%.") and not OPTIONS[name] then
     core.raise(("%s takes a table of options, not %s%s"):format(owner, names.describe(given),
       names.listed(owner, known)))
   end

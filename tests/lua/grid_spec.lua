@@ -51,6 +51,10 @@ describe("a list on the command line", function()
     return texts
   end
 
+  it("goes where options go", function()
+    for h in pg.grid { k = { 0.1 }, c = { 2 } } do assert.equal(0.1, pg.correction.storm(h).hyper.given.k) end
+  end)
+
   it("is split at commas, a range counted through, the last word fastest", function()
     assert.same({ "lr=0.1 seed=1", "lr=0.1 seed=2", "lr=0.1 seed=7", "lr=3 seed=1", "lr=3 seed=2", "lr=3 seed=7" },
       expand("lr=0.1,3", "seed=1..2,7"))

@@ -133,7 +133,15 @@ PG_DEFINE_CASTS_FROM(f64, double)
 PG_DEFINE_CASTS_FROM_INTEGER(i32, int32_t)
 PG_DEFINE_CASTS_FROM_INTEGER(i64, int64_t)
 PG_DEFINE_CASTS_FROM_INTEGER(u8, uint8_t)
-PG_DEFINE_CASTS_FROM_INTEGER(b8, bool)
+PG_DEFINE_CAST(b8, bool, b8, bool)
+
+// gcc does not vectorize the conversion of a comparison, but a choice by it.
+#define PG_DEFINE_CAST_OF_MASK(TO, T) PG_INLINE T pg_cast_##TO##_b8(bool a) { return a ? (T)1 : (T)0; }
+PG_DEFINE_CAST_OF_MASK(f32, float)
+PG_DEFINE_CAST_OF_MASK(f64, double)
+PG_DEFINE_CAST_OF_MASK(i32, int32_t)
+PG_DEFINE_CAST_OF_MASK(i64, int64_t)
+PG_DEFINE_CAST_OF_MASK(u8, uint8_t)
 
 // LOW <= x < END are the values of F that fit T after truncation; outside, the conversion is not defined in C.
 #define PG_DEFINE_SATURATING_CAST(TO, T, FROM, F, LOW, END, LOWEST, HIGHEST)          \

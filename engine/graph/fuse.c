@@ -373,6 +373,34 @@ static pg_status need_operands(pg_compilation *c, pg_value v) {
   return PG_OK;
 }
 
+typedef struct reading {
+  int buf;
+  bool found;
+} reading;
+
+static void look_for_read(void *arg, int buf, bool whole) {
+  (void)whole;
+  reading *r = arg;
+  if (buf == r->buf) r->found = true;
+}
+
+// A result that takes the place of an input is written by the loop that the other readers of this input are in, where
+// they can share one: what they read is then still there, and read once.
+static pg_status join_readers_of_replaced_inputs(pg_compilation *c) {
+  for (int k = 0; k < c->nout; k++) {
+    const int input = c->plan->donate[k], result = c->value_buf[pg_canon(c->g, c->outs[k])];
+    if (input < 0 || result < 0) continue;
+    for (size_t u = 0; u < c->nunits; u++) {
+      const int unit = c->plan->bufs[result].unit;
+      if (unit < 0 || (int)u == unit || c->units[u].dead) continue;
+      reading r = {.buf = c->value_buf[c->g->inputs[input]]};
+      pg_unit_reads(c, (int)u, look_for_read, &r);
+      if (r.found && can_merge(c, unit, (int)u)) PG_TRY(merge(c, unit, (int)u));
+    }
+  }
+  return PG_OK;
+}
+
 pg_status pg_make_units(pg_compilation *c) {
   const pg_graph *g = c->g;
   // Users of each value, as linked lists over operand slots.
@@ -412,7 +440,7 @@ pg_status pg_make_units(pg_compilation *c) {
     }
   }
   pg_free(head), pg_free(next), pg_free(user), pg_free(users), pg_free(scratch.units);
-  return status;
+  return status == PG_OK ? join_readers_of_replaced_inputs(c) : status;
 }
 
 // ---- order ----

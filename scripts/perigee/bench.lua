@@ -8,6 +8,7 @@ local names = require "perigee.names"
 local paired = require "perigee.bench_paired"
 local peer = require "perigee.bench_peer"
 local report = require "perigee.bench_report"
+local rules = require "perigee.bench_rules"
 local timing = require "perigee.bench_time"
 local torch_peer = require "perigee.bench_torch"
 
@@ -21,15 +22,15 @@ local function runner_of_peer(other)
   return function(steps) return other:run(steps) end
 end
 
--- A yardstick of tests/bench, set up, or nil where it is not built.
-local function start_yardstick(name, size)
+-- A yardstick of tests/bench, set up, or nil where it is not built. arrays: how many rmw reads + writes.
+local function start_yardstick(name, size, arrays)
   local path = (os.getenv("PERIGEE_BENCH") or "build/bench") .. "/" .. name
   local yardstick = core.data.exists(path) and peer.start(peer.quote(path))
   if not yardstick then
     note("the yardstick %s is not built (make bench builds it)", name)
     return nil
   end
-  yardstick:setup(size, "-", core.threads())
+  yardstick:setup(size, arrays or "-", core.threads())
   return yardstick
 end
 
@@ -74,11 +75,11 @@ function benchmarks.machine()
   local peaks = measure_peaks()
   say("sgemm, the best of %s cubed: %.1f GFLOP/s", table.concat(GEMM_SIZES, ", "), peaks.gemm / 1e9)
   if peaks.fma then say("multiply-adds in registers: %.1f GFLOP/s", peaks.fma / 1e9) end
-  local loop <close> = start_yardstick("rmw", cases.adamw_parameters)
+  local loop <close> = start_yardstick("rmw", rules.parameters, "4+3")
   if loop then
     local seconds = median(alternate({ runner_of_peer(loop) })[1])
-    say("read 4 arrays, write 3, of %.0fM floats: %.1f GB/s", cases.adamw_parameters / 1e6,
-      28 * cases.adamw_parameters / seconds / 1e9)
+    say("read 4 arrays, write 3, of %.0fM floats: %.1f GB/s", rules.parameters / 1e6,
+      28 * rules.parameters / seconds / 1e9)
   end
 end
 
@@ -150,8 +151,8 @@ function benchmarks.paired_mlp25m() measure_pairs("mlp25m", "MLP 784-4096-4096-1
 -- ---- updates alone ----
 
 function benchmarks.adamw25m()
-  local bytes = 28 * cases.adamw_parameters
-  local loop <close> = start_yardstick("rmw", cases.adamw_parameters)
+  local bytes = 28 * rules.parameters
+  local loop <close> = start_yardstick("rmw", rules.parameters, "4+3")
   for _, case in ipairs { { "adamw25m", "AdamW, 25M parameters" },
     { "adamw25m_in_steps", "AdamW in Lua, another order, temporaries" } } do
     local ours = runner_of(cases[case[1]]())
@@ -169,6 +170,66 @@ function benchmarks.adamw25m()
   end
   if loop then loop:close() end
   compare_with_torch("adamw25m", "AdamW, 25M parameters", {})
+end
+
+-- A rule's update beside a plain loop over as many arrays.
+local function compare_with_loop(entry, loop)
+  local name, bounds = entry[1] .. ", 25M parameters", { at_least = entry.at_least }
+  local ours = runner_of(rules.updater(entry[2], entry))
+  if not loop then return compare(name, nil, nil, median(alternate({ ours })[1])) end
+  loop:setup(rules.parameters, entry.loop, core.threads())
+  local times = alternate { runner_of_peer(loop), ours }
+  compare(name, ("loop, %s arrays"):format(entry.loop), median(times[1]), median(times[2]), ratio(times[1], times[2]),
+    bounds)
+end
+
+-- The rules of lists that PyTorch has too, beside it.
+local function compare_rules_with_torch(...)
+  for _, list in ipairs { ... } do
+    for _, entry in ipairs(list) do
+      if entry.torch then
+        local ours = runner_of(rules.updater(entry[2], entry))
+        torch_peer.each(function(torch)
+          torch_peer.each_fastest(torch, "update_" .. entry.torch, function(how)
+            local times = alternate { runner_of_peer(torch), ours }
+            compare(entry[1] .. ", 25M parameters", how, median(times[1]), median(times[2]),
+              ratio(times[2], times[1]))
+          end)
+        end)
+        collectgarbage()
+      end
+    end
+  end
+end
+
+function benchmarks.rules()
+  local loop <close> = start_yardstick("rmw", rules.parameters, "2+1")
+  for _, list in ipairs { rules.elementwise, rules.reducing } do
+    for _, entry in ipairs(list) do
+      compare_with_loop(entry, loop)
+      collectgarbage()
+    end
+  end
+end
+
+function benchmarks.rules_torch() compare_rules_with_torch(rules.elementwise, rules.reducing, rules.matrix) end
+
+local OF_GEMM, MATRIX_ROUNDS = 0.6, 3 -- a step takes seconds
+
+function benchmarks.matrix_rules()
+  for _, entry in ipairs(rules.matrix) do
+    local step = rules.updater(entry[2], { random = true })
+    for _ = 1, 2 do step() end
+    local runs = { runner_of(step) }
+    for _, n in ipairs(GEMM_SIZES) do runs[#runs + 1] = runner_of(cases.gemm(n)) end
+    local times, peak = alternate(runs, MATRIX_ROUNDS), 0
+    for i, n in ipairs(GEMM_SIZES) do peak = math.max(peak, 2 * n ^ 3 / least(times[i + 1])) end
+    local flops, seconds = entry.products * rules.parameters * 2 * 1000, median(times[1])
+    say("%s: %.1f GFLOP/s in products, sgemm %.1f", entry[1], flops / seconds / 1e9, peak / 1e9)
+    compare(entry[1] .. ", 25 matrices of 1000", "sgemm's peak", flops / peak, seconds, flops / seconds / peak,
+      { at_least = OF_GEMM })
+    collectgarbage()
+  end
 end
 
 function benchmarks.ivon16m()
@@ -192,7 +253,7 @@ end
 
 local ORDER = {
   "machine", "logreg", "mlp", "lenet", "lenet_tanh", "paired_logreg", "paired_lenet", "paired_mlp25m",
-  "switched_off", "adamw25m", "ivon16m", "compile",
+  "switched_off", "adamw25m", "rules", "rules_torch", "matrix_rules", "ivon16m", "compile",
 }
 
 -- The command: names of benchmarks, or none for all. → exit code

@@ -5,8 +5,8 @@ local core = require "perigee.core"
 local builder = require "perigee.builder"
 local paired = require "perigee.bench_paired"
 local pg = require "perigee"
+local rules = require "perigee.bench_rules"
 local posterior = require "perigee.posterior"
-local statistics = require "perigee.statistics"
 
 local case = {}
 
@@ -41,13 +41,6 @@ end
 -- Floating-point operations of that step's matrix products: forward, weights, and inputs but for the first layer.
 case.mlp_flops = 2 * 128 * (3 * (784 * 512 + 512 * 512 + 512 * 10) - 784 * 512)
 
-local function vectors_of(count, rows, columns)
-  local entries = {}
-  for i = 1, count do entries[i] = { "t" .. i, { rows, columns } } end
-  local layout = core.layout(entries)
-  return function(x) return core.apply("full", { layout = layout, dtype = "f32" }, x) end
-end
-
 -- AdamW as somebody else would write it: one thing after the other, with names for everything in between.
 local function define_adamw_in_steps()
   return pg.rule.define {
@@ -72,23 +65,17 @@ local function define_adamw_in_steps()
   }
 end
 
-local function updater(rule)
-  local full = vectors_of(25, 1000, 1000)
-  local theta, g = full(0.1), full(0.01)
-  local state, step = rule:init(theta, { weight_decay = 0.01 }), -1
-  local stats = statistics.new { g = g }
-  return function()
-    step = step + 1
-    rule:step(theta, stats, state, step)
-  end
-end
-
-case.adamw_parameters = 25 * 1000 * 1000
-
 -- AdamW's update alone on 25M parameters: the built-in rule, and the same written otherwise by a user.
-function case.adamw25m() return updater(pg.rule.adamw { lr = 1e-3 }) end
+function case.adamw25m() return rules.updater(pg.rule.adamw { lr = 1e-3 }, {}) end
 
-function case.adamw25m_in_steps() return updater(define_adamw_in_steps()) end
+function case.adamw25m_in_steps() return rules.updater(define_adamw_in_steps(), {}) end
+
+local function vectors_of(count, rows, columns)
+  local entries = {}
+  for i = 1, count do entries[i] = { "t" .. i, { rows, columns } } end
+  local layout = core.layout(entries)
+  return function(x) return core.apply("full", { layout = layout, dtype = "f32" }, x) end
+end
 
 -- IVON on 16 tensors of 1024 x 1024, given a gradient: a program that samples the point, which is written to memory
 -- for the model to read, and one that updates from the gradient, which is read from memory.

@@ -46,13 +46,13 @@ function timing.probe(run)
   return best
 end
 
--- Measure runners in turn. Returns one list of seconds per step, by round, for each.
-function timing.alternate(runs)
+-- Measure runners in turn, so many rounds. Returns one list of seconds per step, by round, for each.
+function timing.alternate(runs, rounds)
   local steps, times = {}, {}
   for i, run in ipairs(runs) do
     steps[i], times[i] = calibrate(run, SLICE), {}
   end
-  for round = 1, ROUNDS do
+  for round = 1, rounds or ROUNDS do
     for i, run in ipairs(runs) do
       pause()
       times[i][round] = run(steps[i]) / steps[i]

@@ -1,8 +1,10 @@
 -- rule_adaptive.lua: rules that scale each coordinate by what its gradients were: AdaGrad and its descendants, and
 -- Adam's. Formulas and their order are those of the sources named with each; weight decay is stated with each.
 
+local core = require "perigee.core"
 local generic = require "perigee.generic"
 local define = require("perigee.rule_class").define
+local sometimes = require "perigee.sometimes"
 local vectors = require "perigee.vectors"
 
 local NOT_NEGATIVE, SHARE = "[0, inf)", "[0, 1)"
@@ -34,6 +36,17 @@ M.adagrad = define {
   end,
 }
 
+-- |g + decay p|^2. Where there is no decay p is not read: this is all that the whole gradient is gone through for.
+local function decayed_square(g, p, decay)
+  local function square(d) return generic.dot(d, d) end
+  if not (core.is_tensor(g) and core.is_tensor(decay) and decay.weak) then return square(g + decay * p) end
+  local function number(x) return core.apply("full", { a = {}, dtype = g.dtype }, x) end
+  local plain = sometimes(generic.eq(decay, 0), function() return { square(g) } end, { number(0) })
+  return sometimes(generic.ne(decay, 0), function(x)
+    return { square = square(g + x.decay * p), decay = x.decay }
+  end, { square = plain[1], decay = number(decay) }).square
+end
+
 --- pg.rule.adagrad_norm { lr = 1, initial = 0.01, eps = 0 } → rule: AdaGrad with one sum for the whole gradient
 -- (Ward, Wu & Bottou 2019, arXiv 1806.01811), with L2 weight decay.
 --     g = stats.g + weight_decay p;  sum = sum + |g|^2, from `initial` on;  p = p - lr g / (sqrt(sum) + eps)
@@ -43,9 +56,8 @@ M.adagrad_norm = define {
   limits = { lr = NOT_NEGATIVE, initial = NOT_NEGATIVE, eps = NOT_NEGATIVE },
   state = function(o) return { sum = vectors.scalar(o.initial) } end,
   update = function(p, stats, s, o, ctx)
-    local g = stats.g + ctx.weight_decay * p
-    s.sum = s.sum + generic.dot(g, g)
-    return p - o.lr / (generic.sqrt(s.sum) + o.eps) * g
+    s.sum = s.sum + decayed_square(stats.g, p, ctx.weight_decay)
+    return p - o.lr / (generic.sqrt(s.sum) + o.eps) * (stats.g + ctx.weight_decay * p)
   end,
 }
 

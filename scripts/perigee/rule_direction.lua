@@ -7,6 +7,7 @@ local generic = require "perigee.generic"
 local names = require "perigee.names"
 local define = require("perigee.rule_class").define
 local per_tensor = require "perigee.per_tensor"
+local sometimes = require "perigee.sometimes"
 
 local NOT_NEGATIVE, SHARE = "[0, inf)", "[0, 1)"
 
@@ -152,9 +153,12 @@ M.constant_vsgd = define {
 
 -- ---- SGD-SaI --------------------------------------------------------------------------------------------------------
 
-local COUNT = per_tensor.count
--- n - 1, but 1 for tensors of one number, whose deviation is 0.
-local FREEDOM = (COUNT - 1):maximum(1)
+-- The scales of a gradient's tensors, as one value per tensor. count, freedom: how many numbers each has, and one less,
+-- but 1 for tensors of one number, whose deviation is 0.
+local function scales_of(g, eps, count, freedom)
+  local around = g - g:per_tensor():sum() / count
+  return g:per_tensor():norm() / (((around * around):per_tensor():sum() / freedom):sqrt() + eps)
+end
 
 --- pg.rule.sgd_sai { lr = 1e-2, momentum = 0.9, eps = 1e-8 } → rule: SGD with momentum and a scale for each tensor
 -- that the first gradient fixes (Xu et al. 2024, arXiv 2412.11768), with decoupled weight decay.
@@ -170,11 +174,12 @@ M.sgd_sai = define {
   state = { m = 0, scale = per_tensor.per_tensor(0) },
   update = function(p, stats, s, o, ctx)
     local g, is_first = stats.g, generic.eq(ctx.t, 1)
-    local mean = g:per_tensor():sum() / COUNT
-    local around = g - mean
-    local deviation = ((around * around):per_tensor():sum() / FREEDOM):sqrt()
-    local fresh = g:per_tensor():norm() / (deviation + o.eps)
-    s.scale = generic.where(is_first, fresh, s.scale)
+    local layout, dtype = g.layout, g.dtype
+    local count = per_tensor.of(per_tensor.count:resolve(layout, dtype), layout)
+    local freedom = (count - 1):maximum(1)
+    s.scale = sometimes(is_first, function(x)
+      return { scale = scales_of(g, x.eps, count, freedom):resolve(layout, dtype), eps = x.eps }
+    end, { scale = s.scale:resolve(layout, dtype), eps = core.apply("full", { a = {}, dtype = dtype }, o.eps) }).scale
     s.m = generic.where(is_first, g, o.momentum * s.m + (1 - o.momentum) * g)
     return p * (1 - o.lr * ctx.weight_decay) - o.lr * (s.scale * s.m)
   end,

@@ -1,14 +1,14 @@
-// rmw.c: the yardstick of updates: a plain loop that reads four arrays and writes three of them, as AdamW must, with
-// hardly any arithmetic. Speaks the protocol of torch_peer.py: `setup ELEMENTS - THREADS` → ok, `run TIMES` → seconds.
+// rmw.c: the yardstick of updates: a plain loop that reads some arrays and writes part of them, as an update rule must,
+// with hardly any arithmetic. Speaks the protocol of torch_peer.py: `setup ELEMENTS READ+WRITTEN THREADS` → ok, where
+// 4+3 is AdamW's four arrays of which three are written; `run TIMES` → seconds.
 #define _GNU_SOURCE
 #include <omp.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/mman.h>
 #include <time.h>
 
-enum { HUGE_PAGE = 2 << 20 };
+enum { HUGE_PAGE = 2 << 20, MOST = 6 };
 
 static float *make_array(size_t n, float x) {
   const size_t bytes = (n * sizeof(float) + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
@@ -19,13 +19,54 @@ static float *make_array(size_t n, float x) {
   return p;
 }
 
-static void update(size_t n, float *restrict p, float *restrict m, float *restrict v, const float *restrict g) {
-#pragma omp parallel for schedule(static)
-  for (size_t i = 0; i < n; i++) {
-    const float gi = g[i], mi = 0.9f * m[i] + 0.1f * gi, vi = 0.999f * v[i] + gi;
-    m[i] = mi;
-    v[i] = vi;
-    p[i] -= mi * vi;
+// Compiled once for each pair of numbers, so that nothing but the arrays is left in the loop.
+static inline __attribute__((always_inline)) void go_over(size_t from, size_t to, int nread, int nwritten,
+                                                          float *const *array) {
+  float *a[MOST];
+  for (int k = 0; k < nread; k++) a[k] = array[k];
+#pragma omp simd
+  for (size_t i = from; i < to; i++) {
+    float sum = 0;
+    for (int k = 0; k < nread; k++) sum += a[k][i];
+    for (int k = 0; k < nwritten; k++) a[k][i] = 0.9f * a[k][i] + 1e-3f * sum;
+  }
+}
+
+static void go_2_1(size_t from, size_t to, float *const *a) {
+  go_over(from, to, 2, 1, a);
+}
+static void go_3_2(size_t from, size_t to, float *const *a) {
+  go_over(from, to, 3, 2, a);
+}
+static void go_4_2(size_t from, size_t to, float *const *a) {
+  go_over(from, to, 4, 2, a);
+}
+static void go_4_3(size_t from, size_t to, float *const *a) {
+  go_over(from, to, 4, 3, a);
+}
+static void go_5_4(size_t from, size_t to, float *const *a) {
+  go_over(from, to, 5, 4, a);
+}
+static void go_6_4(size_t from, size_t to, float *const *a) {
+  go_over(from, to, 6, 4, a);
+}
+
+static const struct loop {
+  int nread, nwritten;
+  void (*go)(size_t from, size_t to, float *const *a);
+} loops[] = {{2, 1, go_2_1}, {3, 2, go_3_2}, {4, 2, go_4_2}, {4, 3, go_4_3}, {5, 4, go_5_4}, {6, 4, go_6_4}};
+
+static const struct loop *find_loop(int nread, int nwritten) {
+  for (size_t i = 0; i < sizeof loops / sizeof *loops; i++)
+    if (loops[i].nread == nread && loops[i].nwritten == nwritten) return &loops[i];
+  return NULL;
+}
+
+static void update(const struct loop *loop, size_t n, float *const *a) {
+#pragma omp parallel
+  {
+    const size_t threads = (size_t)omp_get_num_threads(), id = (size_t)omp_get_thread_num();
+    loop->go(n * id / threads, n * (id + 1) / threads, a);
   }
 }
 
@@ -38,29 +79,31 @@ static double now(void) {
 int main(void) {
   char line[200];
   size_t n = 0;
-  float *p = NULL, *m = NULL, *v = NULL, *g = NULL;
+  float *a[MOST] = {0};
+  const struct loop *loop = NULL;
   printf("ready plain C\n"), fflush(stdout);
   while (fgets(line, sizeof line, stdin)) {
     size_t elements;
-    int threads, times;
-    if (sscanf(line, "setup %zu - %d", &elements, &threads) == 2) {
-      if (elements != n) {
-        free(p), free(m), free(v), free(g);
-        n = elements;
-        p = make_array(n, 1), m = make_array(n, 0), v = make_array(n, 0), g = make_array(n, 1e-3f);
+    int nread, nwritten, threads, times;
+    if (sscanf(line, "setup %zu %d+%d %d", &elements, &nread, &nwritten, &threads) == 4 && find_loop(nread, nwritten)) {
+      loop = find_loop(nread, nwritten);
+      for (int k = 0; k < MOST; k++) {
+        if (elements != n) free(a[k]), a[k] = NULL;
+        if (k < nread && !a[k]) a[k] = make_array(elements, 1e-3f);
       }
+      n = elements;
       omp_set_num_threads(threads);
-      update(n, p, m, v, g);
+      update(loop, n, a);
       printf("ok\n");
-    } else if (sscanf(line, "run %d", &times) == 1) {
+    } else if (loop && sscanf(line, "run %d", &times) == 1) {
       const double start = now();
-      for (int t = 0; t < times; t++) update(n, p, m, v, g);
+      for (int t = 0; t < times; t++) update(loop, n, a);
       printf("%.9f\n", now() - start);
     } else {
       printf("error %s", line);
     }
     fflush(stdout);
   }
-  free(p), free(m), free(v), free(g);
+  for (int k = 0; k < MOST; k++) free(a[k]);
   return 0;
 }

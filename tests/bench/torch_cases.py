@@ -12,6 +12,8 @@ A variant is a list of words joined by "+":
 IVON's is the sequence of unfused operations of the reference implementation, written from the paper's formulas.
 """
 
+import inspect
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -110,12 +112,17 @@ def make_lenet(activation, pool):
     return case
 
 
-def adamw25m(variant):
-    parameters = [nn.Parameter(torch.full((1000, 1000), 0.1)) for _ in range(25)]
-    for p in parameters:
-        p.grad = torch.full((1000, 1000), 0.01)
-    extra = {"eager": {}, "foreach": {"foreach": True}, "fused": {"fused": True}}[variant]
-    return torch.optim.AdamW(parameters, lr=1e-3, **extra).step
+def make_update(optimizer_class, **options):
+    """An optimizer's step alone, on 25M parameters."""
+
+    def case(variant):
+        parameters = [nn.Parameter(torch.full((1000, 1000), 0.1)) for _ in range(25)]
+        for p in parameters:
+            p.grad = torch.full((1000, 1000), 0.01)
+        form = {} if variant == "eager" else {variant: True}
+        return optimizer_class(parameters, lr=1e-3, **options, **form).step
+
+    return case
 
 
 class Ivon:
@@ -189,7 +196,36 @@ def image_variants(optimizer_class):
 
 
 def update_variants(optimizer_class):
-    return ["eager", "foreach"] + (["fused"] if has_fused(optimizer_class) else [])
+    """Forms of an optimizer; some have one only."""
+    names = ["eager"]
+    if "foreach" in inspect.signature(optimizer_class).parameters:
+        names.append("foreach")
+    return names + (["fused"] if has_fused(optimizer_class) else [])
+
+
+# What Perigee has too: name, class, options. Older versions lack some.
+UPDATES = [
+    ("sgd", "SGD", {}),
+    ("momentum", "SGD", {"momentum": 0.9}),
+    ("adagrad", "Adagrad", {}),
+    ("rmsprop", "RMSprop", {}),
+    ("adadelta", "Adadelta", {}),
+    ("adam", "Adam", {}),
+    ("amsgrad", "Adam", {"amsgrad": True}),
+    ("adamw", "AdamW", {}),
+    ("nadam", "NAdam", {}),
+    ("adafactor", "Adafactor", {}),
+    ("muon", "Muon", {}),
+]
+
+
+def update_cases():
+    cases = {}
+    for name, class_name, options in UPDATES:
+        found = getattr(torch.optim, class_name, None)
+        if found:
+            cases["update_" + name] = (make_update(found, **options), lambda found=found: update_variants(found))
+    return cases
 
 
 # name: (set-up, its variants)
@@ -198,6 +234,7 @@ CASES = {
     "mlp": (mlp, lambda: training_variants(torch.optim.AdamW)),
     "lenet": (make_lenet(nn.ReLU, nn.MaxPool2d), lambda: image_variants(torch.optim.SGD)),
     "lenet_tanh": (make_lenet(nn.Tanh, nn.AvgPool2d), lambda: image_variants(torch.optim.SGD)),
-    "adamw25m": (adamw25m, lambda: update_variants(torch.optim.AdamW)),
+    "adamw25m": (make_update(torch.optim.AdamW), lambda: update_variants(torch.optim.AdamW)),
     "ivon16m": (ivon16m, lambda: ["eager"]),
+    **update_cases(),
 }

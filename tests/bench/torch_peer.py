@@ -31,7 +31,7 @@ def main():
     for line in sys.stdin:
         command, *words = line.split()
         if command == "variants":
-            print(" ".join(CASES[words[0]][1]()), flush=True)
+            print(" ".join(CASES[words[0]][1]()) if words[0] in CASES else "", flush=True)
         elif command == "setup":
             step = None
             signal.alarm(SETUP_SECONDS)

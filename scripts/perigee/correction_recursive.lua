@@ -154,27 +154,47 @@ local CLIPS = {
   per_tensor = function(g) return scale_to_one(g, g:per_tensor():norm()) end,
 }
 
---- pg.correction.mars { gamma = 0.025, beta1 = 0.95, clip = "norm", exact = true } → correction: MARS (Yuan et al.
--- 2024, arXiv 2411.10438), before a rule such as AdamW with the same beta1.
+local function check_mars(o)
+  if o.clip and not CLIPS[o.clip] then
+    core.raise(('correction mars: clip is "norm", "per_tensor" or false, not %s'):format(names.describe(o.clip)))
+  elseif o.clip == "norm" and o.matrices_only then
+    core.raise('correction mars: matrices_only clips matrices by themselves: clip is "per_tensor" or false')
+  elseif o.from_zero and o.exact then
+    core.raise("correction mars: from_zero is about the gradient before the first step, which exact = true never uses")
+  end
+  names.choice("correction mars: second", o.second, { "corrected", "raw" })
+end
+
+-- 1 for tensors with exactly two axes.
+local IS_MATRIX = per_tensor.per_tensor(function(_, shape) return #shape == 2 and 1 or 0 end)
+
+--- pg.correction.mars { gamma = 0.025, beta1 = 0.95, clip = "norm", exact = true, matrices_only = false, from_zero =
+-- false, second = "corrected" } → correction: MARS (Yuan et al. 2024, arXiv 2411.10438), before a rule such as AdamW
+-- with the same beta1.
 --     c = now + gamma beta1 / (1 - beta1) (now - statistics at the point before, on this batch);  c = now at first
 --     c.g cut to length 1: clip = "norm" all of it, "per_tensor" each tensor; false: not
--- exact = false takes the previous batch's gradient in place of that at the point before: one gradient a step.
+-- exact = false takes the previous batch's gradient in place of that at the point before: one gradient a step. Where
+-- the authors' code differs: clip = "per_tensor"; matrices_only corrects tensors with two axes alone, the others going
+-- by another rule (pg.rule.split); from_zero takes 0 for the gradient before the first, with exact = false; second =
+-- "raw" lets pg.rule.adam and adamw take squares of the gradient as it was, as its README has it and the code not.
 M.mars = define {
   name = "mars",
-  hyper = { gamma = 0.025, beta1 = 0.95, clip = "norm", exact = true },
+  hyper = { gamma = 0.025, beta1 = 0.95, clip = "norm", exact = true, matrices_only = false, from_zero = false,
+    second = "corrected" },
   limits = { beta1 = "[0, 1)" },
-  check = function(o)
-    if o.clip and not CLIPS[o.clip] then
-      core.raise(('correction mars: clip is "norm", "per_tensor" or false, not %s'):format(names.describe(o.clip)))
-    end
-  end,
+  check = check_mars,
   state = function(o) return o.exact and { previous = "posterior" } or { before = "statistics" } end,
   correct = function(s, ctx, o)
     local now, before = ctx:evaluate(ctx.q), nil
-    if not ctx.first then before = o.exact and ctx:evaluate(s.previous) or s.before end
+    if o.from_zero or not ctx.first then before = o.exact and ctx:evaluate(s.previous) or s.before end
     local c = before and now + (o.gamma * o.beta1 / (1 - o.beta1)) * (now - before) or now
     if o.exact then s.previous = ctx.q else s.before = now end
-    return statistics.map(c, function(x, field) return field == "g" and o.clip and CLIPS[o.clip](x) or x end)
+    local corrected = statistics.map(c, function(x, field)
+      if field ~= "g" then return x end
+      if o.clip then x = CLIPS[o.clip](x) end
+      return o.matrices_only and now.g + IS_MATRIX * (x - now.g) or x
+    end)
+    return corrected, o.second == "raw" and { raw = now.g } or nil
   end,
 }
 

@@ -30,6 +30,9 @@ local function define(name, result)
       if family:has_noise() then
         return "the statistics in the table were taken under the noise of other steps, which never cancels; it needs a "
           .. "family that evaluates at the mean"
+      elseif o.per == "example" and family:is_of_batch() then
+        return "a row is of an example, and the points of this family depend on the gradient of the whole batch; per = "
+          .. "\"batch\" keeps a row for each batch"
       elseif o.linear and (family:gives "h" or family:gives "H") then
         return "with linear = true the table holds cotangents of the model's output, which give gradients only"
       end

@@ -18,11 +18,13 @@ end
 
 function directions.length(x) return (x * x):sum():sqrt() end
 
--- A matrix made nearly orthogonal by Newton-Schulz steps of degree 5: singular values end between 0.7 and 1.2.
-function directions.orthogonalize(x, steps)
+-- A matrix made nearly orthogonal by Newton-Schulz steps of degree 5: singular values end between 0.7 and 1.2. It is
+-- first divided by its length + eps; is_bound: by the larger one of them.
+function directions.orthogonalize(x, steps, eps, is_bound)
   local a, b, c = 3.4445, -4.7750, 2.0315
   return as_wide(x, function(wide)
-    local y = wide / (directions.length(wide) + 1e-7)
+    local length = directions.length(wide)
+    local y = wide / (is_bound and length:maximum(eps) or length + eps)
     for _ = 1, steps do
       local square = y:matmul(y:t())
       y = a * y + (b * square + c * square:matmul(square)):matmul(y)
@@ -31,9 +33,9 @@ function directions.orthogonalize(x, steps)
   end)
 end
 
--- Each row with mean 0 and standard deviation 1.
-function directions.standardize_rows(x)
-  local around = x - x:mean(2, true)
+-- Each row with mean 0 and standard deviation 1; center = false: with mean square 1.
+function directions.standardize_rows(x, center)
+  local around = center == false and x or x - x:mean(2, true)
   return around / (around * around):mean(2, true):sqrt():maximum(directions.TINY)
 end
 

@@ -14,8 +14,8 @@
 --     `size`, the short last one included. options: first, the j to begin with (default 1); count, nil for all the
 --     data, else that many batches chosen afresh for each segment; segment; key; ahead, a step (from 0): in place of
 --     chosen ones, the batches that the `count` steps from there on will have; epoch: given if the model keeps buffers,
---     or the correction locks the partition. Batch norm makes a gradient depend on its whole batch, so a pass over all
---     the data should then go through the batches that the steps of that epoch have
+--     the family is SAM's or its like, or the correction locks the partition. Batch norm makes a gradient depend on its
+--     whole batch, so a pass over all the data should then go through the batches that the steps of that epoch have
 -- The same options must give the same batches, whatever ran before: that is what lets an interrupted pass continue.
 
 local builder = require "perigee.builder"

@@ -1,7 +1,7 @@
 -- family.lua: families own the posterior q: at which points the loss is evaluated, which statistics come back, how
 -- the precision moves. point: q is the mean; {g}. isotropic: mean with fixed Gaussian noise; {g}. diagonal: IVON's
--- Gaussian with Hessian diagonal h; {g, h}. full: family_full.lua. Formulas of the diagonal family: Shen et al. 2024
--- (IVON) and Daheim et al. 2025 (posterior correction).
+-- Gaussian with Hessian diagonal h; {g, h}. full: family_full.lua; sam, asam: family_ascent.lua. Formulas of the
+-- diagonal family: Shen et al. 2024 (IVON) and Daheim et al. 2025 (posterior correction).
 
 local core = require "perigee.core"
 local curvature = require "perigee.curvature"
@@ -18,18 +18,35 @@ local family = { normal = noises.normal }
 
 local Family = part.class "family"
 
-local DEFINITION = { "name", "hyper", "static", "limits", "stats", "shapes", "init", "sample", "statistics", "update",
-  "check" }
+-- How many gradients a definition takes in a row from a sampled point on. o: options as given.
+local function count_gradients(definition, o)
+  if not definition.perturb then return 1 end
+  local n = definition.gradients or 2
+  if type(n) == "function" then n = n(o) end
+  if math.type(n) ~= "integer" or n < 1 then
+    core.raise(("family %s: gradients is a whole number of at least 1, not %s"):format(definition.name,
+      names.describe(n)))
+  end
+  return n
+end
 
---- pg.family.define { name =, init =, sample =, statistics =, update =, stats = {"g"}, hyper = {}, static = {},
--- check =, shapes = } → family: A family of one's own: the posterior q, at which points the loss is evaluated, what
--- comes back.
+local DEFINITION = { "name", "hyper", "static", "limits", "stats", "shapes", "init", "sample", "perturb", "gradients",
+  "statistics", "update", "check" }
+
+--- pg.family.define { name =, init =, sample =, statistics =, perturb =, gradients = 2, update =, stats = {"g"}, hyper
+-- = {}, static = {}, check =, shapes = } → family: A family of one's own: the posterior q, at which points the loss is
+-- evaluated, what comes back.
 --   init(theta, o) → { mean = theta, … }: plain Lua; eager vectors that make up q. o holds the numbers of step 0.
 --   sample(q, key, o, sign) → theta, aux: traced; a point to evaluate at. Its noise comes from key. sign is 1, or -1
 --     for the mirror image of the same draw, which pg.family.normal(key, q.mean, sign) gives.
---   statistics(g, aux, q, o, curvature) → { g = …, h = … }: traced; from the gradient at the point. stats: the fields
---     it returns. curvature:matrix() is the Hessian of the batch's loss at the point, [n, n] over the numbers of theta;
---     curvature:diagonal() its diagonal, a vector: n Hessian-vector products each.
+--   perturb(theta, g, q, o, k) → theta: traced; a further point, made of the gradient g at the one before (number k),
+--     at which another gradient is taken under the same batch, key and buffers. gradients: how many there are in a row,
+--     from the sampled point's on: a number or a function(o). The loss, aux and running statistics of a step are those
+--     of the first; of a batch in pieces each piece has points of its own.
+--   statistics(g, aux, q, o, curvature, earlier) → { g = …, h = … }: traced; from the gradient at the (last) point.
+--     earlier: the list of those before it, where there is a perturb. stats: the fields it returns. curvature:matrix()
+--     is the Hessian of the batch's loss at the point, [n, n] over the numbers of theta; curvature:diagonal() its
+--     diagonal, a vector: n Hessian-vector products each.
 --   update(q, stats, o, ctx): traced; moves the precision by q.h = …; may be left out. ctx has t (step + 1) and
 --     weight_decay.
 --   hyper, static, limits: as in pg.rule.define. check(o): raises an error for options that do not fit together.
@@ -42,6 +59,9 @@ function family.define(definition)
     if definition[need] == nil then
       core.raise("pg.family.define needs " .. need)
     end
+  end
+  if definition.gradients ~= nil and not definition.perturb then
+    core.raise("pg.family.define: gradients says how many perturb leads to, and there is no perturb")
   end
   hyper.check_limits("pg.family.define", definition)
   local function make(given)
@@ -60,7 +80,7 @@ function family.define(definition)
     end
     return setmetatable({
       name = definition.name, definition = definition, hyper = h, samples = samples, antithetic = antithetic,
-      stats = definition.stats or { "g" }, given = given, make = make,
+      stats = definition.stats or { "g" }, given = given, make = make, gradients = count_gradients(definition, h.given),
     }, Family)
   end
   return part.defined(make, definition.hyper or {}, hyper.required)
@@ -111,6 +131,23 @@ local function check_statistics(self, returned)
   return stats
 end
 
+-- The gradients in a row that begin at a sampled point: { loss, aux (of the first), g, curve (of the last), earlier
+-- (the gradients before) }. gradient, first: as in Family:evaluate; number: of the draw.
+local function take_gradients(self, theta, q, o, gradient, number, first)
+  local found, perturb = { earlier = {} }, self.definition.perturb
+  found.loss, found.g, found.aux, found.curve = gradient(theta, number, first)
+  for k = 1, self.gradients - 1 do
+    found.earlier[k] = found.g
+    theta = perturb(theta, found.g, q, o, k)
+    if not (core.is_tensor(theta) and theta.layout == q.mean.layout) then
+      core.raise(("family %s: perturb must return a point like theta, not %s"):format(self.name, names.describe(theta)))
+    end
+    local _
+    _, found.g, _, found.curve = gradient(theta, number, false)
+  end
+  return found
+end
+
 -- Traced: statistics at q, averaged over the samples. gradient(theta, number, first) → loss, g, aux, curvature.
 -- how: { mirrored (take each sample with its mirror image), drawn (how many numbers of samples other pieces of the
 -- batch use up before, an i64 tensor; nil: none), exchange (see sample) }. Returns statistics, loss, aux of sample 1,
@@ -122,18 +159,18 @@ function Family:evaluate(q, key, o, gradient, how)
   for k, draw in ipairs(draws) do
     local number = how.drawn and how.drawn + draw[1] or draw[1]
     local theta, noise = sample(self, q, core.apply("key_fold", nil, key, number), o, draw, how.exchange)
-    local loss, g, aux, curve = gradient(theta, draw[1], k == 1)
-    local stats = check_statistics(self, self.definition.statistics(g, noise, q, o, curve))
+    local found = take_gradients(self, theta, q, o, gradient, draw[1], k == 1)
+    local stats = check_statistics(self, self.definition.statistics(found.g, noise, q, o, found.curve, found.earlier))
     if k == 1 then
-      total, total_loss, first_aux = stats, loss, aux
+      total, total_loss, first_aux = stats, found.loss, found.aux
     else
-      total, total_loss = total + stats, total_loss + loss
+      total, total_loss = total + stats, total_loss + found.loss
     end
   end
   if #draws > 1 then
     total, total_loss = total / #draws, total_loss / #draws
   end
-  return total, total_loss, first_aux, #draws
+  return total, total_loss, first_aux, #draws * self.gradients
 end
 
 -- Whether it gives a field of statistics: "g", "h" or "H".
@@ -151,6 +188,12 @@ function Family:has_noise()
   local o = part.merge(self.hyper:numbers(0, units), { weight_decay = 0 })
   local ok, at = pcall(self.definition.sample, q, core.key(0), o, 1)
   return not (ok and rawequal(at, q.mean))
+end
+
+-- Whether what it gives for a batch is not the mean of what it would give for its examples, since a point depends on
+-- the gradient of the whole batch.
+function Family:is_of_batch()
+  return self.gradients > 1
 end
 
 -- Traced: move the precision.
@@ -265,5 +308,24 @@ family.diagonal = family.define {
 -- unbiased, and noisy). noise = false evaluates at the mean and needs "exact". weight_decay may differ by tensor. A
 -- matrix that is not positive definite gives NaN.
 family.full = family.define(require "perigee.family_full")
+
+local ascent = require "perigee.family_ascent"
+
+--- pg.family.sam { rho = 0.05, scope = "global", eps = 1e-12, samples = 1 } → family: Sharpness-aware minimization
+-- (Foret et al. 2021, arXiv 2010.01412): the gradient at the point, within rho, to which the first gradient leads.
+--     g = gradient at q.mean;  theta = q.mean + rho g / (|g| + eps);  stats.g = gradient at theta
+-- Two gradients for each evaluation, on the same batch under the same key; batch norm's running statistics, loss and
+-- aux are those of the first. scope: |g| of all numbers, of each "tensor", or of each number by itself ("elem"). Weight
+-- decay stays with the rule. In pieces (micro) each climbs by its own gradient, which is the paper's m-sharpness. A
+-- correction compares perturbed points: its pass is over the batches of the steps, as SAM's gradient belongs to a
+-- batch.
+family.sam = family.define(ascent.sam)
+
+--- pg.family.asam { rho = 0.5, eta = 0, weights_only = false, eps = 1e-12, samples = 1 } → family: Adaptive
+-- sharpness-aware minimization (Kwon et al. 2021, arXiv 2102.11600), which takes no notice of the scale of weights:
+--     T = |q.mean| + eta;  theta = q.mean + rho T^2 g / (|T g| + eps);  stats.g = gradient at theta
+-- These defaults are those of davda54/sam. Its authors' code has eta = 0.01 and T = 1 for tensors with one axis
+-- (weights_only). Everything else as in pg.family.sam.
+family.asam = family.define(ascent.asam)
 
 return family

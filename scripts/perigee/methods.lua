@@ -106,7 +106,9 @@ local COSTS = {
   family = function(name)
     local family = make("family", name)
     local opt = require "perigee.optimizer" { family = family, rule = require("perigee.rule").sgd }
-    return ("gives {%s}; %s"):format(table.concat(family.stats, ", "), list_kept(measure(opt).kept))
+    local cost = measure(opt)
+    return ("gives {%s}; %s%s"):format(table.concat(family.stats, ", "), list_kept(cost.kept),
+      cost.gradients > 1 and "; " .. describe_steps(cost) or "")
   end,
   correction = function(name)
     local correction = make("correction", name)

@@ -11,7 +11,7 @@ local optim = {}
 
 local SHARED = { "weight_decay", "stages", "dtype" }
 local SGD = { "lr", "momentum", "dampening", "nesterov" }
-local ADAM = { "lr", "beta1", "beta2", "eps", "amsgrad" }
+local ADAM = { "lr", "beta1", "beta2", "eps", "amsgrad", "eps_corrected" }
 local IVON = { "lr", "beta1", "clip_radius", "debias", "rescale_lr" }
 local DIAGONAL = { "ess", "h0", "beta2", "hess_approx", "noise", "samples" }
 local SVRG = { "every", "start", "due", "mega", "ahead", "alpha", "alpha_h", "prox", "noise", "antithetic",
@@ -91,6 +91,14 @@ define("variational_sgd", { isotropic, sgd })
 -- svrg × sgd: variational SGD with posterior correction (VSGD-PoCo, Daheim et al. 2025, arXiv 2512.01930), which at
 -- sigma = 0 is SVRG. See pg.family.isotropic and pg.correction.svrg.
 define("variational_sgd_poco", { isotropic, sgd, svrg })
+
+--- pg.optim.sam { rho = 0.05, lr = 1e-3, momentum = 0, scope = "global", weight_decay = 0, … } → optimizer: sam × none
+-- × sgd: SGD on the gradients of sharpness-aware minimization. See pg.family.sam and pg.rule.sgd.
+define("sam", { { "family", family.sam, { "rho", "scope", "samples" } }, sgd })
+
+--- pg.optim.asam { rho = 0.5, lr = 1e-3, momentum = 0, eta = 0, weights_only = false, weight_decay = 0, … } →
+-- optimizer: asam × none × sgd: SGD on the gradients of adaptive SAM. See pg.family.asam and pg.rule.sgd.
+define("asam", { { "family", family.asam, { "rho", "eta", "weights_only", "samples" } }, sgd })
 
 local ivon = { "rule", rule.ivon, IVON }
 local diagonal = { "family", family.diagonal, DIAGONAL }

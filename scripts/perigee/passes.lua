@@ -125,7 +125,7 @@ end
 local function options_of(call, first, epoch)
   local c, st = call.opt.correction, call.st
   local count, partition = c.mega ~= "full" and c.mega or nil, c.lock.partition
-  if partition == nil then partition = st.buffers ~= nil end
+  if partition == nil then partition = st.buffers ~= nil or call.opt.family:is_of_batch() end
   return {
     first = first, count = count, segment = call.segment, epoch = partition and epoch or nil,
     key = count and evaluation.fold(call.key, evaluation.streams.mega), ahead = c.ahead and st.step or nil,

@@ -152,6 +152,9 @@ function rows.check_per_example(opt, st, evaluator, batch, linear)
     core.raise("statistics for each example: batches need ids (batch.id, i64, from 0)")
   elseif batch.count then
     core.raise("statistics for each example: batches of full size only, without batch.count")
+  elseif opt.family:is_of_batch() then
+    core.raise(("statistics for each example: the points of family %s depend on the gradient of the whole batch")
+      :format(opt.family.name))
   elseif linear and #opt.stages.per_evaluation > 0 then
     core.raise("linear = true: stages.per_evaluation edit gradients, and rows hold cotangents of the model's output")
   elseif linear and (#st.stats > 1 or opt.family.samples > 1) then

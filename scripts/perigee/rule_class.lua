@@ -19,7 +19,7 @@ local getinfo = debug.getinfo -- recipes have no debug library
 local Rule = part.class "rule"
 
 local DEFINITION = { "name", "state", "hyper", "static", "limits", "check", "update", "needs", "variant",
-  "evaluate" }
+  "evaluate", "reads_raw" }
 local PRIVATE = {} -- key of a state table under which a standalone state keeps its programs
 
 local function instantiate(definition, given)
@@ -53,15 +53,15 @@ function rule.locate(f)
 end
 
 -- The rule of a checked definition with a location. It may have two fields that wrappers add: point(p, s, o, ctx),
--- where corrected steps evaluate, and snapshot, the slot that snapshots are taken of; and scales_inside, which says
--- that its update multiplies learning rates by info.lr.
+-- where corrected steps evaluate, and snapshot, the slot that snapshots are taken of; scales_inside, which says that
+-- its update multiplies learning rates by info.lr; and reads_raw, that it makes use of info.raw.
 function rule.build(definition, given)
   local full = part.merge({ state = {}, hyper = {}, static = {}, needs = {}, checked = {} }, definition)
   return instantiate(full, given)
 end
 
 --- pg.rule.define { name =, update =, state = {}, hyper = {}, static = {}, limits = {}, needs = {}, variant =,
--- evaluate = } → rule: A rule of one's own: how the mean moves, from the statistics of a step.
+-- evaluate =, reads_raw = false } → rule: A rule of one's own: how the mean moves, from the statistics of a step.
 --   name: for messages.
 --   update(p, stats, s, o, ctx) → new p: traced; arithmetic on whole vectors. stats.g (and h); s: the slots, written by
 --     s.m = e; o: hyperparameters and what variant(o) returns; ctx: t (step + 1), key, q, info (of the correction),
@@ -73,7 +73,8 @@ end
 --   limits: intervals for numbers given as options, as { lr = "[0, inf)", beta1 = "[0, 1)" }. check(o): raises an error
 --     for options that do not fit together.
 --   needs: fields of q that update reads beyond the mean, as {"h"}.
---   variant(o): further statics, from the options.
+--   variant(o): further statics, from the options. reads_raw = true: update makes use of ctx.info.raw where it is not
+--     nil, the gradient before a correction that asks for its squares (pg.correction.mars, second = "raw").
 --   evaluate(p, s, o) → vector: traced; where a run is evaluated, in place of the mean: state:point().
 -- A branch on a number inside update would be taken once and for all; the rule is run on plain numbers beforehand, and
 -- one that was swallowed is an error (use pg.where). The result is the rule with its defaults; call it with options for
@@ -115,6 +116,15 @@ local function scale_rate(self, o, p, factor)
   o.lr = o.lr * hyper.spread(factor, p)
 end
 
+-- info.raw is the gradient before a correction whose squares second moments are made of; a rule that took no notice of
+-- it would be another method than was asked for.
+local function check_raw(self, info)
+  if info and info.raw and not self.definition.reads_raw then
+    core.raise(("the correction hands the gradient as it was to the rule, for its squares, and rule %s makes no use of "
+      .. "it; pg.rule.adam and pg.rule.adamw do"):format(self.name))
+  end
+end
+
 -- Call update on traced, eager or plain values. values: slot name → value, written in place. Returns the new mean and
 -- the names of the slots written.
 function Rule:apply(p, stats, values, o, ctx)
@@ -126,6 +136,7 @@ function Rule:apply(p, stats, values, o, ctx)
   if ctx.info and ctx.info.lr and not self.definition.scales_inside then
     scale_rate(self, o, p, ctx.info.lr)
   end
+  check_raw(self, ctx.info)
   guard_arguments(self, o, ctx)
   local layout = self.per_tensor and core.is_tensor(p) and p.layout or nil
   local view, written = slots.view("rule " .. self.name, values, self.slot_names, nil, layout)

@@ -117,6 +117,7 @@ end
 local function context_of(ctx, p, k, take)
   local info = part.merge(ctx.info or {}, {})
   if info.lr then info.lr = take(hyper.spread(info.lr, p)) end
+  info.raw = take(info.raw)
   local key = ctx.key
   return setmetatable({
     info = info, weight_decay = take(ctx.weight_decay), snapshot = take(ctx.snapshot),
@@ -178,7 +179,7 @@ end
 -- The rule made of groups, { rule, prefix (of its options and slots), match (nil: all that is left), may_be_empty }.
 function split.build(name, groups, given)
   return rule_class.build({
-    name = name, needs = needed_fields(groups), scales_inside = true,
+    name = name, needs = needed_fields(groups), scales_inside = true, reads_raw = true,
     hyper = with_prefix(groups, function(r) return r.hyper.given end),
     limits = with_prefix(groups, function(r) return r.definition.limits or {} end),
     static = static_names(groups),

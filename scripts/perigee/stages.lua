@@ -16,7 +16,7 @@ local function check_place(s, place, i, c, f)
   local where = ("pg.optimizer: stage %s, entry %d of stages.%s, "):format(s.name, i, place)
   if s.definition.examples and (place ~= "per_evaluation" or i ~= 1) then
     core.raise(where .. "asks for the gradients of the examples, so it must be the first of stages.per_evaluation")
-  elseif s.definition.state and place == "per_evaluation" and (c or f.samples > 1) then
+  elseif s.definition.state and place == "per_evaluation" and (c or f.samples * f.gradients > 1) then
     core.raise(where .. ("keeps state from step to step, and %s evaluates several gradients in a step"):format(
       c and "correction " .. c.name or "family " .. f.name))
   end

@@ -200,6 +200,7 @@ local function fingerprints(opt, evaluator)
   }
   functions[#functions + 1] = evaluator.model
   functions[#functions + 1] = opt.family.definition.update
+  functions[#functions + 1] = opt.family.definition.perturb
   functions[#functions + 1] = opt.correction and opt.correction.definition.correct
   for _, place in ipairs { "per_evaluation", "combined" } do
     for _, s in ipairs(opt.stages[place]) do

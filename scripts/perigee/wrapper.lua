@@ -64,7 +64,8 @@ local function combine(outer, inner)
       state = by_name(type(state) == "function" and state(o) or state)
       return join("slot", outer.name, inner, by_name(outer.state or {}), state)
     end,
-    point = outer.point, snapshot = outer.snapshot, evaluate = outer.evaluate or within.evaluate,
+    reads_raw = within.reads_raw, point = outer.point, snapshot = outer.snapshot,
+    evaluate = outer.evaluate or within.evaluate,
     update = function(p, stats, s, o, ctx)
       ctx.rule = inner_move(inner, s, o, ctx)
       return outer.update(p, stats, s, o, ctx)

@@ -16,6 +16,8 @@ local families = {
   diagonal_exact = function()
     return family.diagonal { ess = 60, h0 = 0.3, beta2 = 0.9, hess_approx = "exact", noise = false }
   end,
+  sam = function() return family.sam { rho = 0.1 } end,
+  asam = function() return family.asam { rho = 0.3, eta = 0.1 } end,
   full = function() return family.full { ess = 600, h0 = 0.3, beta2 = 0.9 } end,
   full_price = function() return family.full { ess = 600, h0 = 0.3, beta2 = 0.995, hess_approx = "price" } end,
 }
@@ -62,14 +64,16 @@ local rules = {
 -- Corrections that weigh the numbers of vectors one by one, and refuse Hessian matrices.
 local FOR_VECTORS = { alpha_all = true, alpha_tensor = true, alpha_component = true, storm_per_tensor = true }
 
--- Corrections with tables of statistics, and the families that evaluate at the mean, which they need.
+-- Corrections with tables of statistics, and the families whose points have no noise, which they need; with a row for
+-- each example the gradient of a batch has to be the mean of its examples', which SAM's is not.
 local WITH_TABLES = { saga = true, saga_batches = true, sag = true }
-local AT_THE_MEAN = { point = true, diagonal_gradsq = true, diagonal_exact = true }
+local WITHOUT_NOISE = { point = true, diagonal_gradsq = true, diagonal_exact = true, sam = true, asam = true }
+local OF_BATCHES = { sam = true, asam = true }
 
 -- Whether the parts go together, by what they need.
 local function fit(f, c, r)
   if f:find "^full" and FOR_VECTORS[c] then return false end
-  if WITH_TABLES[c] and not AT_THE_MEAN[f] then return false end
+  if WITH_TABLES[c] and (not WITHOUT_NOISE[f] or OF_BATCHES[f] and c ~= "saga_batches") then return false end
   if r == "ivon" then return f:find "^diagonal" end
   if r == "newton" then return f:find "^full" end
   if r == "katyusha" then return c == "svrg" end

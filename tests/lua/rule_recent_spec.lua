@@ -57,29 +57,6 @@ describe("golden replay", function()
     end
   end
 
-  -- MARS is a correction before AdamW or Lion, here with the gradients of the case for a loss that is linear.
-  for _, case in ipairs(golden.cases) do
-    local h = case.hyper
-    for _, dtype in ipairs(case.optimizer == "MARS" and { "f64", "f32" } or {}) do
-      it(case.id .. " in " .. dtype, function()
-        local r = h.kind == "lion" and rule.lion { lr = h.lr, beta1 = h.b1, beta2 = h.b1 }
-          or rule.adamw { lr = h.lr, beta1 = h.b1, beta2 = h.b2, eps = h.eps }
-        local opt = pg.optimizer { rule = r, weight_decay = h.wd,
-          correction = pg.correction.mars { gamma = h.gamma, beta1 = h.b1, clip = "per_tensor", exact = false } }
-        local evaluator = pg.evaluator { steps_per_epoch = 100,
-          loss = function(_, theta, batch) return (theta:flat() * batch.g):sum() end }
-        local theta, layout = replay.begin(golden.problems[case.problem], dtype)
-        local st = opt:init(theta, core.key(1))
-        for k, step in ipairs(case.steps) do
-          local g = support.vector(layout, dtype, step.inputs.grad):flat():reshape(1, -1):copy()
-          opt:step(st, evaluator, { g = g })
-          local d = support.difference(st.theta:totable(), step.params)
-          assert(d <= replay.tolerance(case, dtype), ("step %d: off by %g"):format(k, d))
-        end
-      end)
-    end
-  end
-
   local averages = {
     ema = function(r) return wrapper.ema { rule = r, decay = golden.special.averaging.ema_decay } end,
     swa = function(r) return wrapper.swa { rule = r } end,

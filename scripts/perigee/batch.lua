@@ -1,6 +1,7 @@
 -- batch.lua: batches as programs see them. A batch is a table of tensors (x, y, …), run-time numbers, and static
--- booleans and strings. batch.id: i64 example ids. Batches of one signature (names, dtypes, shapes, statics) share
--- programs.
+-- booleans and strings. batch.id: i64 example ids. batch.sample_weight: the weights of the rows, where they differ
+-- (weighted.lua); its rows are then examples and places that nobody has, and batch.count says how many are the former.
+-- Batches of one signature (names, dtypes, shapes, statics) share programs.
 
 local core = require "perigee.core"
 local names = require "perigee.names"
@@ -36,11 +37,8 @@ local function sort_entries(b)
   return tensors, numbers, statics
 end
 
--- How many examples a batch has: batch.count if given, else the first extent of id, x, or the first tensor by name.
-function batch.count(b)
-  if type(b.count) == "number" then
-    return b.count
-  end
+-- The first extent of a batch's id, x, or first tensor by name.
+local function first_extent(b)
   local t = b.id or b.x
   if not t then
     t = b[sort_entries(b)[1]]
@@ -50,6 +48,12 @@ function batch.count(b)
   end
   return t.shape[1]
 end
+
+-- How many examples a batch has: batch.count if given, else its rows.
+function batch.count(b) return type(b.count) == "number" and b.count or first_extent(b) end
+
+-- What programs of this signature are made for: the rows of a batch with weights, else its examples.
+function batch.size(b) return b.sample_weight and first_extent(b) or batch.count(b) end
 
 -- Names, dtypes, shapes and statics of a batch as one string.
 function batch.signature(b)

@@ -76,13 +76,16 @@ end
 
 local function make_ids(n) return core.apply("iota", { a = { n }, b = { 0 }, dtype = "i64" }) end
 
+-- Names that a split, or what a sampler adds to a batch, has already.
+local RESERVED = { id = true, n = true, name = true, sample_weight = true, count = true, expected = true }
+
 -- fields: list of { name =, source = tensor or sparse matrix, shape = of a row (default: as stored), scale =, shift =,
 -- as = dtype in batches (default: as stored) }.
 local function new_split(name, fields, ids)
   if #fields == 0 then fail("a split has at least one field") end
   local n, by_name = extent(fields[1])[1], {}
   for _, field in ipairs(fields) do
-    if methods[field.name] or field.name == "id" or field.name == "n" or field.name == "name" then
+    if methods[field.name] or RESERVED[field.name] then
       fail("a field cannot be called '%s'", field.name)
     end
     local rows = extent(field)[1]

@@ -46,6 +46,7 @@ function evaluation.new(b, opt, args)
   local key = evaluation.fold(args.key, streams.example, streams[args.stream], args.stream_index)
   local self = setmetatable({
     opt = opt, evaluator = args.evaluator, batch = args.batch, examples = args.examples, stream_key = key,
+    present = args.batch.sample_weight and args.batch.count or args.examples, -- rows that are examples
     noise_key = args.noise_key, count = 0, products = 0, gradients = 0, st = args.st,
     division = pieces.divide(args.batch, args.evaluator.micro, args.st.batch_size),
     t = args.t, decay = args.decay, witness = args.witness,
@@ -105,7 +106,7 @@ end
 -- What stage number i sees as ctx. noise_key: that of the evaluation; piece: its number, or nil.
 function Evaluation:stage_context(i, noise_key, piece)
   local number = self.gradients
-  return stages.context({ t = self.t, weight_decay = self.decay, examples = self.examples }, function()
+  return stages.context({ t = self.t, weight_decay = self.decay, examples = self.present }, function()
     local key = evaluation.fold(noise_key, evaluation.streams.stage, number, i)
     return piece and evaluation.fold(key, piece) or key
   end)
@@ -113,9 +114,9 @@ end
 
 -- The gradients of the piece's examples one by one, for sample number k; see Evaluation:gradient.
 function Evaluation:each(theta, k, piece, live)
-  if self.division or self.batch.count then
+  if self.division or self.batch.count and not self.batch.sample_weight then
     core.raise("gradients of single examples are taken one after the other, whole batches at a time: use micro = 1 and "
-      .. "batches without batch.count")
+      .. "batches without batch.count, or with batch.sample_weight beside it")
   elseif piece.batch ~= self.batch then
     core.raise("rows for each example, and a stage that asks for the examples' gradients: a row is one already")
   end

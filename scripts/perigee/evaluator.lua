@@ -23,6 +23,7 @@ local buffers = require "perigee.buffers"
 local core = require "perigee.core"
 local batch = require "perigee.batch"
 local names = require "perigee.names"
+local weighted = require "perigee.weighted"
 
 local evaluator = {}
 
@@ -144,8 +145,12 @@ local function refuse_loss(f, returned)
     names.describe(returned), hint))
 end
 
--- Call the loss in a trace: loss, packed aux. model: what it gets in place of the evaluator's.
+-- Call the loss in a trace: loss, packed aux. model: what it gets in place of the evaluator's. Weights of the batch are
+-- taken care of here, for all who evaluate.
 function Evaluator:trace_loss(theta, traced, ctx, model)
+  if traced.sample_weight then
+    return weighted.loss(self, traced, ctx, function(one, own) return self:trace_loss(theta, one, own, model) end)
+  end
   local results = table.pack(self.loss(model or self.model, theta, traced, ctx))
   local loss = results[1]
   if not core.is_tensor(loss) or loss.ndim ~= 0 or not loss.traced then

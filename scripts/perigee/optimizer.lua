@@ -229,7 +229,7 @@ end
 -- Learn from the first batch how many examples a step has, and a batch of a pass.
 local function learn_sizes(st, evaluator, batch)
   if st.batch_size == 0 then
-    st.batch_size = batches.count(batch)
+    st.batch_size = batches.size(batch)
     pieces.check(evaluator.micro, st.batch_size)
   end
   if st.pass_size == 0 then st.pass_size = evaluator.batch or st.batch_size end

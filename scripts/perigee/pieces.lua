@@ -15,11 +15,11 @@ local pieces = {}
 -- examples (0: as many as this one); a shorter batch has fewer, so that none is larger than a step's.
 function pieces.divide(batch, micro, usual)
   if micro == 1 then return nil end
-  if batch.count then
+  if batch.count and not batch.sample_weight then
     core.raise(("micro = %d cuts a batch by its rows; one with `count`, whose rows are not all examples, stays whole")
       :format(micro))
   end
-  local n = batches.count(batch)
+  local n = batches.size(batch)
   if usual == 0 then usual = n end
   local count = math.min(n, (n * micro + usual - 1) // usual)
   if count <= 1 then return nil end
@@ -66,11 +66,13 @@ local function cut(batch, division, group)
   return list, cut_names
 end
 
--- The batch of one piece, from the slices of its cut fields.
-local function piece_of(batch, cut_names, slices)
+-- The batch of one piece, from the slices of its cut fields. Pieces are averaged, weighted sums are not averages: the
+-- weights of a piece are those of an average over it. share: of the batch's rows that the piece has.
+local function piece_of(batch, cut_names, slices, share)
   local piece = {}
   for name, x in next, batch do piece[name] = x end
   for i, name in ipairs(cut_names) do piece[name] = slices[i] end
+  if piece.sample_weight then piece.sample_weight = piece.sample_weight / share end
   return piece
 end
 
@@ -83,7 +85,7 @@ local function loop(batch, division, group, given, buffers, evaluate)
   for i, field in ipairs(fields) do carry[i] = given[field] end
   carry[#fields + 1] = buffers
   local last, ys = core.scan(function(sums, slices)
-    local piece = piece_of(batch, cut_names, slices)
+    local piece = piece_of(batch, cut_names, slices, group.size / division.n)
     local now = evaluate { batch = piece, number = slices[#xs], buffers = sums[#fields + 1] }
     local new, kept = {}, { now.loss }
     for i, field in ipairs(fields) do new[i] = sums[i] + now.stats[field] end

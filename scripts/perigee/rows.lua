@@ -150,8 +150,8 @@ function rows.check_per_example(opt, st, evaluator, batch, linear)
   examples.check_model(evaluator.model, st)
   if not core.is_tensor(batch.id) and not (type(batch.id) == "table" and batch.id.dtype) then
     core.raise("statistics for each example: batches need ids (batch.id, i64, from 0)")
-  elseif batch.count then
-    core.raise("statistics for each example: batches of full size only, without batch.count")
+  elseif batch.count or batch.sample_weight then
+    core.raise("statistics for each example: batches of full size only, without batch.count and batch.sample_weight")
   elseif opt.family:is_of_batch() then
     core.raise(("statistics for each example: the points of family %s depend on the gradient of the whole batch")
       :format(opt.family.name))

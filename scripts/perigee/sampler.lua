@@ -1,26 +1,21 @@
--- sampler.lua: what a step sees. A sampler says how many steps an epoch has and which examples each takes, as a pure
--- function of the key and the step, so that a resumed run needs no state but its step count; and it assembles the
--- batches, into staging tensors that are made once for each size. It is also the source that full passes draw from.
+-- sampler.lua: what a step sees. A sampler says which examples a step takes and with which weights, as a pure function
+-- of the key and the step, so that a resumed run needs no state but its step count. What pg.train is given is a
+-- description, as pg.sampler.poisson { rate = 0.01 }; bound to a split and a key it assembles batches.
 
-local builder = require "perigee.builder"
 local core = require "perigee.core"
+local drawn = require "perigee.sampler_drawn"
 local names = require "perigee.names"
+local poisson = require "perigee.sampler_poisson"
 local read_options = require("perigee.tensor_args").read_options
+local source = require "perigee.sampler_source"
 
 local sampler = {}
 
-local Sampler = {}
-Sampler.__index = Sampler
-Sampler.__name = "perigee.sampler"
-
--- A program whose result 1 is the order of epoch numbers.epoch, always in the same memory.
-local function shuffling_program(key, n, numbers)
-  local program = builder.trace("the order of an epoch", function(b)
-    local epoch_key = core.apply("key_fold", nil, b:input("key", key), b:scalar(numbers, "epoch"))
-    b:output(core.apply("permutation", { a = { n } }, epoch_key))
-  end)
-  program:bind("key", key)
-  return program
+local function check_count(owner, name, x)
+  if type(x) ~= "number" or x < 1 or x % 1 ~= 0 then
+    core.raise(("%s: %s is a whole number of examples, at least 1, not %s"):format(owner, name, names.describe(x)))
+  end
+  return math.tointeger(x)
 end
 
 --- pg.sampler.shuffled(split, batch, key [, { dtype = "f32" }]) → sampler: Batches of `batch` examples of a split
@@ -34,115 +29,97 @@ function sampler.shuffled(split, batch, key, opts)
   if type(batch) ~= "number" or batch < 1 or batch % 1 ~= 0 then
     error(("a batch has a whole number of examples, not %s"):format(tostring(batch)), 3)
   end
-  local n = split.n
-  batch = math.tointeger(math.min(batch, n))
-  local self = setmetatable({
-    split = split, ids = split.ids, n = n, batch_size = batch, dtype = dtype, per_epoch = (n + batch - 1) // batch,
-    steps = {}, passes = {}, natural = core.apply("iota", { a = { n }, b = { 0 }, dtype = "i64" }), numbers = {},
-  }, Sampler)
-  self.program = shuffling_program(key:fold("order"), n, self.numbers)
-  return self
-end
-
-local function staging(self, pool, count)
-  local tensors = pool[count]
-  if not tensors then
-    tensors = self.split:staging(count, self.dtype)
-    pool[count] = tensors
-  end
-  return tensors
-end
-
---- sampler:prepare([pass_size]) → list: Make the tensors of every size that a step or a pass of `pass_size` can have,
--- and return one batch of each step's size, for optimizer:prepare.
-function Sampler:prepare(pass_size)
-  local batches = {}
-  for i, size in ipairs(sampler.sizes(self.n, self.batch_size)) do batches[i] = staging(self, self.steps, size) end
-  for _, size in ipairs(pass_size and sampler.sizes(self.n, pass_size) or {}) do staging(self, self.passes, size) end
-  return batches
+  return source.new { split = split, batch = batch, key = key, dtype = dtype }
 end
 
 --- pg.sampler.sizes(n, size) → list: The sizes of the pieces that n examples fall into: the usual one and, where it
 -- does not divide n, the last one's.
-function sampler.sizes(n, size)
-  size = math.min(n, size)
-  local last = n % size
-  return last == 0 and { size } or { size, last }
-end
+sampler.sizes = source.sizes
 
--- The order of an epoch (0-based), in memory that the next call for another epoch fills again.
-local function order_of(self, epoch)
-  if epoch ~= self.numbers.epoch then
-    self.numbers.epoch = epoch
-    self.program:run()
-    self.order = self.order or self.program:result(1) -- the same memory each time
+-- ---- descriptions ---------------------------------------------------------------------------------------------------
+
+local Description = {}
+Description.__index = Description
+Description.__name = "perigee.sampler description"
+
+function Description:__tostring()
+  local out = {}
+  for i, key in ipairs(names.sorted(self.given)) do
+    local value = self.given[key]
+    out[i] = ("%s = %s"):format(key, type(value) == "number" and ("%.17g"):format(value) or type(value))
   end
-  return self.order
+  return ("%s { %s }"):format(self.name, table.concat(out, ", "))
 end
 
--- Fill a batch of `pool` with the examples of a step, in the order of an epoch.
-local function fill_step(self, pool, step, order_epoch)
-  local first = step % self.per_epoch * self.batch_size
-  local count = math.min(self.batch_size, self.n - first)
-  local batch = staging(self, pool, count)
-  self.split:fill(batch, order_of(self, order_epoch), first, count)
-  return batch, count
+-- bind(split, key, dtype, given) → sampler.
+local function describe(name, given, bind)
+  return setmetatable({ name = name, given = given, bind_to = bind }, Description)
 end
 
---- sampler:at(step [, order]) → batch, epoch: The batch of a step and its epoch, both counted from 0. It depends on the
--- key and the arguments alone. order: the epoch whose order to go by, where not its own. The tensors are filled again
--- by the next call.
-function Sampler:at(step, order)
-  local epoch = step // self.per_epoch
-  return (fill_step(self, self.steps, step, order or epoch)), epoch
+--- pg.sampler.is(x): Whether x is a sampler's description, as pg.train { sampler = } takes it.
+function sampler.is(x) return getmetatable(x) == Description end
+
+-- The sampler over a split. key: of the run; dtype: of float fields.
+function Description:bind(split, key, dtype) return self.bind_to(split, key, dtype or "f32", self.given) end
+
+--- pg.sampler.poisson { rate =, batch =, capacity =, overflow = "error", average = "expected" } → sampler: Each example
+-- joins a step's batch by a coin of its own, with probability `rate`: what the accountants of differential privacy
+-- assume. A batch may be empty; the step is made all the same.
+--   rate, or batch, the expected number of examples: rate = batch / n.
+--   average: "expected": the loss is the sum over the batch divided by the expected number, whose gradient is unbiased;
+--     "count": divided by the number that came, the mean of the batch (0 of an empty one).
+--   capacity: places of the static plan, default the least with which a step overflows with probability at most 1e-9;
+--     sampler.overflow is that probability. overflow: "error" stops the run; "truncate" leaves out those that were
+--     drawn last (the drawing begins at a random example) and counts the step in result.sampling.truncated.
+-- An epoch is as many steps as it takes for n expected examples.
+function sampler.poisson(given)
+  poisson.check(given)
+  return describe("poisson", given, poisson.bind)
 end
 
--- ---- the source of full passes (see evaluator.lua) ----
+--- pg.sampler.replacement { batch = } → sampler: Every example of a batch is drawn uniformly from all the data, apart
+-- from the others.
+function sampler.replacement(given)
+  local owner = "pg.sampler.replacement"
+  names.check(owner, given, { "batch" })
+  check_count(owner, "batch", given.batch)
+  return describe("replacement", given, drawn.bind_replacement)
+end
 
---- sampler:total(size [, count [, ahead]]) → number: How many examples a pass of `count` batches of `size` sees, or,
--- with a step `ahead`, of the batches of that step and the ones after it; without count, all.
-function Sampler:total(size, count, ahead)
-  if not ahead then return count and math.min(self.n, size * count) or self.n end
-  local total = 0
-  for step = ahead, ahead + count - 1 do
-    total = total + math.min(self.batch_size, self.n - step % self.per_epoch * self.batch_size)
+--- pg.sampler.weighted { batch =, weights =, correct = true } → sampler: Importance sampling with replacement: example
+-- i is drawn with probability p_i, which weights[i] (not negative) is proportional to.
+--   weights: a list, a tensor [n], or a function(split) that gives one.
+--   correct: each draw enters the loss with weight 1 / (n p_i), so that the expected loss is that of all the data
+--     alike; false: the plain mean of what was drawn, another objective.
+function sampler.weighted(given)
+  local owner = "pg.sampler.weighted"
+  names.check(owner, given, { "batch", "weights", "correct" })
+  check_count(owner, "batch", given.batch)
+  local weights = given.weights
+  if type(weights) ~= "table" and type(weights) ~= "function" and not core.is_tensor(weights) then
+    core.raise(("%s: weights is a list, a tensor or a function of the split, not %s"):format(owner,
+      names.describe(weights)))
   end
-  return total
+  return describe("weighted", given, drawn.bind_weighted)
 end
 
--- The batches of `count` steps from `ahead` on.
-local function batches_ahead(self, options)
-  local j = (options.first or 1) - 1
-  return function()
-    if j >= options.count then return nil end
-    j = j + 1
-    local step = options.ahead + j - 1
-    return j, (fill_step(self, self.passes, step, step // self.per_epoch))
+--- pg.sampler.define { name =, sample =, batch =, capacity =, expected = } → sampler: A sampler of one's own.
+--   sample(key, step, n) → indices [, weights]: plain Lua, a pure function: the examples of a step, from 0, a list or a
+--     tensor of integers. key: of the step; n: examples in the data. weights: a list or tensor of what multiplies each
+--     example's loss, divided by `expected`; without them the loss is the mean of the batch.
+--   batch: examples of every step; or capacity: at most so many, in a static plan with places left empty (expected:
+--     how many on average, for weights and the length of an epoch; default the capacity).
+function sampler.define(given)
+  local owner = "pg.sampler.define"
+  names.check(owner, given, { "name", "sample", "batch", "capacity", "expected" })
+  if type(given.name) ~= "string" or type(given.sample) ~= "function" then
+    core.raise(owner .. " needs a name and a function sample(key, step, n)")
   end
-end
-
---- sampler:batches(size [, { first = 1, count =, segment =, key =, epoch =, ahead = }]) → iterator: j, batch of a full
--- pass: all examples in file order, or in that of an epoch, or `count` batches' worth drawn afresh for each segment
--- from the key, or with a step `ahead` the batches of that step and the ones after it.
-function Sampler:batches(size, options)
-  options = options or {}
-  if options.ahead then return batches_ahead(self, options) end
-  local total, order = self:total(size, options.count), self.natural
-  if options.count then
-    order = core.apply("permutation", { a = { self.n } }, options.key:fold(options.segment or 0))
-  elseif options.epoch then
-    order = order_of(self, options.epoch)
+  if (given.batch == nil) == (given.capacity == nil) then
+    core.raise(owner .. " needs one of batch, if all steps have as many examples, and capacity")
   end
-  local j = (options.first or 1) - 1
-  return function()
-    local first = j * size
-    if first >= total then return nil end
-    j = j + 1
-    local count = math.min(size, total - first)
-    local batch = staging(self, self.passes, count)
-    self.split:fill(batch, order, first, count)
-    return j, batch
-  end
+  check_count(owner, given.batch and "batch" or "capacity", given.batch or given.capacity)
+  return describe(given.name, given, drawn.bind_defined)
 end
 
 return sampler

@@ -17,7 +17,8 @@ local Stage = part.class "stage"
 --     (how many the batch has) and key, another one for each step and each gradient in it. s: the slots.
 --   state: as in pg.rule.define: slots that checkpoints keep. Not per evaluation where a step evaluates several.
 --   examples: apply gets, in place of g, the gradients of the batch's examples one by one: g:mean(f) averages what
---     f(gradient of one example), traced, returns: one or more tensors; g.count is the number of examples. Such a stage
+--     f(gradient of one example), traced, returns: one or more tensors, by the batch's weights where it has any;
+--     g:sum(f) adds up; g.count is the number of examples, g.expected how many a sampler expects, or nil. Such a stage
 --     is the first of stages.per_evaluation. g:mean costs a gradient of each example by itself; the model is without
 --     batch norm.
 --   hyper, static, limits: as in pg.rule.define.

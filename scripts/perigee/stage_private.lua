@@ -55,8 +55,8 @@ local private = define {
   static = { "groups" }, -- a function, and no schedule
   examples = true,
   apply = function(each, o, ctx)
-    local g, size = each:mean(make_clipper(each.like, o.clip, o.groups)), each.count
-    if o.batch then g, size = g * (each.count / o.batch), o.batch end
+    local size = o.batch or each.expected or each.count
+    local g = each:sum(make_clipper(each.like, o.clip, o.groups)) / size
     return g + (o.noise_multiplier * o.clip / size) * generic.normal_like(ctx.key, g)
   end,
 }
@@ -67,9 +67,11 @@ local private = define {
 -- with the 1e-6 as Opacus. It takes the gradient of each example by itself, so batch norm is refused.
 --   groups: "tensor", or a function(name, shape) → group: the tensors of each group are clipped by themselves, to clip
 --     / sqrt(groups) (McMahan et al. 2018, arXiv 1710.06963), so that the noise is that of one clip.
---   batch: the expected number of examples in a batch, which is divided by; default the batch's own.
+--   batch: the expected number of examples in a batch, which is divided by; default what pg.sampler.poisson expects, or
+--     the batch's own number.
 -- z comes from the run's key: whoever knows the key knows the noise. pg.privacy.rdp tells how private a run is; it
--- assumes batches that each example joins by a coin of its own, and pg.train shuffles: there is no Poisson sampler yet.
+-- assumes batches that each example joins by a coin of its own: pg.train { sampler = pg.sampler.poisson { … } }. An
+-- empty batch gives noise alone. Examples count alike here, whatever their weights.
 -- Each gradient of a corrected step and each batch of a pass is a step of its own to it.
 -- The loss that a step reports has no noise on it.
 function M.private(given)

@@ -27,7 +27,7 @@ local function open(b, opt, st, evaluator, flags, batch, entry, witness)
     flags = c and flags and c:flags(flags) or {}, corrected = flags ~= nil }
   local key = b:input("key", evaluator.key)
   local traced, binding = batches.declare(b, batch)
-  entry.binding, entry.count = binding, batches.count(batch)
+  entry.binding, entry.count = binding, batches.size(batch)
   for _, field in ipairs(st.q.fields) do
     self.fields[field] = b:slot(st.q[field], "q." .. field)
   end
@@ -245,7 +245,7 @@ end
 local function name_step(opt, flags, batch, division)
   local kind = not flags and "plain" or opt.correction.definition.refresh and flags.refreshed and "first corrected"
     or "corrected"
-  return ("a %s step of %s, %d examples%s"):format(kind, step.describe(opt), batches.count(batch),
+  return ("a %s step of %s, %d examples%s"):format(kind, step.describe(opt), batches.size(batch),
     pieces.describe(division))
 end
 
@@ -254,7 +254,7 @@ local function trace_stages(self, stats)
   local eval, combined = self.eval, stages.trace(self.b, self.st.stages.combined, self.p)
   local number = self.b:scalar(self.st.scalars, "step")
   for i, entry in ipairs(combined) do
-    stats.g = entry:apply(stats.g, stages.context({ t = self.t, weight_decay = self.decay, examples = eval.examples },
+    stats.g = entry:apply(stats.g, stages.context({ t = self.t, weight_decay = self.decay, examples = eval.present },
       function() return evaluation.fold(self.run_key, evaluation.streams.stage, number, i) end))
   end
   return function()
@@ -316,7 +316,7 @@ local LOOK = {
 -- is wanted → field → number of an output, f64.
 function step.build_probe(opt, st, evaluator, flags, batch, wanted, at)
   local entry = { outputs = {} }
-  local label = ("a probe of %s, %d examples%s"):format(step.describe(opt), batches.count(batch),
+  local label = ("a probe of %s, %d examples%s"):format(step.describe(opt), batches.size(batch),
     pieces.describe(pieces.divide(batch, evaluator.micro, st.batch_size)))
   entry.program = builder.trace(label, function(b)
     local self = open(b, opt, st, evaluator, flags, batch, entry)

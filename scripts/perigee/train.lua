@@ -86,8 +86,8 @@ end
 local function describe(spec, source, steps, split)
   local opt = spec.optimizer
   return {
-    batch = source.batch_size, micro = spec.micro or 1, steps_per_epoch = source.per_epoch, steps = steps,
-    examples = source.n,
+    batch = source.batch_size, sampler = spec.sampler and tostring(spec.sampler) or nil, micro = spec.micro or 1,
+    steps_per_epoch = source.per_epoch, steps = steps, examples = source.n,
     family = describe_part(opt.family), correction = describe_part(opt.correction), rule = describe_part(opt.rule),
     weight_decay = describe_value(opt.weight_decay.given), dtype = source.dtype,
     data = split.hash and split:hash() or nil,
@@ -104,7 +104,7 @@ local function size_of_passes(spec, source)
   if c and c.mega ~= "full" then return source.batch_size end
   local by_steps = buffers.has(spec.model) or c and c.lock.partition or #opt.stages.per_evaluation > 0
   local large = opt.family.name == "point" and not by_steps and (spec.micro or 1) == 1
-  local size = spec.pass_batch or (large and math.max(spec.batch, PASS_BATCH) or spec.batch)
+  local size = spec.pass_batch or (large and math.max(source.batch_size, PASS_BATCH) or source.batch_size)
   return math.tointeger(math.min(size, source.n))
 end
 
@@ -129,19 +129,25 @@ local function length_of(spec, opt, st, eval, source, pass_batch)
     end })
 end
 
+-- What the steps see.
+local function bind_sampler(spec, split, key, dtype)
+  if spec.sampler then return spec.sampler:bind(split, key, dtype) end
+  return sampler.shuffled(split, spec.batch, key, { dtype = dtype })
+end
+
 -- Everything a run is made of: optimizer state, evaluator, source, evaluation, step counts.
 local function build(spec)
   local key = core.key(spec.seed or 1)
   local train_split, test_split = splits_of(spec.data)
   local theta = initial_parameters(spec, key)
-  local source = sampler.shuffled(train_split, spec.batch, key, { dtype = theta.dtype })
-  local opt = spec.optimizer
+  local opt, source = spec.optimizer, bind_sampler(spec, train_split, key, theta.dtype)
   local c, pass_batch = opt.correction, size_of_passes(spec, source)
   opt:configure { steps_per_epoch = source.per_epoch, total_steps = 1 }
   local kept = spec.buffers and buffers.copy(spec.buffers, theta.dtype, "pg.train")
     or buffers.initial(spec.model, theta.dtype)
   buffers.check(spec.model, kept, "pg.train { buffers = } takes another run's run.buffers")
   local st = opt:init(theta, key:fold("optimizer"), kept)
+  if source.redraws then train_check.check_redraws(st, spec.sampler.name) end
   local eval = evaluator { loss = spec.loss, model = spec.model, source = source, key = st.key, batch = pass_batch,
     micro = spec.micro, steps_per_epoch = source.per_epoch }
   local batches = source:prepare(c and pass_batch or nil)
@@ -187,7 +193,7 @@ local Result = {}
 Result.__name = "perigee.result"
 
 -- Fields that a result may lack.
-local MAY_LACK = { buffers = true, directory = true, changes = true }
+local MAY_LACK = { buffers = true, directory = true, changes = true, sampling = true }
 
 function Result.__index(result, name)
   if Result[name] ~= nil or MAY_LACK[name] then return Result[name] end
@@ -216,6 +222,12 @@ function Result:__tostring()
   return table.concat(lines, "\n")
 end
 
+-- Count a step whose batch was empty, or cut off at the sampler's capacity.
+local function count_sampling(counts, source, batch)
+  if batch.count == 0 then counts.empty = counts.empty + 1 end
+  if source.truncated then counts.truncated = counts.truncated + 1 end
+end
+
 --- pg.train { name = "run", data =, model =, loss =, optimizer =, batch =, epochs =, … } → result: Train a model: keyed
 -- shuffles, one optimizer step for each batch, logging, checkpoints, evaluation of the held-out split, a progress line.
 --   data: a data set (train and test) or a split. model: of pg.nn, or any function with an init(key, dtype) of
@@ -223,7 +235,8 @@ end
 --   loss(model, theta, batch, ctx) → loss, aux…: traced; the mean over the batch, shape []. batch has the fields of the
 --     data; ctx.train and ctx.key (one key for each example) are for dropout and the like.
 --   optimizer: of pg.optimizer or pg.optim.
---   batch: examples in a step. epochs, steps or budget = { gradients = n }: how long; one of them.
+--   batch: examples in a step; or sampler: what decides them (pg.sampler).
+--   epochs, steps or budget = { gradients = n }: how long; one of them.
 --   micro = 1: pieces that a step's batch is evaluated in, one after the other, for the memory of one. Each piece draws
 --     noise of its own (families that sample), and stages per evaluation edit each piece's gradient; what the loss
 --     returns beside the loss is that of the first piece.
@@ -237,7 +250,7 @@ end
 --     (examples in a batch of full passes, not of mega-batches; default that of the steps, or more where it makes no
 --     difference), out (directory; false: nothing on disk).
 --   result: { theta, q, buffers, metrics, cost, history, seconds, directory, steps, state, method, evaluator, changes }
---     and result:curve.
+--     and result:curve; with a sampler that draws afresh sampling = { empty, truncated }, numbers of steps.
 --     changes: lines on what was changed by hand at the prompt that Ctrl-C opens.
 function train.train(spec)
   train_check.check(spec)
@@ -247,7 +260,8 @@ function train.train(spec)
   local per_epoch = source.per_epoch
   local log_every = spec.log_every or math.max(1, per_epoch // 50)
   local eval_steps = steps_of_epochs(spec.eval_every or 1, per_epoch)
-  local state = { optimizer = st, since = { loss = 0.0, count = 0 }, metrics = {} }
+  local state = { optimizer = st, since = { loss = 0.0, count = 0 }, metrics = {},
+    sampling = source.redraws and { empty = 0, truncated = 0 } or nil }
   local name = spec.name or "run"
   local line = progress.new(name)
   local shown = { { "loss" }, { "acc" } }
@@ -272,12 +286,13 @@ function train.train(spec)
   local function step(_, context)
     ctx = context
     local k = ctx.step
-    local batch, epoch = source:at(k, opt:order_of(st, k // per_epoch))
+    local batch, epoch = source:at(k, opt:order_of(st, source:epoch_of(k)))
     pass_hooks.epoch = epoch
     local recorder = ctx.invocation.recorder
     pass_hooks.dump = recorder and recorder:begin(name, st, batch)
     local _, info = opt:step(st, parts.eval, batch, st.key, pass_hooks)
     if info.suspended then return end
+    if state.sampling then count_sampling(state.sampling, source, batch) end
     if recorder then recorder:finish(pass_hooks.dump, opt, st) end
     if info.loss - info.loss ~= 0 then error(train_check.not_finite(name, k, info.loss, batch), 0) end
     since.loss, since.count = since.loss + info.loss, since.count + 1
@@ -322,7 +337,7 @@ function train.train(spec)
     method = opt, evaluator = parts.eval, cost = st.cost,
     metrics = names.guard(merge(state.metrics, {}), "result.metrics"),
     history = result.history, seconds = result.seconds,
-    directory = result.directory, steps = result.steps, changes = result.changes }, Result)
+    directory = result.directory, steps = result.steps, changes = result.changes, sampling = state.sampling }, Result)
 end
 
 -- What `perigee check` looks at: the same run under variants of its optimizer, a few steps by hand.
@@ -337,8 +352,8 @@ function train.inspection(spec, name)
     end,
     -- one step of a started variant on batch number k (1-based)
     step = function(parts, k)
-      local per_epoch = parts.source.per_epoch
-      local batch, epoch = parts.source:at(k - 1, parts.opt:order_of(parts.st, (k - 1) // per_epoch))
+      local source = parts.source
+      local batch, epoch = source:at(k - 1, parts.opt:order_of(parts.st, source:epoch_of(k - 1)))
       parts.opt:step(parts.st, parts.eval, batch, parts.st.key, { epoch = epoch })
     end,
   }

@@ -6,12 +6,13 @@ local loss_functions = require "perigee.loss"
 local metric = require "perigee.metric"
 local names = require "perigee.names"
 local optimizer = require "perigee.optimizer"
+local sampler = require "perigee.sampler"
 
 local train_check = {}
 
 local KNOWN = { "name", "model", "data", "loss", "optimizer", "epochs", "steps", "budget", "batch", "pass_batch",
   "seed", "metrics", "hooks", "eval_every", "eval_batch", "log_every", "hash_every", "checkpoint_every", "keep", "from",
-  "out", "theta", "buffers", "dtype", "device", "micro" }
+  "out", "theta", "buffers", "dtype", "device", "micro", "sampler" }
 
 local function need(ok, format, ...)
   if not ok then core.raise("pg.train: " .. format:format(...)) end
@@ -108,8 +109,9 @@ local function check_data(spec)
   end
   local split = type(data) == "table" and (rawget(data, "train") or data)
   need(is_split(split), 'data must be a data set, as pg.data.load "fashion-mnist", not %s', names.describe(data))
-  need((spec.micro or 1) <= spec.batch, "micro is %d, but a batch has only %d examples", spec.micro, spec.batch)
-  need(spec.batch <= split.n, "batch is %d, but the data has only %d examples", spec.batch, split.n)
+  need(not spec.batch or (spec.micro or 1) <= spec.batch, "micro is %d, but a batch has only %d examples", spec.micro,
+    spec.batch)
+  need(not spec.batch or spec.batch <= split.n, "batch is %d, but the data has only %d examples", spec.batch, split.n)
   need(not spec.metrics or next(spec.metrics) == nil or rawget(data, "test"),
     "metrics are taken of a test split, which the data lacks; give data = { train = …, test = … }")
 end
@@ -123,6 +125,24 @@ local function check_length(spec)
   need(#given == 1, "give only one of epochs, steps and budget, not %s", table.concat(given, " and "))
 end
 
+local function check_sampler(spec)
+  local given = spec.sampler
+  need(given == nil or sampler.is(given), "sampler must be a sampler, as pg.sampler.poisson { rate = 0.01 }, not %s",
+    names.describe(given))
+  need(given == nil or spec.batch == nil, "sampler says how many examples a step has, so batch must not")
+  need(given or spec.batch ~= nil, "batch is missing: the number of examples of a step")
+end
+
+-- Raise what a method needs that steps which draw their examples afresh do not have: batches that come again.
+function train_check.check_redraws(st, sampler_name)
+  local c = st.optimizer.correction
+  if not c then return end
+  local why = st.memory.table and "keeps a table of rows, one for each example"
+    or st.cache and "keeps a cache of batches" or c.ahead and "looks at the batches ahead"
+    or c.lock.partition and "locks the partition of the data into batches"
+  need(not why, "correction %s %s, and sampler %s draws each batch afresh", c.name, why, sampler_name)
+end
+
 -- Raise at the recipe's line what is wrong with the options of pg.train.
 function train_check.check(spec)
   need(spec ~= nil, "its options are missing: model, data, loss, optimizer, epochs, batch")
@@ -133,7 +153,7 @@ function train_check.check(spec)
   check_optimizer(spec.optimizer)
   check_model(spec)
   need(spec.data ~= nil, 'data is missing, as data = pg.data.load "fashion-mnist"')
-  need(spec.batch ~= nil, "batch is missing: the number of examples of a step")
+  check_sampler(spec)
   check_plain(spec)
   check_length(spec)
   check_metrics(spec.metrics or {})
@@ -147,7 +167,7 @@ end
 local function explain(batch)
   local labels
   for _, name in ipairs(names.sorted(batch)) do
-    local x = batch[name]
+    local x = core.is_tensor(batch[name]) and batch[name] or { dtype = "none" } -- a number, as count
     if x.dtype:find("^f") and not x:isfinite():all():item() then return ("batch.%s is not finite"):format(name) end
     if x.dtype:find("^[iu]") and name ~= "id" and x.size > 0 then
       labels = ("batch.%s goes from %d to %d (classes count from 0)"):format(name, x:min():item(), x:max():item())

@@ -26,8 +26,9 @@ local run = {}
 run.read_settings = settings.read
 
 -- The present invocation. recipe: path; source: text; words: key=value as given; root: where runs go; trust; resume:
--- the invocation.json of the one to continue; limit: stop each run after so many steps (for `check`); leaves: whether a
--- second Ctrl-C ends the process. suffix: what every directory's name ends in. recorder: keeps steps (dump.lua).
+-- the invocation.json of the one to continue; limit: stop each run after so many steps (for `check`), inner: and each
+-- run inside a step of another after so many; depth: how many are under way; leaves: whether a second Ctrl-C ends the
+-- process. suffix: what every directory's name ends in. recorder: keeps steps (dump.lua).
 -- branch: { id (nil: the first run), origin }: the run that begins at another one's state. rehearsal: { id, step }:
 -- execute the recipe only up to that step of that run, in memory; what is reached there becomes rehearsal.origin.
 -- Without an id: only up to the first run.
@@ -37,9 +38,10 @@ local invocation
 function run.begin_invocation(given)
   invocation = {
     recipe = given.recipe, source = given.source, words = given.words or {}, root = given.root or "runs",
-    trust = given.trust, resume = given.resume, limit = given.limit, inspect = given.inspect, leaves = given.leaves,
+    trust = given.trust, resume = given.resume, limit = given.limit, inner = given.inner, inspect = given.inspect,
+    leaves = given.leaves,
     branch = given.branch, rehearsal = given.rehearsal, suffix = given.suffix, recorder = given.recorder,
-    counts = {}, runs = {}, first = given.resume and given.resume.first, done = {},
+    depth = 0, counts = {}, runs = {}, first = given.resume and given.resume.first, done = {},
   }
   return invocation
 end
@@ -397,7 +399,8 @@ end
 -- Where take_steps is to end.
 local function last_step(inv, spec, place)
   if place.goal then return math.min(spec.steps, place.goal.step) end
-  return inv.limit and math.min(spec.steps, (place.first or 0) + inv.limit) or spec.steps
+  local limit = inv.depth > 1 and inv.inner or inv.limit
+  return limit and math.min(spec.steps, (place.first or 0) + limit) or spec.steps
 end
 
 -- Say what was changed by hand, unless it has been said. → what was said
@@ -475,6 +478,12 @@ local function make_context(inv, spec, state, place)
   return ctx
 end
 
+-- Count a run that begins, until what comes back is closed.
+local function enter(inv)
+  inv.depth = inv.depth + 1
+  return setmetatable({}, { __close = function() inv.depth = inv.depth - 1 end })
+end
+
 --- pg.run { name =, steps =, state = {}, step =, seed = 1, … } → result: A loop of one's own with the run directory,
 -- logging, checkpoints and resume of pg.train, which is written on it.
 --   step(state, ctx): called for every step from where the run stands; plain Lua. ctx: step (from 0), key (of the run
@@ -505,6 +514,7 @@ function run.run(spec)
   local place <close> = open_place(inv, spec)
   local by_hand <close> = place.changes
   local listening <close> = listen(inv) -- luacheck: ignore 211
+  local counted <close> = enter(inv) -- luacheck: ignore 211
   local saved, ctx = place.saved, make_context(inv, spec, state, place)
   if spec.at_start then spec.at_start(ctx) end
   if inv.inspect and spec.inspect then inv.inspect(spec.inspect()) end

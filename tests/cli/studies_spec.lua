@@ -1,0 +1,55 @@
+-- Facts about the recipes that measure what methods do: each in its smallest form, on made-up data, shows what it is
+-- there to show, leaves its pictures, and stands up to `perigee check`.
+local files = require "files"
+local perigee = os.getenv("PERIGEE") or "build/perigee"
+local root = io.popen("pwd"):read("l")
+local place = (os.getenv "TMPDIR" or "/tmp") .. "/studies"
+
+local function run(command, words)
+  local program = perigee:sub(1, 1) == "/" and perigee or root .. "/" .. perigee
+  local pipe = assert(io.popen(("cd '%s' && PERIGEE_DATA='%s' '%s' %s %s/recipes/%s 2>&1"):format(place, place, program,
+    command, root, words)))
+  local out = pipe:read("a")
+  return out, (select(3, pipe:close()))
+end
+
+-- The numbers of a table's row that begins with `words`, in order.
+local function row(out, words)
+  local line = assert(out:match("\n *" .. words .. " +([^\n]*)"), words .. " in\n" .. out)
+  local numbers = {}
+  for word in line:gmatch "%S+" do numbers[#numbers + 1] = tonumber(word) end
+  return numbers
+end
+
+local function expect_picture(path)
+  assert.is_truthy(files.read(("%s/runs/%s.svg"):format(place, path)):find("^<svg"), path)
+end
+
+describe("studies", function()
+  setup(function() assert(os.execute(("rm -rf '%s' && mkdir -p '%s'"):format(place, place))) end)
+  teardown(function() os.execute(("rm -rf '%s'"):format(place)) end)
+
+  it("dynamical_stability.lua: gradient descent ends at 2 / lr, small batches where it is flatter", function()
+    local out, code = run("", "dynamical_stability.lua data=teacher rows=24 width=6 seeds=1 rates=0.2,0.9 batches=24,1 "
+      .. "steps=3000 escape=100 trials=3")
+    assert.equal(0, code, out)
+    local edge = row(out, "24 +0%.9")[6]
+    assert(edge > 0.95 and edge < 1.02, out)
+    assert(row(out, "1 +0%.2")[5] < 0.8 * row(out, "24 +0%.2")[5], out)
+    for _, batch in ipairs { "24", "1" } do
+      local star, stays, leaves = out:match("\n *" .. batch .. " +(0%.%d%d%d%d) +(%S+) %b() +(%S+) ")
+      assert(tonumber(star) > 0.01 and tonumber(stays) < 0.3 and tonumber(leaves) > 10, out)
+    end
+    expect_picture "dynamical_stability/edge"
+  end)
+
+  for words, name in pairs {
+    ["dynamical_stability.lua data=teacher rows=24 width=6 seeds=1 steps=400"] = "dynamical_stability",
+  } do
+    it(words:match "^%S+" .. " stands up to check, runs inside its steps and all", function()
+      local out, code = run("check", words)
+      assert.equal(0, code, out)
+      assert.is_truthy(out:find("ok   " .. name .. ": 3 steps, save, load, 3 steps: the same bits as", 1, true), out)
+    end)
+  end
+end)

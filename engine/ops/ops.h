@@ -32,6 +32,14 @@
 //   SEGSUM, SEGMAX, SEGMIN  vector → [tensors]: one value per tensor of the layout
 //   SEGBROADCAST([tensors]) layout → vector
 //   ARGMAX                  over the last axis → i64
+//   ARGSORT(x) the order of the last axis (order.h) → i64 [..., a[0]]: its first a[0] indices; flags 1 = descending
+//   RANKED(x [..., n], ranks [..., m] or [m]) → i64 [..., m]: the indices of those ranks, which are clamped
+//   SEARCHSORTED(sorted [..., n] or [n], x [..., m]) → i64 like x: where to insert; flags 1 = behind equal ones
+//   TAKE_ALONG(x [..., n], indices [..., m]) → [..., m]: elements of each row by the indices of that row
+//   ADD_ALONG(x [..., n], indices [..., m], updates [..., m]) its counterpart: x with the updates added, in their order
+//   CUMSUM(x) a[0] = axis: running sums; flags 1 = from the end
+//   ARGCUMMAX(x) over the last axis → i64 like x: the index of the largest so far; flags 1 = from the end
+//   RECUR(a, b) over the last axis: y[i] = a[i] y[i - 1] + b[i], y[-1] = 0; flags 1 = from the end
 //   RESHAPE n,a = shape     TRANSPOSE n,a = permutation; flags: graph.h      BROADCAST n,a = shape
 //   SLICE n,a = start, b = length, c = step (> 0)
 //   PAD n,a = before, b = result shape, c = step; zeros elsewhere (vjp of SLICE)
@@ -55,7 +63,10 @@
   M(NORMAL, normal, 1) M(UNIFORM, uniform, 1) M(KEY_FOLD, key_fold, 2) M(PERMUTATION, permutation, 1)                  \
   M(SUM, sum, 1) M(MAX, max, 1) M(MIN, min, 1)                                                                         \
   M(SEGSUM, segsum, 1) M(SEGMAX, segmax, 1) M(SEGMIN, segmin, 1) M(SEGBROADCAST, segbroadcast, 1)                      \
-  M(ARGMAX, argmax, 1) M(RESHAPE, reshape, 1) M(TRANSPOSE, transpose, 1) M(BROADCAST, broadcast, 1)                    \
+  M(ARGMAX, argmax, 1) M(ARGSORT, argsort, 1) M(RANKED, ranked, 2) M(SEARCHSORTED, searchsorted, 2)                    \
+  M(TAKE_ALONG, take_along, 2) M(ADD_ALONG, add_along, 3)                                                              \
+  M(CUMSUM, cumsum, 1) M(ARGCUMMAX, argcummax, 1) M(RECUR, recur, 2)                                                   \
+  M(RESHAPE, reshape, 1) M(TRANSPOSE, transpose, 1) M(BROADCAST, broadcast, 1)                                         \
   M(SLICE, slice, 1) M(PAD, pad, 1) M(CONCAT, concat, -1) M(GATHER, gather, 2) M(SCATTER_ADD, scatter_add, 3)          \
   M(MATMUL, matmul, 2) M(CHOLESKY, cholesky, 1) M(TRIANGULAR_SOLVE, triangular_solve, 2) M(EIGH, eigh, 1)              \
   M(CONV, conv, 2) M(CONV_INPUT, conv_input, 2) M(CONV_WEIGHTS, conv_weights, 2)                                       \

@@ -3,9 +3,8 @@
 
 local core = require "perigee.core"
 local generic = require "perigee.generic"
-local loops = require "perigee.loops"
 local names = require "perigee.names"
-local per_tensor = require "perigee.per_tensor"
+local sorting = require "perigee.sorting"
 local transform = require "perigee.transform"
 
 local clipping = { functions = {} }
@@ -29,40 +28,25 @@ end
 
 -- ---- the largest coordinates ----------------------------------------------------------------------------------------
 
--- How often the interval in which the threshold lies is halved: what is left of it is too short for two numbers that
--- differ by more than 2^-40 (2^-70 in f64) of the largest.
-local HALVINGS = { f32 = 40, f64 = 70 }
+local FLOATS = { f32 = true, f64 = true }
 
--- How to reduce magnitudes: by tensor for a vector, as a whole for a tensor. spread: the reduced to magnitudes' shape.
-local function reductions(a)
-  if not a.layout then
-    return { max = function(x) return x:max() end, sum = function(x) return x:sum() end, size = a.size,
-      spread = function(x) return x end }
-  end
-  local function values(reduced) return reduced:resolve(a.layout, a.dtype) end
-  return { max = function(x) return values(x:per_tensor():max()) end,
-    sum = function(x) return values(x:per_tensor():sum()) end, size = per_tensor.count:resolve(a.layout, a.dtype),
-    spread = function(x) return per_tensor.of(x, a.layout) end }
-end
-
--- The magnitude that floor(fraction n) of n magnitudes lie above, or as many as ties allow: the smallest threshold of
--- which that holds, found by halving, always at a magnitude that occurs.
+-- The magnitude, [1], that floor(fraction n) of the n magnitudes of a tensor come before, largest first.
 local function threshold(a, fraction)
-  local by = reductions(a)
-  local allowed, high = generic.floor(by.size * fraction), by.max(a)
-  local last = loops.scan(function(ends)
-    local low, up = ends[1], ends[2]
-    local middle = low + (up - low) / 2
-    local above = generic.gt(a, by.spread(middle))
-    local fits = generic.le(by.sum(core.apply("cast", { dtype = a.dtype }, above)), allowed)
-    local below = by.max(generic.where(above, 0, a))
-    return { generic.where(fits, low, middle), generic.where(fits, below, up) }
-  end, { 0 * high, high }, core.apply("iota", { a = { HALVINGS[a.dtype] }, b = { 0 }, dtype = "i64" }))
-  return by.spread(last[2])
+  if a.size == 0 then return core.apply("full", { a = { 1 }, dtype = a.dtype }, 0) end
+  local rank = a.size - 1 - generic.floor(a.size * fraction)
+  return sorting.take_ranks(a:reshape { a.size }, { rank })
 end
 
 local function clip_top(x, fraction)
-  local tau = threshold(generic.abs(x), fraction)
+  local a = generic.abs(x)
+  if not x.layout then
+    local tau = threshold(a, fraction)
+    return generic.clip(x, -tau, tau)
+  end
+  local list = {}
+  for i = 1, #x.layout do list[i] = threshold(a:view(i), fraction) end
+  local values = core.apply("concat", { a = { 0 } }, table.unpack(list))
+  local tau = core.apply("segbroadcast", { layout = x.layout }, values)
   return generic.clip(x, -tau, tau)
 end
 
@@ -70,10 +54,10 @@ local eager = {} -- fraction → the function that does it outside of traces
 
 --- pg.clip_top(x, fraction): x with its floor(fraction n) largest coordinates, by magnitude, cut down to the next
 -- magnitude: coordinate-wise clipping (Pan & Li 2023, arXiv 2306.00204). x: a vector, by tensor, or a tensor as a
--- whole. Where fewer than so many coordinates are not 0, all become 0. The threshold is found in 40 passes (70 in f64)
--- over x; magnitudes that differ by less than 2^-40 (2^-70) of the largest count as one.
+-- whole. Where fewer than so many coordinates are not 0, all become 0. The magnitude is the one that topk would give,
+-- found without sorting.
 function clipping.functions.clip_top(x, fraction)
-  if not core.is_tensor(x) or not HALVINGS[x.dtype] then
+  if not core.is_tensor(x) or not FLOATS[x.dtype] then
     core.raise("pg.clip_top: x must be a tensor or vector of f32 or f64, not " .. names.describe(x))
   elseif type(fraction) == "number" and not (fraction >= 0 and fraction < 1) then
     core.raise("pg.clip_top: fraction must lie in [0, 1), not " .. names.describe(fraction))

@@ -19,6 +19,8 @@ local function add(module)
 end
 
 add(require("perigee.tensor").functions)
+add(require("perigee.sorting").functions)
+add(require "perigee.running")
 add(require "perigee.keys")
 add(require "perigee.loss")
 add(require "perigee.transform")

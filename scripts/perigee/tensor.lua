@@ -274,6 +274,42 @@ function methods.scatter_add(x, indices, updates, axis)
   return apply("scatter_add", { a = { axis - 1 } }, x, indices, updates)
 end
 
+-- f of tensors with an axis moved to the end, and the result's moved back.
+local function with_last(axis, ndim, f, ...)
+  if axis == ndim then return f(...) end
+  local moved = { ... }
+  for i, t in ipairs(moved) do moved[i] = methods.transpose(t, axis, ndim) end
+  return methods.transpose(f(table.unpack(moved)), axis, ndim)
+end
+
+local function along_axis_of(what, x, indices, axis)
+  check_tensor(what, x)
+  check_tensor(what, indices)
+  axis = axis_of(what, axis or -1, x.ndim, x) + 1
+  if indices.ndim ~= x.ndim then
+    raise("%s: indices %s for %s; all axes but the indexed one must agree", what, shape_text(indices), shape_text(x))
+  end
+  check_range(what .. ": index", indices, x.shape[axis], "on axis " .. axis .. " of " .. shape_text(x))
+  return axis
+end
+
+--- tensor:take_along(indices [, axis = -1]), pg.take_along(x, indices [, axis = -1]): Elements along an axis by
+-- indices, from 0, of each row's own: what argsort gives puts x in order. x [..., n], indices [..., m] → [..., m];
+-- numpy.take_along_axis, torch.gather.
+function methods.take_along(x, indices, axis)
+  axis = along_axis_of("take_along", x, indices, axis)
+  return with_last(axis, x.ndim, function(...) return apply("take_along", nil, ...) end, x, indices)
+end
+
+--- tensor:add_along(indices, updates [, axis = -1]), pg.add_along(x, indices, updates [, axis = -1]): x with updates
+-- [..., m] added along an axis at indices [..., m], from 0, of each row's own; an index may come several times. The
+-- derivative of take_along; torch.scatter_add.
+function methods.add_along(x, indices, updates, axis)
+  axis = along_axis_of("add_along", x, indices, axis)
+  return with_last(axis, x.ndim, function(...) return apply("add_along", nil, ...) end, x, indices,
+    check_tensor("add_along", updates))
+end
+
 --- pg.concat(list [, axis = 1]): The tensors of a list side by side along an axis. Their other axes agree.
 function F.concat(list, axis)
   check_list("concat", list)

@@ -9,8 +9,9 @@ local transform = require "perigee.transform"
 
 local clipping = { functions = {} }
 
--- What a vector of this norm is multiplied by, as torch.nn.utils.clip_grad_norm_ has it: min(1, limit / (norm + 1e-6)).
-function clipping.factor(norm, limit) return generic.minimum(limit / (norm + 1e-6), 1) end
+-- What a vector of this norm is multiplied by: min(1, limit / (norm + eps)); eps is 1e-6 unless given, as in
+-- torch.nn.utils.clip_grad_norm_.
+function clipping.factor(norm, limit, eps) return generic.minimum(limit / (norm + (eps or 1e-6)), 1) end
 
 -- Lengths of a vector by scope: over all numbers, those of each tensor, or of each number by itself.
 clipping.lengths = {

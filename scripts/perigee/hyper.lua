@@ -23,6 +23,9 @@ local function type_fits(default, value)
   if default == "auto" then
     return value == "auto" or type(value) == "boolean"
   end
+  if type(default) == "string" and value == false then
+    return true -- "none of them", which the definition's check knows or refuses
+  end
   local numeric = type(value) == "number" or schedule.is_schedule(value)
   if type(default) == "number" or schedule.is_schedule(default) or per_tensor.is(default) then
     return numeric or per_tensor.is(value)

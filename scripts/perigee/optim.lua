@@ -10,7 +10,7 @@ local rule = require "perigee.rule"
 local optim = {}
 
 local SHARED = { "weight_decay", "stages", "dtype" }
-local SGD = { "lr", "momentum", "dampening", "nesterov" }
+local SGD = { "lr", "momentum", "dampening", "nesterov", "lr_inside" }
 local ADAM = { "lr", "beta1", "beta2", "eps", "amsgrad", "eps_corrected" }
 local IVON = { "lr", "beta1", "clip_radius", "debias", "rescale_lr" }
 local DIAGONAL = { "ess", "h0", "beta2", "hess_approx", "noise", "samples" }

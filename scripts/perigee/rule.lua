@@ -16,16 +16,18 @@ for _, name in ipairs { "adam", "adaptive", "direction", "free", "sampling", "ma
   for key, value in next, (require("perigee.rule_" .. name)) do rule[key] = value end
 end
 
---- pg.rule.sgd { lr = 1e-3, momentum = 0, dampening = 0, nesterov = false } → rule: SGD with heavy-ball or Nesterov
--- momentum and L2 weight decay, as torch.optim.SGD.
+--- pg.rule.sgd { lr = 1e-3, momentum = 0, dampening = 0, nesterov = false, lr_inside = false } → rule: SGD with
+-- heavy-ball or Nesterov momentum and L2 weight decay, as torch.optim.SGD.
 --     g = stats.g + weight_decay p
 --     buf = momentum buf + (1 - dampening) g      without dampening in the first step
 --     d = buf, or g + momentum buf with nesterov
 --     p = p - lr d
--- Without momentum d is g, and no buffer is kept. nesterov needs a momentum and no dampening.
+-- Without momentum d is g, and no buffer is kept. nesterov needs a momentum and no dampening. lr_inside: lr is within
+-- the buffer, as in Sutskever et al. 2013 and Caffe: lr g takes the place of g, and p = p - d; another method only
+-- while lr changes.
 rule.sgd = rule_class.define {
   name = "sgd",
-  hyper = { lr = 1e-3, momentum = 0, dampening = 0, nesterov = false },
+  hyper = { lr = 1e-3, momentum = 0, dampening = 0, nesterov = false, lr_inside = false },
   limits = { lr = NOT_NEGATIVE, momentum = NOT_NEGATIVE },
   variant = function(o)
     if o.nesterov and (o.momentum == 0 or o.dampening ~= 0) then
@@ -41,10 +43,12 @@ rule.sgd = rule_class.define {
     if not o.buffer then
       return p - o.lr * g
     end
+    local lr = o.lr
+    if o.lr_inside then g, lr = lr * g, 1 end
     local fresh = generic.where(generic.eq(ctx.t, 1), 1, 1 - o.dampening)
     s.buf = o.momentum * s.buf + fresh * g
     local d = o.nesterov and g + o.momentum * s.buf or s.buf
-    return p - o.lr * d
+    return p - lr * d
   end,
 }
 

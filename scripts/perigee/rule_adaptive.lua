@@ -3,6 +3,7 @@
 
 local core = require "perigee.core"
 local generic = require "perigee.generic"
+local names = require "perigee.names"
 local define = require("perigee.rule_class").define
 local sometimes = require "perigee.sometimes"
 local vectors = require "perigee.vectors"
@@ -61,14 +62,15 @@ M.adagrad_norm = define {
   end,
 }
 
---- pg.rule.rmsprop { lr = 1e-2, alpha = 0.99, eps = 1e-8, momentum = 0, centered = false } → rule: RMSProp (Tieleman
--- & Hinton 2012), as torch.optim.RMSprop, with L2 weight decay.
+--- pg.rule.rmsprop { lr = 1e-2, alpha = 0.99, eps = 1e-8, momentum = 0, centered = false, eps_inside = false } → rule:
+-- RMSProp (Tieleman & Hinton 2012), as torch.optim.RMSprop, with L2 weight decay.
 --     g = stats.g + weight_decay p;  v = alpha v + (1 - alpha) g^2;  d = sqrt(v) + eps
 --     centered: mean = alpha mean + (1 - alpha) g;  d = sqrt(max(v - mean^2, 0)) + eps
 --     p = p - lr g / d, or with momentum: buf = momentum buf + g / d;  p = p - lr buf
+-- eps_inside: eps is added under the root, as in TensorFlow.
 M.rmsprop = define {
   name = "rmsprop",
-  hyper = { lr = 1e-2, alpha = 0.99, eps = 1e-8, momentum = 0, centered = false },
+  hyper = { lr = 1e-2, alpha = 0.99, eps = 1e-8, momentum = 0, centered = false, eps_inside = false },
   limits = { lr = NOT_NEGATIVE, alpha = "[0, 1]", eps = NOT_NEGATIVE, momentum = NOT_NEGATIVE },
   variant = function(o) return { buffer = o.momentum ~= 0 } end,
   state = function(o)
@@ -85,7 +87,7 @@ M.rmsprop = define {
       s.mean = average(s.mean, g, o.alpha)
       v = generic.maximum(v - s.mean * s.mean, 0)
     end
-    local step = g / (generic.sqrt(v) + o.eps)
+    local step = g / (o.eps_inside and generic.sqrt(v + o.eps) or generic.sqrt(v) + o.eps)
     if not o.buffer then return p - o.lr * step end
     s.buf = o.momentum * s.buf + step
     return p - o.lr * s.buf
@@ -114,16 +116,19 @@ M.adadelta = define {
 
 local ADAM_LIMITS = { lr = NOT_NEGATIVE, beta1 = SHARE, beta2 = SHARE, eps = NOT_NEGATIVE }
 
---- pg.rule.nadam { lr = 2e-3, beta1 = 0.9, beta2 = 0.999, eps = 1e-8, momentum_decay = 4e-3, decoupled = false } →
--- rule: Adam with Nesterov's momentum (Dozat 2016), as torch.optim.NAdam from version 2 on. Weight decay: L2, or
--- decoupled.
+--- pg.rule.nadam { lr = 2e-3, beta1 = 0.9, beta2 = 0.999, eps = 1e-8, momentum_decay = 4e-3, decoupled = false, form =
+-- "paper" } → rule: Adam with Nesterov's momentum (Dozat 2016), as torch.optim.NAdam from version 2 on. Weight decay:
+-- L2, or decoupled.
 --     mu_t = beta1 (1 - 0.96^(t momentum_decay) / 2);  product = product mu_t, from 1 on
 --     m, v as in Adam;  d = sqrt(v / (1 - beta2^t)) + eps
 --     p = p - lr (1 - mu_t) / (1 - product) g / d - lr mu_{t+1} / (1 - product mu_{t+1}) m / d
+-- form = "torch1" has product mu_t mu_{t+1} in the last denominator, the error of torch 1.13 that version 2 mended.
 M.nadam = define {
   name = "nadam",
-  hyper = { lr = 2e-3, beta1 = 0.9, beta2 = 0.999, eps = 1e-8, momentum_decay = 4e-3, decoupled = false },
+  hyper = { lr = 2e-3, beta1 = 0.9, beta2 = 0.999, eps = 1e-8, momentum_decay = 4e-3, decoupled = false,
+    form = "paper" },
   limits = ADAM_LIMITS,
+  check = function(o) names.choice("rule nadam: form", o.form, { "paper", "torch1" }) end,
   state = { m = 0, v = 0, product = vectors.scalar(1) },
   update = function(p, stats, s, o, ctx)
     local t = ctx.t
@@ -134,7 +139,9 @@ M.nadam = define {
     s.m, s.v = average(s.m, g, o.beta1), average(s.v, g * g, o.beta2)
     local d = generic.sqrt(s.v / (1 - o.beta2 ^ t)) + o.eps
     local half_way = from - o.lr * (1 - now) / (1 - s.product) * (g / d)
-    return half_way - o.lr * next_one / (1 - s.product * next_one) * (s.m / d)
+    local ahead = s.product * next_one
+    if o.form == "torch1" then ahead = ahead * now end
+    return half_way - o.lr * next_one / (1 - ahead) * (s.m / d)
   end,
 }
 
@@ -148,19 +155,20 @@ local function rectify(o, t)
   return holds, generic.sqrt((1 - o.beta2 ^ t) * (safe - 4) * (safe - 2) * limit / ((limit - 4) * (limit - 2) * safe))
 end
 
---- pg.rule.adabelief { lr = 1e-3, beta1 = 0.9, beta2 = 0.999, eps = 1e-16, decoupled = true, fixed_decay = false,
--- amsgrad = false, rectify = true, degenerate = true } → rule: AdaBelief (Zhuang et al. 2020, arXiv 2010.07468), as
--- its authors' adabelief_pytorch 0.2.0.
+--- pg.rule.adabelief { lr = 1e-3, beta1 = 0.9, beta2 = 0.999, eps = 1e-16, eps_inside = false, decoupled = true,
+-- fixed_decay = false, amsgrad = false, rectify = true, degenerate = true } → rule: AdaBelief (Zhuang et al. 2020,
+-- arXiv 2010.07468), as its authors' adabelief_pytorch 0.2.0.
 --     m = beta1 m + (1 - beta1) g;  v = beta2 v + (1 - beta2) (g - m)^2 + eps;  amsgrad: the largest v so far
 --     p = p - lr / (1 - beta1^t) m / (sqrt(v) / sqrt(1 - beta2^t) + eps)
 -- rectify: RAdam's factor once it is known, over the plain root of v; before that p - lr / (1 - beta1^t) m
--- (degenerate), or nothing. Weight decay: decoupled (fixed_decay: weight_decay alone, not times lr), or L2. For
--- images: eps = 1e-8, decoupled = false, rectify = false.
+-- (degenerate), or nothing. eps stands twice, in v, where it adds up, and beside the root; eps_inside is that in v
+-- where it should be another, as 0 for the variance alone. Weight decay: decoupled (fixed_decay: weight_decay alone,
+-- not times lr), or L2. For images: eps = 1e-8, decoupled = false, rectify = false.
 M.adabelief = define {
   name = "adabelief",
-  hyper = { lr = 1e-3, beta1 = 0.9, beta2 = 0.999, eps = 1e-16, decoupled = true, fixed_decay = false,
-    amsgrad = false, rectify = true, degenerate = true },
-  limits = ADAM_LIMITS,
+  hyper = { lr = 1e-3, beta1 = 0.9, beta2 = 0.999, eps = 1e-16, eps_inside = false, decoupled = true,
+    fixed_decay = false, amsgrad = false, rectify = true, degenerate = true },
+  limits = { lr = NOT_NEGATIVE, beta1 = SHARE, beta2 = SHARE, eps = NOT_NEGATIVE, eps_inside = NOT_NEGATIVE },
   state = function(o) return o.amsgrad and { "m", "v", "vmax" } or { "m", "v" } end,
   update = function(p, stats, s, o, ctx)
     local t = ctx.t
@@ -168,7 +176,7 @@ M.adabelief = define {
     if o.decoupled and o.fixed_decay then from = p * (1 - ctx.weight_decay) end
     s.m = average(s.m, g, o.beta1)
     local residual = g - s.m
-    s.v = average(s.v, residual * residual, o.beta2) + o.eps
+    s.v = average(s.v, residual * residual, o.beta2) + (o.eps_inside or o.eps)
     local v = s.v
     if o.amsgrad then
       s.vmax = generic.maximum(s.vmax, s.v)
@@ -184,19 +192,25 @@ M.adabelief = define {
   end,
 }
 
---- pg.rule.diffgrad { lr = 1e-3, beta1 = 0.9, beta2 = 0.999, eps = 1e-8 } → rule: diffGrad (Dubey et al. 2020, arXiv
--- 1909.11015), with L2 weight decay: Adam's step times sigmoid(|g before - g|), a friction where gradients stay alike.
+--- pg.rule.diffgrad { lr = 1e-3, beta1 = 0.9, beta2 = 0.999, eps = 1e-8, form = "paper" } → rule: diffGrad (Dubey et
+-- al. 2020, arXiv 1909.11015), with L2 weight decay: Adam's step times sigmoid(|g before - g|), a friction where
+-- gradients stay alike.
 --     p = p - lr sqrt(1 - beta2^t) / (1 - beta1^t) sigmoid(|previous - g|) m / (sqrt(v) + eps);  previous begins as 0
+-- form = "v1": the friction is 1/2 always, as in the first version of the authors' code, whose gradient before was the
+-- same memory as the gradient.
 M.diffgrad = define {
   name = "diffgrad",
-  hyper = { lr = 1e-3, beta1 = 0.9, beta2 = 0.999, eps = 1e-8 },
+  hyper = { lr = 1e-3, beta1 = 0.9, beta2 = 0.999, eps = 1e-8, form = "paper" },
   limits = ADAM_LIMITS,
-  state = { "m", "v", "previous" },
+  check = function(o) names.choice("rule diffgrad: form", o.form, { "paper", "v1" }) end,
+  state = function(o) return o.form == "v1" and { "m", "v" } or { "m", "v", "previous" } end,
   update = function(p, stats, s, o, ctx)
-    local g, t = stats.g + ctx.weight_decay * p, ctx.t
+    local g, t, friction = stats.g + ctx.weight_decay * p, ctx.t, 0.5
     s.m, s.v = average(s.m, g, o.beta1), average(s.v, g * g, o.beta2)
-    local friction = generic.sigmoid(generic.abs(s.previous - g))
-    s.previous = g
+    if o.form == "paper" then
+      friction = generic.sigmoid(generic.abs(s.previous - g))
+      s.previous = g
+    end
     local rate = o.lr * generic.sqrt(1 - o.beta2 ^ t) / (1 - o.beta1 ^ t)
     return p - rate * (friction * s.m / (generic.sqrt(s.v) + o.eps))
   end,

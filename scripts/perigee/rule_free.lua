@@ -2,6 +2,7 @@
 -- which are evaluated at an average of where they have been, and Prodigy, which estimates how far there is to go.
 
 local generic = require "perigee.generic"
+local names = require "perigee.names"
 local define = require("perigee.rule_class").define
 local vectors = require "perigee.vectors"
 
@@ -14,17 +15,17 @@ local function begin_at_theta(theta) return theta end
 -- ---- schedule-free --------------------------------------------------------------------------------------------------
 
 -- This step's learning rate and the share of z in the average x: a z with weight t^r (largest lr so far)^lr_power.
-local function weigh(s, o, t)
-  local lr = o.warmup and o.lr * generic.minimum(t / o.warmup, 1) or o.lr
+local function weigh(s, o, t, factor)
+  local lr = (o.warmup and o.lr * generic.minimum(t / o.warmup, 1) or o.lr) * factor
   s.largest = generic.maximum(s.largest, lr)
   local weight = t ^ o.r * s.largest ^ o.lr_power
   s.total = s.total + weight
   return lr, generic.where(generic.gt(s.total, 0), weight / s.total, 0)
 end
 
--- Move y, which p holds, and z along the direction d.
-local function move_free(y, d, s, o, t)
-  local lr, share = weigh(s, o, t)
+-- Move y, which p holds, and z along the direction d. factor: of the learning rate.
+local function move_free(y, d, s, o, t, factor)
+  local lr, share = weigh(s, o, t, factor or 1)
   local mixed = y + share * (s.z - y)
   s.z = s.z - lr * d
   return mixed + lr * (o.beta * (1 - share) - 1) * d
@@ -53,21 +54,25 @@ M.schedule_free_sgd = define {
 }
 
 --- pg.rule.schedule_free_adamw { lr = 2.5e-3, beta = 0.9, beta2 = 0.999, eps = 1e-8, warmup = false, r = 0, lr_power =
--- 2 } → rule: Schedule-free AdamW (Defazio et al. 2024, arXiv 2405.15682), as its authors' code 1.4. As
+-- 2, form = "code" } → rule: Schedule-free AdamW (Defazio et al. 2024, arXiv 2405.15682), as its authors' code 1.4. As
 -- pg.rule.schedule_free_sgd, with
 --     v = beta2 v + (1 - beta2) g^2;  d = g / (sqrt(v / (1 - beta2^t)) + eps) + weight_decay y
--- Before version 1.3 of that code the correction of bias multiplied lr, as in the paper.
+-- form = "paper": the correction of bias multiplies lr_t, as before version 1.3 of that code: lr_t sqrt(1 - beta2^t),
+-- and d = g / (sqrt(v) + eps) + weight_decay y.
 M.schedule_free_adamw = define {
   name = "schedule_free_adamw",
-  hyper = { lr = 2.5e-3, beta = 0.9, beta2 = 0.999, eps = 1e-8, warmup = false, r = 0, lr_power = 2 },
+  hyper = { lr = 2.5e-3, beta = 0.9, beta2 = 0.999, eps = 1e-8, warmup = false, r = 0, lr_power = 2, form = "code" },
   limits = { lr = NOT_NEGATIVE, beta = "(0, 1]", beta2 = SHARE, eps = NOT_NEGATIVE, r = NOT_NEGATIVE,
     lr_power = NOT_NEGATIVE, warmup = "(0, inf)" },
+  check = function(o) names.choice("rule schedule_free_adamw: form", o.form, { "code", "paper" }) end,
   state = { z = begin_at_theta, v = 0, largest = vectors.scalar(0), total = vectors.scalar(0) },
   update = function(y, stats, s, o, ctx)
     local g = stats.g
     s.v = o.beta2 * s.v + (1 - o.beta2) * (g * g)
-    local d = g / (generic.sqrt(s.v / (1 - o.beta2 ^ ctx.t)) + o.eps)
-    return move_free(y, d + ctx.weight_decay * y, s, o, ctx.t)
+    local correction, factor = 1 - o.beta2 ^ ctx.t, nil
+    local root = generic.sqrt(s.v)
+    if o.form == "paper" then factor = generic.sqrt(correction) else root = generic.sqrt(s.v / correction) end
+    return move_free(y, g / (root + o.eps) + ctx.weight_decay * y, s, o, ctx.t, factor)
   end,
   evaluate = average_of_free,
 }

@@ -10,8 +10,8 @@ local stage = {}
 
 local Stage = part.class "stage"
 
---- pg.stage.define { name =, apply =, state = {}, examples = false, hyper = {}, static = {} } → stage: A stage of one's
--- own: what edits a gradient before statistics are formed (stages.per_evaluation of pg.optimizer) or after the
+--- pg.stage.define { name =, apply =, state = {}, examples = false, hyper = {}, static = {}, check = } → stage: A stage
+-- of one's own: what edits a gradient before statistics are formed (stages.per_evaluation of pg.optimizer) or after the
 -- correction (stages.combined).
 --   apply(g, o, ctx, s) → g: traced; g is a vector, o the hyperparameters. ctx has t (step + 1), weight_decay, examples
 --     (how many the batch has) and key, another one for each step and each gradient in it. s: the slots.
@@ -21,10 +21,11 @@ local Stage = part.class "stage"
 --     g:sum(f) adds up; g.count is the number of examples, g.expected how many a sampler expects, or nil. Such a stage
 --     is the first of stages.per_evaluation. g:mean costs a gradient of each example by itself; the model is without
 --     batch norm.
---   hyper, static, limits: as in pg.rule.define.
+--   hyper, static, limits, check: as in pg.rule.define.
 -- The result is the stage; call it with hyperparameters for others.
 function stage.define(definition)
-  names.check("pg.stage.define", definition, { "name", "hyper", "static", "limits", "apply", "state", "examples" })
+  names.check("pg.stage.define", definition, { "name", "hyper", "static", "limits", "apply", "state", "examples",
+    "check" })
   if type(definition.name) ~= "string" or type(definition.apply) ~= "function" then
     core.raise("pg.stage.define needs a name and an apply function")
   end
@@ -32,6 +33,7 @@ function stage.define(definition)
   local function make(given)
     local h = hyper.resolve("stage " .. definition.name, definition.hyper or {}, given, definition.static,
       nil, definition.limits)
+    if definition.check then definition.check(h.given) end
     return setmetatable({
       name = definition.name, definition = definition, hyper = h, given = given, make = make,
     }, Stage)

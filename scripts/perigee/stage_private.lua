@@ -32,14 +32,14 @@ end
 
 -- What clips a vector like `like` as a whole, or each group of its tensors to limit / sqrt(groups), which bounds the
 -- whole by limit too.
-local function make_clipper(like, limit, groups)
-  if not groups then return function(g) return g * clipping.factor(generic.norm(g), limit) end end
+local function make_clipper(like, limit, groups, eps)
+  if not groups then return function(g) return g * clipping.factor(generic.norm(g), limit, eps) end end
   local layout, dtype = like.layout, like.dtype
   local same, count = group_matrix(layout, dtype, groups)
   return function(g)
     local squares = (g * g):per_tensor():sum():resolve(layout, dtype)
     local norms = generic.sqrt(same:matmul(squares:reshape(squares.size, 1)):reshape(squares.size))
-    return g * per_tensor.of(clipping.factor(norms, limit / math.sqrt(count)), layout)
+    return g * per_tensor.of(clipping.factor(norms, limit / math.sqrt(count), eps), layout)
   end
 end
 
@@ -50,21 +50,21 @@ local function shorten(x, limit) return x * generic.minimum(limit / generic.norm
 
 local private = define {
   name = "private",
-  hyper = { clip = hyper.required, noise_multiplier = hyper.required, groups = false, batch = false },
-  limits = { clip = "(0, inf)", noise_multiplier = "[0, inf)", batch = "(0, inf)" },
+  hyper = { clip = hyper.required, noise_multiplier = hyper.required, groups = false, batch = false, eps = 1e-6 },
+  limits = { clip = "(0, inf)", noise_multiplier = "[0, inf)", batch = "(0, inf)", eps = "[0, inf)" },
   static = { "groups" }, -- a function, and no schedule
   examples = true,
   apply = function(each, o, ctx)
     local size = o.batch or each.expected or each.count
-    local g = each:sum(make_clipper(each.like, o.clip, o.groups)) / size
+    local g = each:sum(make_clipper(each.like, o.clip, o.groups, o.eps)) / size
     return g + (o.noise_multiplier * o.clip / size) * generic.normal_like(ctx.key, g)
   end,
 }
 
---- pg.stage.private { clip =, noise_multiplier =, groups = false, batch = } → stage: The gradient of DP-SGD (Abadi et
--- al. 2016, arXiv 1607.00133), first in stages.per_evaluation:
---     g = (sum over examples of g_i min(1, clip / (|g_i| + 1e-6)) + noise_multiplier clip z) / B,  z normal
--- with the 1e-6 as Opacus. It takes the gradient of each example by itself, so batch norm is refused.
+--- pg.stage.private { clip =, noise_multiplier =, groups = false, batch =, eps = 1e-6 } → stage: The gradient of DP-SGD
+-- (Abadi et al. 2016, arXiv 1607.00133), first in stages.per_evaluation:
+--     g = (sum over examples of g_i min(1, clip / (|g_i| + eps)) + noise_multiplier clip z) / B,  z normal
+-- with the eps of Opacus; the paper's is 0. It takes the gradient of each example by itself, so batch norm is refused.
 --   groups: "tensor", or a function(name, shape) → group: the tensors of each group are clipped by themselves, to clip
 --     / sqrt(groups) (McMahan et al. 2018, arXiv 1710.06963), so that the noise is that of one clip.
 --   batch: the expected number of examples in a batch, which is divided by; default what pg.sampler.poisson expects, or
@@ -83,21 +83,31 @@ function M.private(given)
   return s
 end
 
---- pg.stage.dice { clip =, error_clip = clip, noise = 0 } → stage: The gradient of DiceSGD (Zhang et al. 2024, arXiv
--- 2311.14632), DP-SGD whose clipping error is fed back, first in stages.per_evaluation:
+-- The share of the old error that a step leaves, f = error_clip / |error|.
+local KEEPS = {
+  paper = function(f) return 1 - generic.minimum(f, 1) end,
+  code = function(f) return generic.minimum(f, 1 - generic.minimum(f, 1)) end,
+}
+
+--- pg.stage.dice { clip =, error_clip = clip, noise = 0, form = "paper" } → stage: The gradient of DiceSGD (Zhang et
+-- al. 2024, arXiv 2311.14632), DP-SGD whose clipping error is fed back, first in stages.per_evaluation:
 --     v = mean over examples of clipped(g_i, clip) + clipped(error, error_clip);  error = error + mean of g_i - v
 -- and v + noise z goes on, z normal; clipped(x, c) = x min(1, c / |x|). error_clip at least clip. The error is private:
--- it must not be published, and checkpoints hold it. Not with corrections.
+-- it must not be published, and checkpoints hold it. form = "code": of an error longer than twice error_clip the
+-- authors' code leaves the clipped part and not the rest; its noise is a multiple of clip sqrt(1 + 2 error_clip /
+-- clip). Not with corrections.
 M.dice = define {
   name = "dice",
-  hyper = { clip = hyper.required, error_clip = false, noise = 0 },
+  hyper = { clip = hyper.required, error_clip = false, noise = 0, form = "paper" },
   limits = { clip = "(0, inf)", error_clip = "(0, inf)", noise = "[0, inf)" },
+  check = function(o) names.choice("stage dice: form", o.form, { "paper", "code" }) end,
   examples = true,
   state = { "error" },
   apply = function(each, o, ctx, s)
     local clipped, plain = each:mean(function(g) return shorten(g, o.clip), g end)
-    local v = clipped + shorten(s.error, o.error_clip or o.clip)
-    s.error = s.error + (plain - v)
+    local f = (o.error_clip or o.clip) / generic.norm(s.error)
+    local v = clipped + s.error * generic.minimum(f, 1)
+    s.error = s.error * KEEPS[o.form](f) + (plain - clipped)
     return v + o.noise * generic.normal_like(ctx.key, v)
   end,
 }

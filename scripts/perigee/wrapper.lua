@@ -35,6 +35,12 @@ local function by_name(declared)
   return state
 end
 
+-- The slots of a definition by name: what they begin with.
+local function slots_of(definition, o)
+  local state = definition.state
+  return by_name(type(state) == "function" and state(o) or state)
+end
+
 local function append(a, b) return table.move(b or {}, 1, #(b or {}), #a + 1, { table.unpack(a) }) end
 
 -- ctx.rule(p, stats [, scale]) of a wrapper's update: the new p by the rule inside, its lr times scale. decay: false
@@ -52,7 +58,10 @@ end
 local function combine(outer, inner)
   local within = inner.definition
   return {
-    name = ("%s(%s)"):format(outer.name, inner.name), needs = within.needs, variant = within.variant,
+    name = ("%s(%s)"):format(outer.name, inner.name), needs = within.needs,
+    variant = function(o)
+      return part.merge(within.variant and within.variant(o) or {}, { slots_inside = slots_of(within, o) })
+    end,
     hyper = join("option", outer.name, inner, outer.hyper or {}, inner.hyper.given),
     static = append(outer.static or {}, within.static),
     limits = part.merge(within.limits or {}, outer.limits or {}),
@@ -60,14 +69,14 @@ local function combine(outer, inner)
       for _, check in ipairs { within.check or false, outer.check or false } do if check then check(o) end end
     end,
     state = function(o)
-      local state = within.state
-      state = by_name(type(state) == "function" and state(o) or state)
-      return join("slot", outer.name, inner, by_name(outer.state or {}), state)
+      local own, inside = outer.state or {}, slots_of(within, o)
+      own = type(own) == "function" and own(o, inside) or own
+      return join("slot", outer.name, inner, by_name(own), inside)
     end,
     reads_raw = within.reads_raw, point = outer.point, snapshot = outer.snapshot,
     evaluate = outer.evaluate or within.evaluate,
     update = function(p, stats, s, o, ctx)
-      ctx.rule = inner_move(inner, s, o, ctx)
+      ctx.rule, ctx.slots_inside = inner_move(inner, s, o, ctx), o.slots_inside
       return outer.update(p, stats, s, o, ctx)
     end,
     location = rule.locate(outer.update),
@@ -77,12 +86,14 @@ end
 --- pg.wrapper.define { name =, update =, state = {}, point =, evaluate =, snapshot =, hyper = {}, rule = } → function:
 -- A wrapper of one's own; called with { rule = pg.rule.sgd {}, … } it gives a rule, whose options are those of both.
 --   update(p, stats, s, o, ctx) → new p: traced; as in pg.rule.define, with ctx.rule(p, stats [, scale]) → new p, the
---     move of the rule inside, with its lr times scale.
+--     move of the rule inside, with its lr times scale. s also has the slots of that rule; ctx.slots_inside: their
+--     names, and what each begins with.
 --   point(p, s, o, ctx) → vector: traced; where corrected steps evaluate, in place of p: what corrections see as ctx.q,
 --     while ctx.iterate is at p. ctx.snapshot: the mean of the correction's snapshot `at`, in update as well.
 --   evaluate(p, s, o) → vector: traced; where a run is evaluated (state:point()). Default: as the rule inside.
 --   snapshot: the name of a slot that snapshots are taken of, in place of p.
---   state, hyper, static, limits: as in pg.rule.define. rule: the rule inside, where none is given.
+--   state, hyper, static, limits: as in pg.rule.define; a function for state gets the slots of the rule inside as well.
+--     rule: the rule inside, where none is given.
 function wrapper.define(definition)
   names.check("pg.wrapper.define", definition, DEFINITION)
   if type(definition.name) ~= "string" or type(definition.update) ~= "function" then
@@ -105,18 +116,61 @@ end
 
 local function begin_at_theta(theta) return theta end
 
---- pg.wrapper.lookahead { rule =, k = 5, alpha = 0.5 } → rule: Lookahead (Zhang et al. 2019, arXiv 1907.08610): every k
--- steps the slow weights move by alpha towards the parameters, and the parameters return to them. The rule inside keeps
--- its state.
+-- What a slot of the rule inside begins with, as a number, so that it can begin anew.
+local function begins_with(name, init)
+  if vectors.is_scalar(init) then return init.value end
+  if type(init) ~= "number" then
+    core.raise(("wrapper lookahead: slot %s of the rule inside does not begin with a number, so inner is \"keep\"")
+      :format(name))
+  end
+  return init
+end
+
+-- What becomes of the state of the rule inside when the parameters return to the slow weights.
+local INNER = {
+  keep = function() end,
+  reset = function(s, name, init, returns)
+    s[name] = generic.where(returns, begins_with(name, init), s[name])
+  end,
+  average = function(s, name, _, returns, o)
+    local slow = "slow_" .. name
+    s[slow] = generic.where(returns, s[slow] + o.alpha * (s[name] - s[slow]), s[slow])
+    s[name] = generic.where(returns, s[slow], s[name])
+  end,
+}
+
+-- Slow weights, and slow slots of the rule inside where these are averaged.
+local function slow_slots(o, inside)
+  local state = { slow = begin_at_theta }
+  for name, init in next, inside do
+    if o.inner == "average" then
+      begins_with(name, init)
+      state["slow_" .. name] = init
+    end
+  end
+  return state
+end
+
+--- pg.wrapper.lookahead { rule =, k = 5, alpha = 0.5, inner = "keep", port = false } → rule: Lookahead (Zhang et al.
+-- 2019, arXiv 1907.08610): every k steps the slow weights move by alpha towards the parameters, and the parameters
+-- return to them.
+-- inner: what becomes of the state of the rule inside then: it is kept; "reset", begins anew; or "average", moves like
+-- the weights. port: as a port that many use, slow weights begin after the first step and move after steps k + 1, 2 k +
+-- 1, …
 wrapper.lookahead = wrapper.define {
   name = "lookahead",
-  hyper = { k = 5, alpha = 0.5 },
+  hyper = { k = 5, alpha = 0.5, inner = "keep", port = false },
   limits = { k = "[1, inf)", alpha = "[0, 1]" },
-  state = { slow = begin_at_theta },
+  check = function(o) names.choice("wrapper lookahead: inner", o.inner, { "keep", "reset", "average" }) end,
+  state = slow_slots,
   update = function(p, stats, s, o, ctx)
     local fast = ctx.rule(p, stats)
-    local returns = generic.eq(ctx.t - o.k * generic.floor(ctx.t / o.k), 0)
-    s.slow = generic.where(returns, s.slow + o.alpha * (fast - s.slow), s.slow)
+    local since = o.port and ctx.t - 1 or ctx.t
+    local returns = generic.eq(since - o.k * generic.floor(since / o.k), 0)
+    local slow = o.port and generic.where(generic.eq(ctx.t, 1), fast, s.slow) or s.slow
+    s.slow = generic.where(returns, slow + o.alpha * (fast - slow), slow)
+    local inside = ctx.slots_inside
+    for _, name in ipairs(names.sorted(inside)) do INNER[o.inner](s, name, inside[name], returns, o) end
     return generic.where(returns, s.slow, fast)
   end,
 }

@@ -117,12 +117,12 @@ print(m(m:init(pg.key(1)), pg.zeros({4, 8}), { train = true }))]],
       "1: unknown option 'learning_rate' of pg.optim.sgd; did you mean 'lr'?" },
     { "a learning rate without a name", "local opt = pg.optim.sgd(0.1)",
       "1: pg.optim.sgd takes a table of options, not 0.1 (known: weight_decay, stages, dtype, lr, "
-        .. "momentum, dampening, nesterov)" },
+        .. "momentum, dampening, nesterov, lr_inside)" },
     { "a model and a learning rate", [[
 local m = pg.nn.sequential { pg.nn.linear(8, 2) }
 local opt = pg.optim.sgd(m, 0.1)]],
       "2: pg.optim.sgd takes a table of options, not a module (known: weight_decay, stages, dtype, lr, "
-        .. "momentum, dampening, nesterov)" },
+        .. "momentum, dampening, nesterov, lr_inside)" },
     { "a learning rate as text", 'local opt = pg.optim.sgd { lr = "0.1" }',
       '1: rule sgd: lr must be a number or a schedule, not "0.1"' },
     { "a negative learning rate", "local opt = pg.optim.sgd { lr = -0.1 }",

@@ -78,11 +78,9 @@ local translations = {
     return rule.adopt, { lr = h.lr, beta1 = h.b1, beta2 = h.b2, eps = h.eps, decoupled = h.decoupled, clip = h.clip,
       weight_decay = h.wd }, { m = "m", v = "v" }
   end,
-  -- its source adds eps to the root of v before the correction of bias, so ours gets eps by that root
   CAdamW = function(h)
-    local function eps(step) return h.eps / math.sqrt(1 - h.b2 ^ (step + 1)) end
-    return pg.wrapper.cautious { rule = rule.adamw {}, floor = h.floor },
-      { lr = h.lr, beta1 = h.b1, beta2 = h.b2, eps = eps, weight_decay = h.wd }, { m = "m", v = "v" }
+    return pg.wrapper.cautious { rule = rule.adamw { eps_corrected = true }, floor = h.floor },
+      { lr = h.lr, beta1 = h.b1, beta2 = h.b2, eps = h.eps, weight_decay = h.wd }, { m = "m", v = "v" }
   end,
   Lookahead = function(h)
     return pg.wrapper.lookahead { rule = rule.sgd { momentum = h.momentum } }, { lr = h.lr, k = h.k, alpha = h.alpha },

@@ -8,6 +8,7 @@
 -- about three times the gradient evaluations of the plain ones; the plot shows the loss against what was paid.
 
 local pg = require "perigee"
+local networks = require "parts.networks"
 
 local o = pg.options {
   epochs = 10, batch = 64, seed = 1, form = { "tanh", "relu" },
@@ -17,17 +18,7 @@ local o = pg.options {
 local data = pg.data.load "fashion-mnist"
 local n = data.train.n
 
--- LeCun et al. (1998), without the sparse connections of its second layer and the Gaussian ones of its last.
-local activation, pool, sgd_lr = pg.nn.tanh, pg.nn.avg_pool2d, 0.1
-if o.form == "relu" then activation, pool, sgd_lr = pg.nn.relu, pg.nn.max_pool2d, 0.05 end
-local model = pg.nn.sequential {
-  pg.nn.conv2d(1, 6, 5, { pad = 2 }), activation(), pool(2),
-  pg.nn.conv2d(6, 16, 5), activation(), pool(2),
-  pg.nn.flatten(),
-  pg.nn.linear(400, 120), activation(),
-  pg.nn.linear(120, 84), activation(),
-  pg.nn.linear(84, 10),
-}
+local model, sgd_lr = networks.lenet(o.form), o.form == "relu" and 0.05 or 0.1
 print(model:summary { o.batch, 1, 28, 28 })
 print()
 

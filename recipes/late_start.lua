@@ -14,6 +14,7 @@
 -- follows alpha = 1 / (1 + tau / mega), tau = the steps that the optimizer remembers.
 
 local pg = require "perigee"
+local networks = require "parts.networks"
 
 local o = pg.options {
   data = "fashion-mnist", rows = 0, epochs = 4.0, batch = 50, seed = 1,
@@ -25,14 +26,7 @@ local data = pg.data.load(o.data)
 local train = o.rows > 0 and data.train:take(math.min(o.rows, data.train.n)) or data.train
 local test = data.test:take(math.min(o.watched, data.test.n))
 
-local model = pg.nn.sequential {
-  pg.nn.conv2d(1, 6, 5, { pad = 2 }), pg.nn.tanh(), pg.nn.avg_pool2d(2),
-  pg.nn.conv2d(6, 16, 5), pg.nn.tanh(), pg.nn.avg_pool2d(2),
-  pg.nn.flatten(),
-  pg.nn.linear(400, 120), pg.nn.tanh(),
-  pg.nn.linear(120, 84), pg.nn.tanh(),
-  pg.nn.linear(84, 10),
-}
+local model = networks.lenet "tanh"
 
 local function loss(net, theta, batch, ctx) return pg.cross_entropy(net(theta, batch.x, ctx), batch.y) end
 

@@ -12,6 +12,7 @@
 -- is marked.
 
 local pg = require "perigee"
+local networks = require "parts.networks"
 
 local o = pg.options {
   examples = 2400, test = 5000, folds = 4, batch = 32, seeds = 5, search = 12, budget = 30, points = 10, only = "",
@@ -22,30 +23,13 @@ local data = pg.data.load "mnist"
 local test = data.test:take(math.min(o.test, data.test.n))
 local train = data.train:take(math.min(o.examples, data.train.n))
 
--- LeNet of the study: 61,706 parameters, tanh and average pooling.
-local model = pg.nn.sequential {
-  pg.nn.conv2d(1, 6, 5, { pad = 2 }), pg.nn.tanh(), pg.nn.avg_pool2d(2),
-  pg.nn.conv2d(6, 16, 5), pg.nn.tanh(), pg.nn.avg_pool2d(2),
-  pg.nn.flatten(),
-  pg.nn.linear(400, 120), pg.nn.tanh(),
-  pg.nn.linear(120, 84), pg.nn.tanh(),
-  pg.nn.linear(84, 10),
-}
+local model = networks.lenet "tanh"
 
 local function loss(net, theta, batch, ctx)
   return pg.cross_entropy(net(theta, batch.x, ctx), batch.y)
 end
 
 -- ---- the methods ----------------------------------------------------------------------------------------------------
-
--- A rule of one's own is as fast as the built-in ones, which are written the same way.
-local adagrad = pg.rule.define {
-  name = "adagrad", state = { "sum" }, hyper = { lr = 0.01, eps = 1e-10 },
-  update = function(p, stats, s, h)
-    s.sum = s.sum + stats.g * stats.g
-    return p - h.lr * stats.g / (pg.sqrt(s.sum) + h.eps)
-  end,
-}
 
 local function sgd_with(correction)
   return function(h) return pg.optimizer { rule = pg.rule.sgd { lr = h.lr }, correction = correction } end
@@ -69,7 +53,7 @@ local methods = {
   { name = "SGD", make = sgd_with(nil), grid = PLAIN },
   { name = "Adam", make = function(h) return pg.optim.adam { lr = h.lr } end,
     grid = { short = { lr = { 3e-4, 1e-3, 3e-3, 0.01 } }, study = { lr = STUDY } } },
-  { name = "AdaGrad", make = function(h) return pg.optimizer { rule = adagrad { lr = h.lr } } end,
+  { name = "AdaGrad", make = function(h) return pg.optim.adagrad { lr = h.lr } end,
     grid = { short = { lr = { 3e-3, 0.01, 0.03, 0.1 } }, study = { lr = { 1e-4, 1e-3, 0.01, 0.1 } } } },
   { name = "SVRG K=1", make = sgd_with(svrg { every = pg.epochs(1) }), grid = PLAIN },
   { name = "SVRG K=5", make = sgd_with(svrg { every = pg.epochs(5) }), grid = PLAIN },

@@ -17,12 +17,14 @@ local CONVOLUTION = { "bias", "stride", "pad", "dilation", "groups" }
 
 --- pg.conv2d(x, w, { bias =, stride = 1, pad = 0, dilation = 1, groups = 1 }) → [batch, out, height, width]: the
 -- cross-correlation of x [batch, in, height, width] with w [out, in / groups, kh, kw], plus a bias [out]. Options but
--- bias and groups are numbers or pairs { height, width }.
+-- bias and groups are numbers or pairs { height, width }. pad = "same", for odd windows, makes the result as large as x
+-- (with a stride: x's extent divided by it, rounded up). groups = in = out is a depthwise convolution.
 function F.conv2d(x, w, options)
   check.check_tensor("conv2d", x)
   check.check_tensor("conv2d", w)
   options = nn_options.check("pg.conv2d", options, CONVOLUTION)
-  return M.convolve(x, w, options.bias, nn_options.geometry("pg.conv2d", options))
+  local shape = w.shape
+  return M.convolve(x, w, options.bias, nn_options.geometry("pg.conv2d", options, shape[3] or 1, shape[4] or 1))
 end
 
 -- With the engine's geometry (nn_options.lua).

@@ -118,15 +118,17 @@ end
 
 --- pg.nn.conv2d(inputs, outputs, size, { stride = 1, pad = 0, dilation = 1, groups = 1, bias = true, init = }): a
 -- convolution of images [batch, inputs, height, width] → [batch, outputs, …], by a weight [outputs, inputs / groups,
--- size, size]. size, stride, pad and dilation are numbers or pairs { height, width }. Weight and bias begin uniform in
--- +-1/sqrt(fan_in), fan_in = inputs / groups * size^2; init and bias as for pg.nn.linear.
+-- size, size]. size, stride, pad and dilation are numbers or pairs { height, width }; pad = "same", for odd sizes,
+-- keeps height and width (with a stride: divides them by it, rounded up). groups = inputs = outputs makes it depthwise.
+-- Weight and bias begin uniform in +-1/sqrt(fan_in), fan_in = inputs / groups * size^2; init and bias as for
+-- pg.nn.linear.
 function nn.conv2d(inputs, outputs, size, options)
   local owner = "pg.nn.conv2d"
   check_size(owner, "inputs", inputs)
   check_size(owner, "outputs", outputs)
   options = check_options(owner, options, { "stride", "pad", "dilation", "groups", "bias", "init" })
   local kh, kw = nn_options.pair(owner, "size", size, 1)
-  local geometry = nn_options.geometry(owner, options)
+  local geometry = nn_options.geometry(owner, options, kh, kw)
   local stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, groups = table.unpack(geometry)
   if inputs % groups ~= 0 or outputs % groups ~= 0 then
     raise("%s: %d inputs and %d outputs cannot both be divided into %d groups", owner, inputs, outputs, groups)

@@ -33,12 +33,26 @@ function nn_options.pair(owner, name, value, least)
   return h, w
 end
 
--- Options of a convolution → { stride h, w, pad h, w, dilation h, w, groups }.
-function nn_options.geometry(owner, o)
+-- The padding of one axis that leaves its extent as it is at stride 1: what a window of this size reaches to each side.
+local function pad_same(owner, size, dilation)
+  local reach = (size - 1) * dilation
+  if reach % 2 == 0 then return reach // 2 end
+  return raise('%s: pad = "same" pads both sides alike, which takes an odd size (or an even dilation), not %d', owner,
+    size)
+end
+
+-- Options of a convolution by a window of kh x kw → { stride h, w, pad h, w, dilation h, w, groups }.
+function nn_options.geometry(owner, o, kh, kw)
   local a = {}
   a[1], a[2] = nn_options.pair(owner, "stride", o.stride or 1, 1)
-  a[3], a[4] = nn_options.pair(owner, "pad", o.pad or 0, 0)
   a[5], a[6] = nn_options.pair(owner, "dilation", o.dilation or 1, 1)
+  if o.pad == "same" then
+    a[3], a[4] = pad_same(owner, kh, a[5]), pad_same(owner, kw, a[6])
+  elseif type(o.pad) == "string" then
+    raise('%s: pad is a number, a pair { height, width } of them or "same", not "%s"', owner, o.pad)
+  else
+    a[3], a[4] = nn_options.pair(owner, "pad", o.pad or 0, 0)
+  end
   a[7] = o.groups or 1
   nn_options.check_size(owner, "groups", a[7])
   return a

@@ -213,6 +213,10 @@ describe("a description of a model", function()
       .. "0 }", function() nn.conv2d(1, 6, 3, { stride = { 1, 0 } }) end)
     assert_message("pg.nn.conv2d: 3 inputs and 4 outputs cannot both be divided into 2 groups",
       function() nn.conv2d(3, 4, 3, { groups = 2 }) end)
+    assert_message('pg.nn.conv2d: pad = "same" pads both sides alike, which takes an odd size (or an even dilation), '
+      .. "not 4", function() nn.conv2d(1, 6, { 3, 4 }, { pad = "same" }) end)
+    assert_message('pg.nn.conv2d: pad is a number, a pair { height, width } of them or "same", not "valid"',
+      function() nn.conv2d(1, 6, 3, { pad = "valid" }) end)
     assert_message("pg.nn.max_pool2d: pad is at most half of size", function() nn.max_pool2d(2, { pad = 2 }) end)
     assert_message("pg.nn.dropout: the rate is a number in [0, 1)", function() nn.dropout(1) end)
   end)

@@ -98,6 +98,33 @@ describe("conv2d", function()
   end
 end)
 
+describe('pad = "same"', function()
+  it("keeps height and width, or divides them by the stride and rounds up", function()
+    for _, case in ipairs {
+      { size = 5, stride = 1, dilation = 1 }, { size = { 3, 7 }, stride = 1, dilation = { 2, 1 } },
+      { size = 3, stride = 2, dilation = 1 }, { size = 2, stride = 3, dilation = 2 },
+      { size = 1, stride = 4, dilation = 1 },
+    } do
+      local options = { pad = "same", stride = case.stride, dilation = case.dilation, groups = 2 }
+      local layer = nn.conv2d(2, 4, case.size, options)
+      for side = 7, 9 do
+        local want = -(-side // case.stride)
+        local x = pg.ones { 1, 2, side, side + 3 }
+        assert.same({ 1, 4, want, -(-(side + 3) // case.stride) }, run(layer, x).shape)
+        local w = layer:init(pg.key(1))["weight"]
+        assert.same({ 1, 4, want, -(-(side + 3) // case.stride) }, pg.conv2d(x, w, options).shape)
+      end
+    end
+  end)
+
+  it("is the padding by half of what a window reaches", function()
+    local x = pg.randn(pg.key(2), { 2, 3, 6, 5 }, "f64")
+    local w = pg.randn(pg.key(3), { 3, 1, 5, 3 }, "f64")
+    local same = pg.conv2d(x, w, { pad = "same", groups = 3, dilation = { 1, 2 } })
+    assert.equal(0, largest_difference(same, pg.conv2d(x, w, { pad = 2, groups = 3, dilation = { 1, 2 } })))
+  end)
+end)
+
 describe("pooling", function()
   local function largest(list) return math.max(table.unpack(list)) end
   local function sum(list)

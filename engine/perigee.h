@@ -83,6 +83,10 @@ int pg_layout_find(const pg_layout *layout, const char *name);       // index or
 int64_t pg_layout_padded(const pg_layout *layout);                   // elements with pads: the vector's shape[0]
 int64_t pg_layout_size(const pg_layout *layout);                     // elements without pads
 bool pg_layout_equal(const pg_layout *a, const pg_layout *b);
+// The layout whose tensors have a first axis of n more; and, where all have one of the same extent, without it (*n
+// receives the extent; PG_ERR_SHAPE if they have not).
+pg_status pg_layout_stacked(const pg_layout *layout, int64_t n, pg_layout **out);
+pg_status pg_layout_slice(const pg_layout *layout, int64_t *n, pg_layout **out);
 
 // A tensor owns (by reference count) 64-byte aligned contiguous row-major memory. A vector is a 1-D tensor with a
 // layout.
@@ -161,6 +165,12 @@ pg_status pg_vjp(pg_graph *g, int ny, const pg_value *ys, const pg_value *cts, i
 // out[k] = directional derivative of ys[k] along `tangents` (PG_NONE = zero) of xs.
 pg_status pg_jvp(pg_graph *g, int n, const pg_value *xs, const pg_value *tangents, int ny, const pg_value *ys,
                  pg_value *out);
+
+// Batching: the values `roots` of `body` in g for `size` settings of its arguments at once. args: for the body's inputs
+// in order, then for its scalars; those with batched[i] (never scalars) carry a first axis of `size` more, a vector in
+// each of its tensors (pg_layout_stacked); and so do all results.
+pg_status pg_vmap(pg_graph *g, const pg_graph *body, const pg_value *args, const bool *batched, int64_t size, int n,
+                  const pg_value *roots, pg_value *results);
 
 // Regions: nodes that hold a body graph of its own, whose pg_inputs and pg_scalars are its parameters. On success g
 // owns the body (and cond); on failure it is freed. `in` lists operands for the body's inputs in order, then for its

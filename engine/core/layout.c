@@ -66,6 +66,43 @@ pg_layout *pg_layout_retain(const pg_layout *layout) {
   return l;
 }
 
+// The layout of these names whose tensors' shapes lack the first axis (by = -1) or have one of n more (by = 1).
+static pg_status change_axes(const pg_layout *l, int by, int64_t n, pg_layout **out) {
+  const char **names = pg_alloc((size_t)l->count, sizeof *names);
+  int *ndims = pg_alloc((size_t)l->count, sizeof *ndims);
+  int64_t(*shapes)[PG_MAX_NDIM] = pg_alloc((size_t)l->count, sizeof *shapes);
+  pg_status status = names && ndims && shapes ? PG_OK : PG_ERR_MEMORY;
+  for (int i = 0; status == PG_OK && i < l->count; i++) {
+    const pg_segment *s = &l->segments[i];
+    names[i] = s->name;
+    ndims[i] = s->ndim + by;
+    if (by > 0) shapes[i][0] = n;
+    for (int d = by > 0 ? 0 : 1; d < s->ndim && d + by < PG_MAX_NDIM; d++) shapes[i][d + by] = s->shape[d];
+  }
+  *out = NULL;
+  if (status == PG_OK) status = pg_layout_new(l->count, names, ndims, (const int64_t(*)[PG_MAX_NDIM])shapes, out);
+  pg_free(names), pg_free(ndims), pg_free(shapes);
+  return status;
+}
+
+pg_status pg_layout_stacked(const pg_layout *layout, int64_t n, pg_layout **out) {
+  return change_axes(layout, 1, n, out);
+}
+
+pg_status pg_layout_slice(const pg_layout *layout, int64_t *n, pg_layout **out) {
+  *out = NULL;
+  *n = layout->count && layout->segments[0].ndim ? layout->segments[0].shape[0] : 0;
+  for (int i = 0; i < layout->count; i++) {
+    const pg_segment *s = &layout->segments[i];
+    if (s->ndim == 0) return pg_fail(PG_ERR_SHAPE, "tensor '%s' of a stacked vector has no first axis", s->name);
+    if (s->shape[0] != *n)
+      return pg_fail(PG_ERR_SHAPE,
+                     "the tensors of a stacked vector differ in their first axis: '%s' has %lld, not %lld", s->name,
+                     (long long)s->shape[0], (long long)*n);
+  }
+  return change_axes(layout, -1, 0, out);
+}
+
 void pg_layout_release(const pg_layout *layout) {
   pg_layout *l = (pg_layout *)layout;
   if (!l || --l->references > 0) return;

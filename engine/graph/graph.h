@@ -84,5 +84,8 @@ pg_value pg_full_like(pg_graph *g, pg_value x, pg_value number);
 // Sum x down to the shape and layout of `like` (the transpose of broadcasting); identity where shapes agree.
 pg_value pg_sum_to(pg_graph *g, pg_value x, pg_value like);
 bool pg_same_type(const pg_node *a, const pg_node *b); // dtype, shape, layout
+// Build the nodes of `body` again in g with its inputs, then its scalars, replaced by args. outs[i] receives roots[i].
+pg_status pg_inline(pg_graph *g, const pg_graph *body, const pg_value *args, int n, const pg_value *roots,
+                    pg_value *outs);
 
 #endif

@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "engine/core/parallel.h"
-#include "engine/ops/rules.h"
+#include "engine/ops/batching.h"
 
 typedef struct along_task {
   const pg_operand *out, *x, *indices, *updates;
@@ -165,6 +165,7 @@ static void run_add_along(const pg_operand *out, const pg_operand *in, int nin, 
                                         .shape = shape_##op,                                                           \
                                         .vjp = vjp_##op,                                                               \
                                         .jvp = jvp_##op,                                                               \
+                                        .batch = pg_batch_rows,                                                        \
                                         .cpu = run_##op,                                                               \
                                         .cost = 1};
 ROW(TAKE_ALONG, take_along, 2)

@@ -7,7 +7,7 @@
 
 #include "engine/core/parallel.h"
 #include "engine/core/random.h"
-#include "engine/ops/rules.h"
+#include "engine/ops/batching.h"
 
 enum { ADJOINT = 1, MAY_MIRROR = 2, MOST_PAD = 1 << 20 };
 
@@ -43,6 +43,23 @@ static pg_status vjp_crop_flip(pg_graph *g, pg_value v, pg_value ct, pg_value *c
 static pg_status jvp_crop_flip(pg_graph *g, pg_value v, const pg_value *tangents, pg_value *out) {
   if (tangents[0] == PG_NONE) return PG_OK;
   *out = move_alike(g, v, tangents[0], false);
+  return pg_built(*out);
+}
+
+// The images of all entries as one batch, each with its key.
+static pg_status batch_crop_flip(pg_batching *b, const pg_node *node, const pg_value *in, const bool *batched,
+                                 pg_value *out) {
+  pg_graph *g = b->g;
+  pg_value x = pg_batch_spread(b, in[0], batched[0]), key = in[1];
+  if (batched[1] || pg_at(g, key)->ndim == 1) {
+    key = pg_batch_spread(b, key, batched[1]);
+    PG_TRY(pg_built(key));
+    key = pg_batch_align(b, key, true, 1); // one for all images of an entry
+    key = pg_batch_merge(g, pg_broadcast(g, key, 2, (int64_t[]){b->size, node->shape[0]}), 0, 2);
+  }
+  const pg_value operands[2] = {pg_batch_merge(g, x, 0, 2), key};
+  const pg_value moved = pg_node_make(g, PG_OP_CROP_FLIP, 2, operands, &node->attrs, NULL);
+  *out = pg_batch_split(g, moved, 0, b->size, node->shape[0]);
   return pg_built(*out);
 }
 
@@ -127,4 +144,5 @@ const pg_op_info pg_op_info_CROP_FLIP = {.name = "crop_flip",
                                          .shape = shape_crop_flip,
                                          .vjp = vjp_crop_flip,
                                          .jvp = jvp_crop_flip,
+                                         .batch = batch_crop_flip,
                                          .cpu = run_crop_flip};

@@ -4,7 +4,7 @@
 // of network.c takes and gives [N, C, H, W].
 #include "engine/ops/conv.h"
 
-#include "engine/ops/rules.h"
+#include "engine/ops/batching.h"
 
 static pg_status want_operands(const char *op, const pg_node *a, const pg_node *b) {
   char ta[200], tb[200];
@@ -64,8 +64,8 @@ static pg_status shape_conv_weights(const pg_graph *g, pg_node *node) {
   if (!is_image(x, win.h.in, win.w.in) || !is_image(y, win.h.out, win.w.out) || x->shape[3] != y->shape[3] ||
       x->shape[0] % win.groups != 0 || y->shape[0] % win.groups != 0)
     return fail_fit("conv_weights", x, y);
-  pg_set_type(node, (pg_dtype)x->dtype, 4, (int64_t[]){y->shape[0], x->shape[0] / win.groups, win.h.size, win.w.size},
-              NULL);
+  const int64_t shape[5] = {y->shape[0], x->shape[0] / win.groups, win.h.size, win.w.size, x->shape[3]};
+  pg_set_type(node, (pg_dtype)x->dtype, node->attrs.flags & PG_CONV_EACH ? 5 : 4, shape, NULL);
   return PG_OK;
 }
 
@@ -101,7 +101,40 @@ static pg_status vjp_conv_input(pg_graph *g, pg_value v, pg_value ct, pg_value *
   return vjp_bilinear(g, v, ct, ct_in, (adjoint[]){{PG_OP_CONV, true}, {PG_OP_CONV_WEIGHTS, true}});
 }
 
+// [C, H, W, N] as N groups of channels, [N C, H, W, 1], and back.
+static pg_value images_as_groups(pg_graph *g, pg_value x) {
+  if (x == PG_NONE) return x;
+  const pg_node node = *pg_at(g, x);
+  const int64_t shape[4] = {node.shape[0] * node.shape[3], node.shape[1], node.shape[2], 1};
+  return pg_reshape(g, pg_transpose(g, x, (int[]){3, 0, 1, 2}), 4, shape);
+}
+
+static pg_value groups_as_images(pg_graph *g, pg_value x, int64_t images) {
+  x = pg_batch_split(g, x, 0, images, images ? pg_at(g, x)->shape[0] / images : 0);
+  return pg_batch_merge(g, pg_transpose(g, x, (int[]){1, 2, 3, 0, 4}), 3, 5);
+}
+
+// The cotangent holds weights for each image, so that each is a group.
+static pg_status vjp_conv_weights_each(pg_graph *g, pg_value v, pg_value ct, pg_value *ct_in) {
+  const pg_node node = *pg_at(g, v);
+  const int64_t images = node.shape[4];
+  pg_attrs attrs = node.attrs;
+  attrs.flags = 0;
+  attrs.a[6] *= images;
+  const pg_value w = pg_batch_merge(g, pg_transpose(g, ct, (int[]){4, 0, 1, 2, 3}), 0, 2);
+  for (int i = 0; i < 2; i++) {
+    if (ct_in[i] == PG_UNWANTED) continue;
+    const pg_value other = images_as_groups(g, node.in[1 - i]);
+    const pg_value found = apply(g, i == 0 ? PG_OP_CONV_INPUT : PG_OP_CONV, other, w, &attrs);
+    PG_TRY(pg_built(found));
+    ct_in[i] = groups_as_images(g, found, images);
+    PG_TRY(pg_built(ct_in[i]));
+  }
+  return PG_OK;
+}
+
 static pg_status vjp_conv_weights(pg_graph *g, pg_value v, pg_value ct, pg_value *ct_in) {
+  if (pg_at(g, v)->attrs.flags & PG_CONV_EACH) return vjp_conv_weights_each(g, v, ct, ct_in);
   return vjp_bilinear(g, v, ct, ct_in, (adjoint[]){{PG_OP_CONV_INPUT, false}, {PG_OP_CONV, false}});
 }
 
@@ -117,6 +150,72 @@ static pg_status jvp_bilinear(pg_graph *g, pg_value v, const pg_value *tangents,
     PG_TRY(pg_built(right));
   }
   *out = left == PG_NONE ? right : right == PG_NONE ? left : pg_op2(g, PG_OP_ADD, left, right);
+  return pg_built(*out);
+}
+
+// ---- batching ------------------------------------------------------------------------------------------------------
+//
+// Images of all entries are one batch of images where they meet the same weights; weights of all entries are output
+// channels where they meet the same images; and where each entry has both, it is a group of channels. The gradients of
+// weights of single images are a mode of CONV_WEIGHTS.
+
+static pg_value with_images(pg_batching *b, const pg_node *node, pg_value x, pg_value w) {
+  return pg_batch_out_of_images(b, apply(b->g, node->op, pg_batch_into_images(b, x), w, &node->attrs));
+}
+
+static pg_value as_groups(pg_batching *b, const pg_node *node, const pg_value *in, const bool *batched) {
+  pg_attrs attrs = node->attrs;
+  pg_value x[2];
+  attrs.a[6] *= b->size;
+  for (int i = 0; i < 2; i++) x[i] = pg_batch_merge(b->g, pg_batch_spread(b, in[i], batched[i]), 0, 2);
+  return pg_batch_split(b->g, apply(b->g, node->op, x[0], x[1], &attrs), 0, b->size, node->shape[0]);
+}
+
+// Operand `many` alone is batched, and its first axis is the result's.
+static pg_value as_outputs(pg_batching *b, const pg_node *node, const pg_value *in, int many) {
+  pg_value x[2] = {in[0], in[1]};
+  x[many] = pg_batch_merge(b->g, in[many], 0, 2);
+  return pg_batch_split(b->g, apply(b->g, node->op, x[0], x[1], &node->attrs), 0, b->size, node->shape[0]);
+}
+
+static pg_status batch_conv(pg_batching *b, const pg_node *node, const pg_value *in, const bool *batched,
+                            pg_value *out) {
+  if (!batched[1])
+    *out = with_images(b, node, in[0], in[1]);
+  else if (!batched[0] && node->attrs.a[6] == 1)
+    *out = as_outputs(b, node, in, 1);
+  else
+    *out = as_groups(b, node, in, batched);
+  return pg_built(*out);
+}
+
+static pg_status batch_conv_input(pg_batching *b, const pg_node *node, const pg_value *in, const bool *batched,
+                                  pg_value *out) {
+  *out = batched[1] ? as_groups(b, node, in, batched) : with_images(b, node, in[0], in[1]);
+  return pg_built(*out);
+}
+
+// Each image's own gradient of the weights: the batch stays innermost.
+static pg_value weigh_each(pg_batching *b, const pg_node *node, const pg_value *in, const bool *batched) {
+  pg_attrs attrs = node->attrs;
+  pg_value x[2];
+  attrs.flags = PG_CONV_EACH;
+  for (int i = 0; i < 2; i++) x[i] = pg_batch_into_images(b, pg_batch_spread(b, in[i], batched[i]));
+  return apply(b->g, PG_OP_CONV_WEIGHTS, x[0], x[1], &attrs);
+}
+
+static pg_status batch_conv_weights(pg_batching *b, const pg_node *node, const pg_value *in, const bool *batched,
+                                    pg_value *out) {
+  const pg_node x = *pg_at(b->g, in[0]);
+  if (node->attrs.flags & PG_CONV_EACH)
+    *out = pg_batch_move_axis(b->g, pg_batch_split(b->g, weigh_each(b, node, in, batched), 4, b->size, node->shape[4]),
+                              4, 0, PG_OUT_OF_LAYOUT);
+  else if (!batched[0] && node->attrs.a[6] == 1)
+    *out = as_outputs(b, node, in, 1);
+  else if (x.shape[x.ndim - 1] == 1)
+    *out = pg_batch_move_axis(b->g, weigh_each(b, node, in, batched), 4, 0, PG_OUT_OF_LAYOUT);
+  else
+    *out = as_groups(b, node, in, batched);
   return pg_built(*out);
 }
 
@@ -153,6 +252,7 @@ static size_t scratch_conv_input(const pg_graph *g, const pg_node *node) {
 
 static size_t scratch_conv_weights(const pg_graph *g, const pg_node *node) {
   const pg_node *x = pg_in(g, node, 0);
+  if (node->attrs.flags & PG_CONV_EACH) return 0;
   return pg_conv_weights_scratch(&node->attrs, node->shape[0], x->shape[0], x->shape[3], (pg_dtype)node->dtype);
 }
 
@@ -163,6 +263,7 @@ static size_t scratch_conv_weights(const pg_graph *g, const pg_node *node) {
                                         .shape = shape_##op,                                                           \
                                         .vjp = vjp_##op,                                                               \
                                         .jvp = jvp_bilinear,                                                           \
+                                        .batch = batch_##op,                                                           \
                                         .cpu = pg_##op##_run,                                                          \
                                         .scratch = scratch_##op,                                                       \
                                         .cost_of = cost_##op};

@@ -5,6 +5,9 @@
 
 #include "engine/ops/window.h"
 
+// A flag of CONV_WEIGHTS: the gradient of each image by itself, [O, C / groups, KH, KW, N].
+enum { PG_CONV_EACH = 1 };
+
 // y from x, w.
 void pg_conv_run(const pg_operand *out, const pg_operand *in, int nin, const pg_attrs *attrs, void *scratch);
 // x-like from y, w: the gradient of the input.

@@ -73,17 +73,19 @@ typedef struct pg_conv_grad {
   pg_window window;
   int64_t batch, outputs, inputs; // channels of one group
   int64_t m, k, m_blocks, k_blocks, chunk_rows, chunks;
+  bool each; // the gradient of each example by itself, of a block of `lanes` at a time
+  int64_t lanes, blocks;
   const void *x, *y;
   void *partial;
 } pg_conv_grad;
 
 typedef struct pg_conv_weigh {
-  int64_t batch, x_step, y_channel;
+  int64_t batch, count, x_step, y_channel; // count: of the batch's examples
   int64_t x_tap[PG_CONV_MAX_WK];
 } pg_conv_weigh;
 
 typedef struct pg_conv_weigh_task {
-  int64_t group, h, m0, k0, chunk, p0, p1;
+  int64_t group, h, m0, k0, chunk, p0, p1, n0;
   int m, k;
   int64_t q0[PG_CONV_MAX_WK], q1[PG_CONV_MAX_WK], all0, all1; // columns where each tap, and where all taps, are inside
 } pg_conv_weigh_task;
@@ -102,7 +104,9 @@ static pg_conv_weigh_task pg_conv_weigh_task_at(const pg_conv_grad *c, int64_t t
   w.h = t % c->window.h.size;
   t /= c->window.h.size;
   w.group = t % c->window.groups;
-  w.chunk = t / c->window.groups;
+  t /= c->window.groups;
+  w.chunk = t % c->chunks;
+  w.n0 = t / c->chunks * c->lanes;
   w.p0 = w.chunk * c->chunk_rows;
   w.p1 = pg_smaller(w.p0 + c->chunk_rows, c->window.h.out);
   w.m = (int)pg_smaller(c->outputs - w.m0, c->m);
@@ -183,8 +187,10 @@ void pg_conv_input_run(const pg_operand *out, const pg_operand *in, int nin, con
 
 // ---- weight gradients ----------------------------------------------------------------------------------------------
 
-static pg_conv_grad grad_of(const pg_attrs *attrs, int64_t outputs, int64_t inputs, int64_t batch) {
-  pg_conv_grad c = {.window = pg_window_of(attrs), .batch = batch};
+static pg_conv_grad grad_of(const pg_attrs *attrs, int64_t outputs, int64_t inputs, int64_t batch, pg_dtype dtype) {
+  pg_conv_grad c = {.window = pg_window_of(attrs), .batch = batch, .each = attrs->flags & PG_CONV_EACH};
+  c.lanes = c.each ? PG_CONV_LANE_BYTES / (int64_t)pg_dtype_size(dtype) : batch;
+  c.blocks = c.each ? pg_divide_up(batch, c.lanes) : 1;
   c.outputs = outputs / c.window.groups;
   c.inputs = inputs / c.window.groups;
   c.m_blocks = pg_divide_up(c.outputs, WEIGH_M);
@@ -193,13 +199,13 @@ static pg_conv_grad grad_of(const pg_attrs *attrs, int64_t outputs, int64_t inpu
   c.k_blocks = pg_divide_up(taps, WEIGH_K);
   c.k = c.k_blocks ? pg_divide_up(taps, c.k_blocks) : 1;
   const int64_t row = c.window.w.out * pg_divide_up(batch, 16);
-  c.chunk_rows = row >= PG_CONV_CHUNK || row == 0 ? 1 : PG_CONV_CHUNK / row;
+  c.chunk_rows = c.each ? c.window.h.out : row >= PG_CONV_CHUNK || row == 0 ? 1 : PG_CONV_CHUNK / row;
   c.chunks = pg_divide_up(c.window.h.out, c.chunk_rows);
   return c;
 }
 
 size_t pg_conv_weights_scratch(const pg_attrs *attrs, int64_t outputs, int64_t inputs, int64_t batch, pg_dtype dtype) {
-  const pg_conv_grad c = grad_of(attrs, outputs, inputs, batch);
+  const pg_conv_grad c = grad_of(attrs, outputs, inputs, batch, dtype);
   const int64_t weights = outputs * c.inputs * c.window.h.size * c.window.w.size;
   return c.chunks > 1 ? (size_t)(c.chunks * weights) * pg_dtype_size(dtype) : 0;
 }
@@ -207,9 +213,9 @@ size_t pg_conv_weights_scratch(const pg_attrs *attrs, int64_t outputs, int64_t i
 void pg_conv_weights_run(const pg_operand *out, const pg_operand *in, int nin, const pg_attrs *attrs, void *scratch) {
   (void)nin;
   const pg_operand *x = &in[0], *y = &in[1];
-  pg_conv_grad c = grad_of(attrs, y->shape[0], x->shape[0], x->shape[3]);
+  pg_conv_grad c = grad_of(attrs, y->shape[0], x->shape[0], x->shape[3], out->dtype);
   c.x = x->data, c.y = y->data, c.partial = c.chunks > 1 ? scratch : out->data;
-  const int64_t tasks = c.chunks * c.window.groups * c.window.h.size * c.m_blocks * c.k_blocks;
+  const int64_t tasks = c.blocks * c.chunks * c.window.groups * c.window.h.size * c.m_blocks * c.k_blocks;
   const double work = (double)c.batch * (double)(c.window.h.out * c.window.w.out) * (double)y->shape[0] *
                       (double)(c.inputs * c.window.h.size * c.window.w.size);
   if (out->dtype == PG_F32) {

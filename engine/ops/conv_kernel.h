@@ -2,8 +2,8 @@
 // with T the element and S(f) the name f with the type's suffix. Numerics: every element of a result is one chain of
 // fused multiply-adds from zero, in ascending order of (channel summed over, tap h, tap w); a weight's gradient is 16
 // (f64: 8) such chains, example n in chain n % 16, in order of (row, column, n), folded by halves; of large results
-// each chunk of rows by itself, and the chunks add up in order. Taps outside the input are left out. Neither threads
-// nor vector width nor tiling enters.
+// each chunk of rows by itself, and the chunks add up in order; of an example alone it is one chain. Taps outside the
+// input are left out. Neither threads nor vector width nor tiling enters.
 
 // ---- results: forward, and the gradient of the input ---------------------------------------------------------------
 
@@ -144,7 +144,7 @@ static inline __attribute__((always_inline)) void S(weigh_places)(int M, int K, 
   EACH_CHANNEL EACH_TAP EACH_VECTOR acc[m][k][i] = sums[(m * K + k) * S(LANE_VECS) + i];
   for (int64_t q = 0; q < columns; q++, y += s->batch, x += s->x_step) {
     int64_t n = 0;
-    for (; n + S(LANES) <= s->batch; n += S(LANES)) {
+    for (; n + S(LANES) <= s->count; n += S(LANES)) {
       EACH_VECTOR {
         const int64_t at = n + i * S(PG_WIDTH);
         EACH_CHANNEL v[m] = S(pg_load)(y + m * s->y_channel + at);
@@ -154,9 +154,9 @@ static inline __attribute__((always_inline)) void S(weigh_places)(int M, int K, 
         }
       }
     }
-    if (n == s->batch) continue;
+    if (n == s->count) continue;
     EACH_VECTOR {
-      const int64_t at = n + i * S(PG_WIDTH), left = s->batch - at, count = left < S(PG_WIDTH) ? left : S(PG_WIDTH);
+      const int64_t at = n + i * S(PG_WIDTH), left = s->count - at, count = left < S(PG_WIDTH) ? left : S(PG_WIDTH);
       if (count <= 0) continue;
       EACH_CHANNEL v[m] = S(pg_load_part)(y + m * s->y_channel + at, count);
       EACH_TAP {
@@ -188,6 +188,10 @@ static const S(weigh_fn) S(weigh_table)[PG_CONV_MAX_WM + 1][PG_CONV_MAX_WK + 1] 
 static void S(weigh_span)(const pg_conv_weigh *s, int m, int total, int k0, int k, const T *y, const T *x, int64_t q0,
                           int64_t q1, S(pg_vec) * sums) {
   if (q0 >= q1) return;
+  if (k == total) {
+    S(weigh_table)[m][k](s, y + q0 * s->batch, x + q0 * s->x_step, s->x_tap, q1 - q0, sums);
+    return;
+  }
   S(pg_vec) part[PG_CONV_MAX_WM * PG_CONV_MAX_WK * S(LANE_VECS)];
   for (int a = 0; a < m; a++)
     memcpy(part + a * k * S(LANE_VECS), sums + (a * total + k0) * S(LANE_VECS),
@@ -205,8 +209,10 @@ static void S(weigh_tiles)(void *arg, int64_t first, int64_t last) {
                 x_channel = c->window.h.in * x_row, kw = c->window.w.size, taps = c->window.h.size * kw;
   for (int64_t t = first; t < last; t++) {
     const pg_conv_weigh_task w = pg_conv_weigh_task_at(c, t);
-    pg_conv_weigh s = {
-        .batch = c->batch, .x_step = c->window.w.stride * c->batch, .y_channel = c->window.h.out * y_row};
+    pg_conv_weigh s = {.batch = c->batch,
+                       .count = pg_smaller(c->batch - w.n0, c->lanes),
+                       .x_step = c->window.w.stride * c->batch,
+                       .y_channel = c->window.h.out * y_row};
     for (int k = 0; k < w.k; k++) // flattened over (channel, tap w)
       s.x_tap[k] = (w.k0 + k) / kw * x_channel + ((w.k0 + k) % kw * c->window.w.dilation - c->window.w.pad) * c->batch;
     S(pg_vec) sums[PG_CONV_MAX_WM * PG_CONV_MAX_WK * S(LANE_VECS)];
@@ -214,19 +220,25 @@ static void S(weigh_tiles)(void *arg, int64_t first, int64_t last) {
     for (int64_t p = w.p0; p < w.p1; p++) {
       const int64_t at = p * c->window.h.stride - c->window.h.pad + w.h * c->window.h.dilation;
       if (at < 0 || at >= c->window.h.in) continue;
-      const T *y = (const T *)c->y + (w.group * c->outputs + w.m0) * s.y_channel + p * y_row;
-      const T *x = (const T *)c->x + w.group * c->inputs * x_channel + at * x_row;
+      const T *y = (const T *)c->y + (w.group * c->outputs + w.m0) * s.y_channel + p * y_row + w.n0;
+      const T *x = (const T *)c->x + w.group * c->inputs * x_channel + at * x_row + w.n0;
       for (int k = 0; k < w.k; k++) // before the columns where all taps are inside
         S(weigh_span)(&s, w.m, w.k, k, 1, y, x, w.q0[k], w.q1[k] < w.all0 ? w.q1[k] : w.all0, sums);
       S(weigh_span)(&s, w.m, w.k, 0, w.k, y, x, w.all0, w.all1, sums);
       for (int k = 0; k < w.k; k++) // and behind them
         S(weigh_span)(&s, w.m, w.k, k, 1, y, x, w.q0[k] > w.all1 ? w.q0[k] : w.all1, w.q1[k], sums);
     }
-    T *out = (T *)c->partial + (w.chunk * c->window.groups + w.group) * c->outputs * c->inputs * taps;
+    T *out = (T *)c->partial;
     for (int m = 0; m < w.m; m++)
-      for (int k = 0; k < w.k; k++)
-        out[((w.m0 + m) * c->inputs + (w.k0 + k) / kw) * taps + w.h * kw + (w.k0 + k) % kw] =
-            S(fold_chain)(sums + (m * w.k + k) * S(LANE_VECS));
+      for (int k = 0; k < w.k; k++) {
+        const int64_t o = (w.chunk * c->window.groups + w.group) * c->outputs + w.m0 + m;
+        const int64_t at = (o * c->inputs + (w.k0 + k) / kw) * taps + w.h * kw + (w.k0 + k) % kw;
+        const S(pg_vec) *chains = sums + (m * w.k + k) * S(LANE_VECS);
+        if (c->each)
+          memcpy(out + at * c->batch + w.n0, chains, (size_t)s.count * sizeof *out);
+        else
+          out[at] = S(fold_chain)(chains);
+      }
   }
 }
 

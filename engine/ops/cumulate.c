@@ -6,7 +6,7 @@
 
 #include "engine/core/integers.h"
 #include "engine/core/parallel.h"
-#include "engine/ops/rules.h"
+#include "engine/ops/batching.h"
 
 enum {
   FROM_END = 1,     // a flag
@@ -56,6 +56,13 @@ static pg_status vjp_cumsum(pg_graph *g, pg_value v, pg_value ct, pg_value *ct_i
 static pg_status jvp_cumsum(pg_graph *g, pg_value v, const pg_value *tangents, pg_value *out) {
   const pg_attrs attrs = pg_at(g, v)->attrs;
   *out = cumsum(g, tangents[0], attrs.a[0], attrs.flags);
+  return pg_built(*out);
+}
+
+static pg_status batch_cumsum(pg_batching *b, const pg_node *node, const pg_value *in, const bool *batched,
+                              pg_value *out) {
+  (void)batched;
+  *out = cumsum(b->g, in[0], node->attrs.a[0] + 1, node->attrs.flags);
   return pg_built(*out);
 }
 
@@ -312,11 +319,12 @@ static void run_recur(const pg_operand *out, const pg_operand *in, int nin, cons
                                         .cpu = run_##op,                                                               \
                                         .cost = flops,                                                                 \
                                         __VA_ARGS__};
-ROW(CUMSUM, cumsum, 1, 1, .vjp = vjp_cumsum, .jvp = jvp_cumsum)
+ROW(CUMSUM, cumsum, 1, 1, .vjp = vjp_cumsum, .jvp = jvp_cumsum, .batch = batch_cumsum)
 const pg_op_info pg_op_info_ARGCUMMAX = {.name = "argcummax",
                                          .arity = 1,
                                          .cls = PG_CLASS_LIBRARY,
                                          .shape = shape_argcummax,
+                                         .batch = pg_batch_rows,
                                          .cpu = run_argcummax,
                                          .cost = 1};
-ROW(RECUR, recur, 2, 2, .vjp = vjp_recur, .jvp = jvp_recur)
+ROW(RECUR, recur, 2, 2, .vjp = vjp_recur, .jvp = jvp_recur, .batch = pg_batch_rows)

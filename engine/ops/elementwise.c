@@ -7,7 +7,7 @@
 #include <math.h>
 
 #include "engine/ops/arithmetic.h"
-#include "engine/ops/rules.h"
+#include "engine/ops/batching.h"
 
 // ---- shape and dtype rules -----------------------------------------------------------------------------------------
 
@@ -245,6 +245,7 @@ static pg_status cast_jvp(pg_graph *g, pg_value v, const pg_value *tangents, pg_
                                         .shape = shape_##rule,                                                         \
                                         .vjp = vjp_rule,                                                               \
                                         .jvp = jvp_rule,                                                               \
+                                        .batch = pg_batch_map,                                                         \
                                         .cost = flops};
 #define SMOOTH(NAME, op, count, rule, flops) ROW(NAME, op, count, rule, flops, map_vjp, map_jvp)
 #define FLAT(NAME, op, count, rule, flops) ROW(NAME, op, count, rule, flops, NULL, NULL)

@@ -3,7 +3,7 @@
 #include <string.h>
 
 #include "engine/core/parallel.h"
-#include "engine/ops/rules.h"
+#include "engine/ops/batching.h"
 
 // x of shape [outer…, extent, inner…] seen from the indexed axis, and `count` indices.
 typedef struct axis_task {
@@ -90,6 +90,66 @@ static pg_status jvp_gather(pg_graph *g, pg_value v, const pg_value *tangents, p
   const pg_node node = *pg_at(g, v);
   *out = tangents[0] == PG_NONE ? PG_NONE : gather(g, tangents[0], node.in[1], node.attrs.a[0]);
   return tangents[0] == PG_NONE ? PG_OK : pg_built(*out);
+}
+
+// ---- batching: indices into one axis that holds the axes of all entries --------------------------------------------
+
+// x [size, outer…, extent, inner…] with its batch and the indexed axis as one in front.
+static pg_value merge_extents(pg_graph *g, pg_value x, int axis) {
+  return pg_batch_merge(g, pg_batch_move_axis(g, x, axis + 1, 1, 0), 0, 2);
+}
+
+// Indices of each entry [size, …], clamped as the operation does, as places in that axis.
+static pg_value offset_indices(pg_batching *b, pg_value indices, int64_t extent) {
+  pg_graph *g = b->g;
+  pg_value x = pg_as(g, indices, PG_I64);
+  if (x == PG_NONE) return x;
+  x = pg_op2(g, PG_OP_MAXIMUM, pg_op2(g, PG_OP_MINIMUM, x, pg_number(g, (double)(extent - 1))), pg_number(g, 0));
+  pg_value start = pg_op2(g, PG_OP_MUL, pg_iota(g, PG_I64, 1, &b->size, 0), pg_number(g, (double)extent));
+  if (x == PG_NONE || start == PG_NONE) return PG_NONE;
+  return pg_op2(g, PG_OP_ADD, x, pg_batch_align(b, start, true, pg_at(g, x)->ndim - 1));
+}
+
+// Axes [at, at + n) of x moved to place `to`, in order.
+static pg_value move_axes(pg_graph *g, pg_value x, int at, int n, int to) {
+  for (int i = 0; i < n; i++)
+    x = at < to ? pg_batch_move_axis(g, x, at, to + n - 1, 0) : pg_batch_move_axis(g, x, at + i, to + i, 0);
+  return x;
+}
+
+static pg_status batch_gather(pg_batching *b, const pg_node *node, const pg_value *in, const bool *batched,
+                              pg_value *out) {
+  pg_graph *g = b->g;
+  const int axis = (int)node->attrs.a[0];
+  if (!batched[1]) {
+    *out = gather(g, in[0], in[1], axis + 1);
+  } else if (!batched[0]) {
+    *out = pg_batch_move_axis(g, gather(g, in[0], in[1], axis), axis, 0, 0);
+  } else {
+    const int count = pg_at(g, in[1])->ndim - 1; // axes of an entry's indices
+    const pg_value at = offset_indices(b, in[1], pg_at(g, in[0])->shape[axis + 1]);
+    *out = at == PG_NONE ? at : move_axes(g, gather(g, merge_extents(g, in[0], axis), at, 0), 1 + count, axis, 1);
+  }
+  return pg_built(*out);
+}
+
+static pg_status batch_scatter_add(pg_batching *b, const pg_node *node, const pg_value *in, const bool *batched,
+                                   pg_value *out) {
+  pg_graph *g = b->g;
+  const int axis = (int)node->attrs.a[0];
+  const pg_value x = pg_batch_spread(b, in[0], batched[0]), updates = pg_batch_spread(b, in[2], batched[2]);
+  if (x == PG_NONE || updates == PG_NONE) return pg_built(PG_NONE);
+  if (!batched[1]) {
+    *out = scatter(g, x, in[1], updates, axis + 1);
+    return pg_built(*out);
+  }
+  const int count = pg_at(g, in[1])->ndim - 1;
+  const int64_t extent = pg_at(g, x)->shape[axis + 1];
+  const pg_value at = offset_indices(b, in[1], extent), each = move_axes(g, updates, 1, axis, 1 + count);
+  if (at == PG_NONE || each == PG_NONE) return pg_built(PG_NONE);
+  pg_value sum = pg_batch_split(g, scatter(g, merge_extents(g, x, axis), at, each, 0), 0, b->size, extent);
+  *out = pg_batch_move_axis(g, sum, 1, axis + 1, 0);
+  return pg_built(*out);
 }
 
 static void gather_rows(void *arg, int64_t first, int64_t last) {
@@ -234,6 +294,7 @@ const pg_op_info pg_op_info_GATHER = {.name = "gather",
                                       .shape = shape_gather,
                                       .vjp = vjp_gather,
                                       .jvp = jvp_gather,
+                                      .batch = batch_gather,
                                       .cpu = run_gather};
 const pg_op_info pg_op_info_SCATTER_ADD = {.name = "scatter_add",
                                            .arity = 3,
@@ -241,7 +302,13 @@ const pg_op_info pg_op_info_SCATTER_ADD = {.name = "scatter_add",
                                            .shape = shape_scatter_add,
                                            .vjp = vjp_scatter_add,
                                            .jvp = jvp_scatter_add,
+                                           .batch = batch_scatter_add,
                                            .cpu = run_scatter_add,
                                            .cost = 1};
-const pg_op_info pg_op_info_ARGMAX = {
-    .name = "argmax", .arity = 1, .cls = PG_CLASS_LIBRARY, .shape = shape_argmax, .cpu = run_argmax, .cost = 1};
+const pg_op_info pg_op_info_ARGMAX = {.name = "argmax",
+                                      .arity = 1,
+                                      .cls = PG_CLASS_LIBRARY,
+                                      .shape = shape_argmax,
+                                      .batch = pg_batch_rows,
+                                      .cpu = run_argmax,
+                                      .cost = 1};

@@ -8,7 +8,7 @@
 #include "engine/core/integers.h"
 #include "engine/core/parallel.h"
 #include "engine/ops/gemm.h"
-#include "engine/ops/rules.h"
+#include "engine/ops/batching.h"
 
 enum {
   LINALG_BLOCK = 64,   // part of the numerics
@@ -327,6 +327,7 @@ static double cost_eigh(const pg_graph *g, const pg_node *node) {
                                         .shape = shape_##op,                                                           \
                                         .vjp = vjp_##op,                                                               \
                                         .jvp = jvp_##op,                                                               \
+                                        .batch = pg_batch_by_scan,                                                     \
                                         .cpu = run_##op,                                                               \
                                         .scratch = scratch_##op,                                                       \
                                         .cost_of = cost_##op};

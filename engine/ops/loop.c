@@ -5,9 +5,7 @@
 // scans backwards over them.
 #include <string.h>
 
-#include "engine/ops/rules.h"
-
-enum { WHICH, CONSTANTS, CARRIES, LENGTH, REVERSE };
+#include "engine/ops/loop.h"
 
 static pg_status stacked_type(const pg_node *slice, int64_t length, pg_node *out) {
   if (slice->layout || slice->ndim >= PG_MAX_NDIM)
@@ -25,8 +23,8 @@ static pg_status check_operand(const char *op, const pg_graph *g, const pg_node 
   const bool scalar = i >= body->ninputs;
   want = pg_at(body, scalar ? body->scalars[i - body->ninputs] : body->inputs[i]);
   pg_node whole = *want;
-  if (!scalar && i >= node->attrs.a[CONSTANTS] + node->attrs.a[CARRIES] && node->op == PG_OP_SCAN)
-    PG_TRY(stacked_type(want, node->attrs.a[LENGTH], &whole));
+  if (!scalar && i >= node->attrs.a[PG_LOOP_CONSTANTS] + node->attrs.a[PG_LOOP_CARRIES] && node->op == PG_OP_SCAN)
+    PG_TRY(stacked_type(want, node->attrs.a[PG_LOOP_LENGTH], &whole));
   char a[200], b[200];
   if (x->weak == whole.weak && pg_same_type(x, &whole)) return PG_OK;
   return pg_fail(PG_ERR_SHAPE, "%s: argument %d is %s, expected %s", op, i + 1, pg_shape_text(x, a, sizeof a),
@@ -44,7 +42,7 @@ static pg_status shape_loop(const pg_graph *g, pg_node *node) {
   const char *op = pg_op_table[node->op]->name;
   const pg_region *r = node->region;
   const int64_t *a = node->attrs.a;
-  if (!r || !r->body || a[WHICH] < 0 || a[WHICH] >= r->nout || a[CARRIES] > r->nout)
+  if (!r || !r->body || a[PG_LOOP_WHICH] < 0 || a[PG_LOOP_WHICH] >= r->nout || a[PG_LOOP_CARRIES] > r->nout)
     return pg_fail(PG_ERR_ARGUMENT, "%s: needs a body that yields its carries", op);
   PG_TRY(check_body(op, g, node, r->body));
   if (node->op == PG_OP_WHILE) {
@@ -53,17 +51,18 @@ static pg_status shape_loop(const pg_graph *g, pg_node *node) {
     if (c->weak || c->dtype != PG_BOOL || c->ndim != 0)
       return pg_fail(PG_ERR_DTYPE, "while_loop: the condition must yield one bool, such as x:lt(y)");
   }
-  for (int k = 0; k < a[CARRIES]; k++) {
-    const pg_node *before = pg_at(r->body, r->body->inputs[a[CONSTANTS] + k]), *after = pg_at(r->body, r->outs[k]);
+  for (int k = 0; k < a[PG_LOOP_CARRIES]; k++) {
+    const pg_node *before = pg_at(r->body, r->body->inputs[a[PG_LOOP_CONSTANTS] + k]),
+                  *after = pg_at(r->body, r->outs[k]);
     char p[200], q[200];
     if (after->weak || !pg_same_type(before, after))
       return pg_fail(PG_ERR_SHAPE, "%s: carry %d comes in as %s and goes out as %s", op, k + 1,
                      pg_shape_text(before, p, sizeof p), pg_shape_text(after, q, sizeof q));
   }
-  const pg_node *out = pg_at(r->body, r->outs[a[WHICH]]);
-  if (a[WHICH] >= a[CARRIES]) {
+  const pg_node *out = pg_at(r->body, r->outs[a[PG_LOOP_WHICH]]);
+  if (a[PG_LOOP_WHICH] >= a[PG_LOOP_CARRIES]) {
     if (out->weak) return pg_fail(PG_ERR_DTYPE, "scan: what is stacked must be a tensor, not a number");
-    return stacked_type(out, a[LENGTH], node);
+    return stacked_type(out, a[PG_LOOP_LENGTH], node);
   }
   pg_copy_type(node, out);
   return PG_OK;
@@ -110,8 +109,8 @@ static pg_status save_carries(backward *b) {
   if (status == PG_OK) status = pg_inline(h, b->body, args, b->ncarry, b->node.region->outs, roots);
   for (int k = 0; status == PG_OK && k < b->ncarry; k++) roots[b->ncarry + k] = args[b->nconst + k];
   if (status == PG_OK)
-    status = pg_scan(b->g, h, 2 * b->ncarry, roots, b->nconst, b->ncarry, b->node.in, b->node.attrs.a[LENGTH],
-                     b->node.attrs.a[REVERSE], results);
+    status = pg_scan(b->g, h, 2 * b->ncarry, roots, b->nconst, b->ncarry, b->node.in, b->node.attrs.a[PG_LOOP_LENGTH],
+                     b->node.attrs.a[PG_LOOP_REVERSE], results);
   else
     pg_graph_free(h);
   for (int k = 0; status == PG_OK && k < b->ncarry; k++) b->saved[k] = results[b->ncarry + k];
@@ -125,7 +124,8 @@ static pg_status save_carries(backward *b) {
 // operands.
 static pg_status backward_body(backward *b, pg_graph **out, pg_value *roots, int *nroots) {
   const pg_graph *body = b->body;
-  const int n = body->ninputs + body->nscalars, nout = b->node.region->nout, which = (int)b->node.attrs.a[WHICH];
+  const int n = body->ninputs + body->nscalars, nout = b->node.region->nout,
+            which = (int)b->node.attrs.a[PG_LOOP_WHICH];
   pg_value *args = pg_alloc(3 * (size_t)n + 3 * (size_t)nout + (size_t)b->ncarry + (size_t)b->nconst, sizeof *args);
   if (!args) return PG_ERR_MEMORY;
   pg_value *wrt = args + n, *found = wrt + n, *ys = found + n, *cts = ys + nout, *all = cts + nout;
@@ -175,10 +175,10 @@ static pg_status backward_body(backward *b, pg_graph **out, pg_value *roots, int
 static pg_status vjp_scan(pg_graph *g, pg_value v, pg_value ct, pg_value *ct_in) {
   backward b = {.g = g, .node = *pg_at(g, v)};
   b.body = b.node.region->body;
-  b.nconst = (int)b.node.attrs.a[CONSTANTS];
-  b.ncarry = (int)b.node.attrs.a[CARRIES];
+  b.nconst = (int)b.node.attrs.a[PG_LOOP_CONSTANTS];
+  b.ncarry = (int)b.node.attrs.a[PG_LOOP_CARRIES];
   b.nx = b.body->ninputs - b.nconst - b.ncarry;
-  const int n = b.node.nin, which = (int)b.node.attrs.a[WHICH];
+  const int n = b.node.nin, which = (int)b.node.attrs.a[PG_LOOP_WHICH];
   for (int i = b.body->ninputs; i < n; i++)
     if (ct_in[i] != PG_UNWANTED)
       return pg_fail(PG_ERR_UNSUPPORTED,
@@ -203,8 +203,8 @@ static pg_status vjp_scan(pg_graph *g, pg_value v, pg_value ct, pg_value *ct_in)
   if (which >= b.ncarry) in[nin++] = ct;
   for (int i = b.body->ninputs; i < n; i++) in[nin++] = b.node.in[i];
   if (status == PG_OK)
-    status =
-        pg_scan(g, h, nroots, roots, b.nconst, ncarries, in, b.node.attrs.a[LENGTH], !b.node.attrs.a[REVERSE], results);
+    status = pg_scan(g, h, nroots, roots, b.nconst, ncarries, in, b.node.attrs.a[PG_LOOP_LENGTH],
+                     !b.node.attrs.a[PG_LOOP_REVERSE], results);
   else
     pg_graph_free(h);
   for (int pass = 0, k = 0; status == PG_OK && pass < 3; pass++)
@@ -224,7 +224,8 @@ static pg_status vjp_scan(pg_graph *g, pg_value v, pg_value ct, pg_value *ct_in)
 static pg_status jvp_scan(pg_graph *g, pg_value v, const pg_value *tangents, pg_value *out) {
   const pg_node node = *pg_at(g, v);
   const pg_graph *body = node.region->body;
-  const int nconst = (int)node.attrs.a[CONSTANTS], ncarry = (int)node.attrs.a[CARRIES], nout = node.region->nout;
+  const int nconst = (int)node.attrs.a[PG_LOOP_CONSTANTS], ncarry = (int)node.attrs.a[PG_LOOP_CARRIES],
+            nout = node.region->nout;
   const int ends[4] = {0, nconst, nconst + ncarry, body->ninputs}, total = body->ninputs + body->nscalars;
   for (int i = body->ninputs; i < total; i++)
     if (tangents[i] != PG_NONE)
@@ -266,12 +267,13 @@ static pg_status jvp_scan(pg_graph *g, pg_value v, const pg_value *tangents, pg_
     for (int tangent = 0; tangent < 2; tangent++)
       for (int k = part ? ncarry : 0; k < (part ? nout : ncarry); k++) {
         if (tangent && !is_differentiable(pg_at(h, all[k]))) continue;
-        if (tangent && k == node.attrs.a[WHICH]) wanted = nroots;
+        if (tangent && k == node.attrs.a[PG_LOOP_WHICH]) wanted = nroots;
         roots[nroots++] = tangent ? dots[k] : all[k];
         carries += !part;
       }
   if (status == PG_OK)
-    status = pg_scan(g, h, nroots, roots, constants, carries, in, node.attrs.a[LENGTH], node.attrs.a[REVERSE], results);
+    status = pg_scan(g, h, nroots, roots, constants, carries, in, node.attrs.a[PG_LOOP_LENGTH],
+                     node.attrs.a[PG_LOOP_REVERSE], results);
   else
     pg_graph_free(h);
   if (status == PG_OK) *out = wanted >= 0 ? results[wanted] : PG_NONE;
@@ -289,7 +291,17 @@ static pg_status jvp_while(pg_graph *g, pg_value v, const pg_value *tangents, pg
   return pg_fail(PG_ERR_UNSUPPORTED, "while_loop: forward mode is not built in; use scan");
 }
 
-const pg_op_info pg_op_info_SCAN = {
-    .name = "scan", .arity = -1, .cls = PG_CLASS_REGION, .shape = shape_loop, .vjp = vjp_scan, .jvp = jvp_scan};
-const pg_op_info pg_op_info_WHILE = {
-    .name = "while", .arity = -1, .cls = PG_CLASS_REGION, .shape = shape_loop, .vjp = vjp_while, .jvp = jvp_while};
+const pg_op_info pg_op_info_SCAN = {.name = "scan",
+                                    .arity = -1,
+                                    .cls = PG_CLASS_REGION,
+                                    .shape = shape_loop,
+                                    .vjp = vjp_scan,
+                                    .jvp = jvp_scan,
+                                    .batch = pg_batch_loop};
+const pg_op_info pg_op_info_WHILE = {.name = "while",
+                                     .arity = -1,
+                                     .cls = PG_CLASS_REGION,
+                                     .shape = shape_loop,
+                                     .vjp = vjp_while,
+                                     .jvp = jvp_while,
+                                     .batch = pg_batch_loop};

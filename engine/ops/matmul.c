@@ -5,7 +5,7 @@
 #include "engine/codegen/kernel_abi.h"
 #include "engine/core/parallel.h"
 #include "engine/ops/gemm.h"
-#include "engine/ops/rules.h"
+#include "engine/ops/batching.h"
 
 enum { MATVEC_ROWS = 64 }; // results of one task of a matrix-vector product
 
@@ -92,6 +92,42 @@ static pg_status jvp_matmul(pg_graph *g, pg_value v, const pg_value *tangents, p
   return pg_built(*out);
 }
 
+// ---- batching ------------------------------------------------------------------------------------------------------
+
+// A batch of left matrices against one right matrix: the rows of all of them, as one product.
+static pg_value multiply_rows(pg_graph *g, pg_value a, pg_value b) {
+  const pg_node left = *pg_at(g, a), right = *pg_at(g, b);
+  int64_t shape[PG_MAX_NDIM];
+  memcpy(shape, left.shape, sizeof shape);
+  shape[left.ndim - 1] = right.shape[1];
+  return pg_reshape(g, pg_op2(g, PG_OP_MATMUL, pg_batch_merge(g, a, 0, left.ndim - 1), b), left.ndim, shape);
+}
+
+// One left matrix against a batch of columns: the columns, as rows, against its transpose.
+static pg_value multiply_columns(pg_graph *g, pg_value a, pg_value b) {
+  const int64_t size = pg_at(g, b)->shape[0], k = pg_at(g, b)->shape[1], m = pg_at(g, a)->shape[0];
+  pg_value rows = pg_reshape(g, b, 2, (int64_t[]){size, k});
+  return pg_reshape(g, pg_op2(g, PG_OP_MATMUL, rows, flip(g, a)), 3, (int64_t[]){size, m, 1});
+}
+
+// Outer products are elementwise, and fuse with what becomes of them: gradients of the weights of linear layers, one
+// example's each, need no memory where they are summed up.
+static pg_status batch_matmul(pg_batching *b, const pg_node *node, const pg_value *in, const bool *batched,
+                              pg_value *out) {
+  const pg_node left = *pg_at(b->g, in[0]), right = *pg_at(b->g, in[1]);
+  const bool outer = left.shape[left.ndim - 1] == 1;
+  if (!outer && !batched[1] && right.ndim == 2) {
+    *out = multiply_rows(b->g, in[0], in[1]);
+  } else if (!outer && !batched[0] && left.ndim == 2 && right.ndim == 3 && right.shape[2] == 1) {
+    *out = multiply_columns(b->g, in[0], in[1]);
+  } else {
+    const pg_value x = pg_batch_align(b, in[0], batched[0], node->ndim),
+                   y = pg_batch_align(b, in[1], batched[1], node->ndim);
+    *out = pg_op2(b->g, outer ? PG_OP_MUL : PG_OP_MATMUL, x, y);
+  }
+  return pg_built(*out);
+}
+
 // ---- kernel --------------------------------------------------------------------------------------------------------
 
 // Products with vectors: of each matrix of the batch `vectors` vectors, in pieces of MATVEC_ROWS results.
@@ -163,6 +199,7 @@ const pg_op_info pg_op_info_MATMUL = {.name = "matmul",
                                       .shape = shape_matmul,
                                       .vjp = vjp_matmul,
                                       .jvp = jvp_matmul,
+                                      .batch = batch_matmul,
                                       .cpu = run_matmul,
                                       .scratch = scratch_matmul,
                                       .strided = true,

@@ -50,7 +50,8 @@
 //   CHOLESKY([n, n]) → lower triangular L with L L^T = the symmetric part; NaN from the first pivot that is not positive
 //   TRIANGULAR_SOLVE(l, b) l^-1 b, flags 1: l^-T b, from the lower triangle of l [n, n]; b [n] or [n, k]
 //   EIGH([n, n]) → [n + 1, n]: eigenvalues of the symmetric part, ascending, and below them the eigenvectors as rows
-//   CONV(x, w), CONV_INPUT(y, w), CONV_WEIGHTS(x, y): batch-innermost convolutions (conv.h); attributes: window.h
+//   CONV(x, w), CONV_INPUT(y, w), CONV_WEIGHTS(x, y): batch-innermost convolutions (conv.h); attributes: window.h;
+//                           flags 1 of the last: each image by itself
 //   MAX_POOL(x), POOL_ROUTE(x, y), POOL_PICK(x, z), POOL_SUM(x), POOL_SPREAD(y): batch-innermost pooling (pool.c)
 //   CROP_FLIP(x [N, C, H, W], key [N] or []) a[0] = padding; flags 1 = the adjoint, 2 = mirrors too (augment.c)
 //   VIEW(vector) a[0] = tensor number → that tensor
@@ -102,6 +103,8 @@ typedef struct pg_operand {
   int64_t shape[PG_MAX_NDIM], stride[PG_MAX_NDIM];
 } pg_operand;
 
+typedef struct pg_batching pg_batching;
+
 typedef struct pg_op_info {
   const char *name;
   int arity; // -1: any number
@@ -113,8 +116,9 @@ typedef struct pg_op_info {
   pg_status (*vjp)(pg_graph *g, pg_value v, pg_value ct, pg_value *ct_in);
   // The tangent of node v from its inputs' tangents (PG_NONE = zero); *out PG_NONE means zero.
   pg_status (*jvp)(pg_graph *g, pg_value v, const pg_value *tangents, pg_value *out);
-  // Batching rule for vmap: inputs with batched[i] carry a leading axis; *out carries one too. NULL: not written yet.
-  pg_status (*batch)(pg_graph *g, pg_value v, const pg_value *in, const bool *batched, int64_t size, pg_value *out);
+  // Batching rule (batching.h): what stands for `node`, of another graph, when its operands are `in` and those with
+  // batched[i], at least one, carry a leading axis; *out carries one too.
+  pg_status (*batch)(pg_batching *b, const pg_node *node, const pg_value *in, const bool *batched, pg_value *out);
   // CPU kernel of a library op; NULL for the classes that the generator prints.
   void (*cpu)(const pg_operand *out, const pg_operand *in, int nin, const pg_attrs *attrs, void *scratch);
   size_t (*scratch)(const pg_graph *g, const pg_node *node); // bytes of scratch the CPU kernel wants; NULL = 0

@@ -7,7 +7,7 @@
 
 #include "engine/core/parallel.h"
 #include "engine/core/simd.h"
-#include "engine/ops/rules.h"
+#include "engine/ops/batching.h"
 #include "engine/ops/window.h"
 
 // ---- shapes --------------------------------------------------------------------------------------------------------
@@ -109,6 +109,16 @@ static pg_status jvp_of_sum(pg_graph *g, pg_value v, const pg_value *tangents, p
   return pg_built(*out);
 }
 
+// ---- batching ------------------------------------------------------------------------------------------------------
+
+static pg_status batch_pool(pg_batching *b, const pg_node *node, const pg_value *in, const bool *batched,
+                            pg_value *out) {
+  pg_value images[2];
+  for (int i = 0; i < node->nin; i++) images[i] = pg_batch_into_images(b, pg_batch_spread(b, in[i], batched[i]));
+  *out = pg_batch_out_of_images(b, pg_node_make(b->g, node->op, node->nin, images, &node->attrs, NULL));
+  return pg_built(*out);
+}
+
 // ---- kernels -------------------------------------------------------------------------------------------------------
 
 enum { SLAB = 64 }; // examples of one task
@@ -190,6 +200,7 @@ static double cost_pool(const pg_graph *g, const pg_node *node) {
                                         .shape = shape_##op,                                                           \
                                         .vjp = vjp_rule,                                                               \
                                         .jvp = jvp_rule,                                                               \
+                                        .batch = batch_pool,                                                           \
                                         .cpu = run_##op,                                                               \
                                         .scratch = scratch_pool,                                                       \
                                         .cost_of = cost_pool};

@@ -5,7 +5,7 @@
 
 #include "engine/core/parallel.h"
 #include "engine/core/random.h"
-#include "engine/ops/rules.h"
+#include "engine/ops/batching.h"
 
 static pg_status want_key(const char *op, const pg_node *x) {
   char text[200];
@@ -125,14 +125,38 @@ static void run_permutation(const pg_operand *out, const pg_operand *in, int nin
   for (int64_t k = 0; k < keys; k++) pg_permutation(((const pg_key *)in[0].data)[k], n, (int64_t *)out->data + k * n);
 }
 
+// ---- batching: each entry's key, wherever it stands -----------------------------------------------------------------
+
+// A key for each entry: each draws what it draws alone. A vector's numbers are those of a tensor of its size, cut up.
+static pg_status batch_draw(pg_batching *b, const pg_node *node, const pg_value *in, const bool *batched,
+                            pg_value *out) {
+  if (!node->layout) return pg_batch_rows(b, node, in, batched, out);
+  const int n = pg_layout_count(node->layout);
+  const pg_attrs attrs = {.n = 1, .a = {pg_layout_size(node->layout)}, .dtype = node->attrs.dtype};
+  const pg_value all = pg_node_make(b->g, node->op, 1, in, &attrs, NULL);
+  pg_value *parts = pg_alloc((size_t)n, sizeof *parts);
+  if (!parts) return PG_ERR_MEMORY;
+  for (int i = 0; i < n; i++) {
+    const pg_segment *s = pg_layout_segment(node->layout, i);
+    const pg_attrs range = {.n = 2, .a = {0, s->logical}, .b = {b->size, s->size}, .c = {1, 1}};
+    int64_t shape[PG_MAX_NDIM + 1] = {b->size};
+    memcpy(shape + 1, s->shape, (size_t)s->ndim * sizeof *shape);
+    parts[i] = pg_reshape(b->g, pg_node_make(b->g, PG_OP_SLICE, 1, &all, &range, NULL), s->ndim + 1, shape);
+  }
+  *out = pg_batch_pack(b, node->layout, parts);
+  pg_free(parts);
+  return pg_built(*out);
+}
+
 const pg_op_info pg_op_info_NORMAL = {
-    .name = "normal", .arity = 1, .cls = PG_CLASS_DRAW, .shape = shape_draw, .cost = 60};
+    .name = "normal", .arity = 1, .cls = PG_CLASS_DRAW, .shape = shape_draw, .batch = batch_draw, .cost = 60};
 const pg_op_info pg_op_info_UNIFORM = {
-    .name = "uniform", .arity = 1, .cls = PG_CLASS_DRAW, .shape = shape_draw, .cost = 15};
+    .name = "uniform", .arity = 1, .cls = PG_CLASS_DRAW, .shape = shape_draw, .batch = batch_draw, .cost = 15};
 const pg_op_info pg_op_info_KEY_FOLD = {.name = "key_fold",
                                         .arity = 2,
                                         .cls = PG_CLASS_LIBRARY,
                                         .shape = shape_fold,
+                                        .batch = pg_batch_map,
                                         .cpu = run_fold,
                                         .strided = true,
                                         .cost = 60};
@@ -140,5 +164,6 @@ const pg_op_info pg_op_info_PERMUTATION = {.name = "permutation",
                                            .arity = 1,
                                            .cls = PG_CLASS_LIBRARY,
                                            .shape = shape_permutation,
+                                           .batch = pg_batch_rows,
                                            .cpu = run_permutation,
                                            .cost = 30};

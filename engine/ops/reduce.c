@@ -1,6 +1,6 @@
 // reduce.c: the rows of SUM, MAX and MIN over a run of adjacent axes. The order of additions is the canonical tree of
 // codegen/kernel.h, fixed by shapes alone. Equal extrema share the derivative equally.
-#include "engine/ops/rules.h"
+#include "engine/ops/batching.h"
 
 static pg_status shape_reduce(const pg_graph *g, pg_node *node) {
   const pg_node *x = pg_in(g, node, 0);
@@ -74,6 +74,14 @@ static pg_status jvp_extremum(pg_graph *g, pg_value v, const pg_value *tangents,
   return pg_built(*out);
 }
 
+static pg_status batch_reduce(pg_batching *b, const pg_node *node, const pg_value *in, const bool *batched,
+                              pg_value *out) {
+  (void)batched;
+  const pg_attrs *a = &node->attrs;
+  *out = pg_reduce_run(b->g, node->op, in[0], (int)a->a[0] + 1, (int)a->a[1] + 1, a->flags & 1);
+  return pg_built(*out);
+}
+
 static double cost_reduce(const pg_graph *g, const pg_node *node) {
   return (double)pg_node_size(pg_in(g, node, 0));
 }
@@ -85,6 +93,7 @@ static double cost_reduce(const pg_graph *g, const pg_node *node) {
                                         .shape = shape_reduce,                                                         \
                                         .vjp = vjp_rule,                                                               \
                                         .jvp = jvp_rule,                                                               \
+                                        .batch = batch_reduce,                                                         \
                                         .cost_of = cost_reduce};
 ROW(SUM, sum, vjp_sum, jvp_sum)
 ROW(MAX, max, vjp_extremum, jvp_extremum)

@@ -1,7 +1,7 @@
 // region.c: the rows of identities that steer differentiation (STOP, TAP, MARK) and of CALL. A CALL's operands are the
 // body's inputs in order, then its scalars; a[0] says which of the body's outputs it is. Its derivative builds the
 // body anew from marked operands, so nothing of the forward pass is kept for it (rematerialization).
-#include "engine/ops/rules.h"
+#include "engine/ops/batching.h"
 
 // ---- identities ----------------------------------------------------------------------------------------------------
 
@@ -38,6 +38,39 @@ static pg_status jvp_identity(pg_graph *g, pg_value v, const pg_value *tangents,
   (void)g, (void)v;
   *out = tangents[0];
   return PG_OK;
+}
+
+// A mark or stop on a batched vector goes on its tensors, which stay what they are made of.
+static pg_status batch_identity(pg_batching *b, const pg_node *node, const pg_value *in, const bool *batched,
+                                pg_value *out) {
+  if (pg_at(b->g, in[0])->op != PG_OP_PACK) return pg_batch_rows(b, node, in, batched, out);
+  const int n = pg_layout_count(node->layout);
+  pg_value *parts = pg_alloc((size_t)n, sizeof *parts);
+  if (!parts) return PG_ERR_MEMORY;
+  for (int i = 0; i < n; i++) {
+    const pg_value part = pg_view_of(b->g, in[0], i);
+    parts[i] = pg_node_make(b->g, node->op, 1, &part, &node->attrs, NULL);
+  }
+  *out = pg_batch_pack(b, node->layout, parts);
+  pg_free(parts);
+  return pg_built(*out);
+}
+
+static pg_value refuse_tap(pg_graph *g, pg_value cotangent, void *user) {
+  (void)g, (void)cotangent, (void)user;
+  return pg_fail(PG_ERR_UNSUPPORTED, "pg.tap inside pg.vmap cannot be differentiated from outside of it"), PG_NONE;
+}
+
+// The function of a tap expects the cotangent of one entry.
+static pg_status batch_tap(pg_batching *b, const pg_node *node, const pg_value *in, const bool *batched,
+                           pg_value *out) {
+  (void)node, (void)batched;
+  pg_region *region = pg_alloc(1, sizeof *region);
+  if (!region) return PG_ERR_MEMORY;
+  *region = (pg_region){.references = 1, .tap = refuse_tap};
+  *out = pg_node_make(b->g, PG_OP_TAP, 1, in, NULL, region);
+  pg_region_release(region);
+  return pg_built(*out);
 }
 
 // ---- bodies --------------------------------------------------------------------------------------------------------
@@ -142,10 +175,64 @@ static pg_status jvp_call(pg_graph *g, pg_value v, const pg_value *tangents, pg_
   return status;
 }
 
-const pg_op_info pg_op_info_STOP = {.name = "stop", .arity = 1, .cls = PG_CLASS_VIEW, .shape = shape_identity};
-const pg_op_info pg_op_info_TAP = {
-    .name = "tap", .arity = 1, .cls = PG_CLASS_VIEW, .shape = shape_tap, .vjp = vjp_tap, .jvp = jvp_identity};
-const pg_op_info pg_op_info_MARK = {
-    .name = "mark", .arity = 1, .cls = PG_CLASS_VIEW, .shape = shape_identity, .vjp = vjp_mark, .jvp = jvp_identity};
-const pg_op_info pg_op_info_CALL = {
-    .name = "call", .arity = -1, .cls = PG_CLASS_REGION, .shape = shape_call, .vjp = vjp_call, .jvp = jvp_call};
+// The batched body, built once for all outputs.
+static pg_status batch_call_body(pg_batching *b, const pg_node *node, const pg_value *in, const bool *batched,
+                                 pg_value *values, bool *reached) {
+  const pg_graph *body = node->region->body;
+  const int nout = node->region->nout;
+  pg_value *args = values + nout, *results = args + node->nin;
+  pg_graph *h = NULL;
+  pg_status status = pg_graph_new(&h);
+  for (int i = 0; status == PG_OK && i < node->nin; i++)
+    status = pg_built(args[i] = i < body->ninputs ? pg_batch_input(h, pg_at(body, body->inputs[i]), batched[i], b->size)
+                                                  : pg_scalar(h));
+  if (status == PG_OK)
+    status = pg_batch_body(h, body, args, batched, b->size, nout, node->region->outs, values, reached);
+  pg_batching inside = {.g = h, .size = b->size};
+  for (int k = 0; status == PG_OK && k < nout; k++)
+    status = pg_built(values[k] = pg_batch_spread(&inside, values[k], reached[k]));
+  if (status != PG_OK) {
+    pg_graph_free(h);
+    return status;
+  }
+  PG_TRY(pg_remat(b->g, h, nout, values, in, results));
+  return pg_batch_keep_region(b, node, nout, results);
+}
+
+static pg_status batch_call(pg_batching *b, const pg_node *node, const pg_value *in, const bool *batched,
+                            pg_value *out) {
+  if (!pg_batch_find_region(b, node)) {
+    const size_t nout = (size_t)node->region->nout;
+    pg_value *values = pg_alloc(2 * nout + (size_t)node->nin, sizeof *values);
+    bool *reached = pg_alloc(nout, sizeof *reached);
+    const pg_status status = values && reached ? batch_call_body(b, node, in, batched, values, reached) : PG_ERR_MEMORY;
+    pg_free(values), pg_free(reached);
+    PG_TRY(status);
+  }
+  *out = pg_batch_find_region(b, node)[node->attrs.a[0]];
+  return PG_OK;
+}
+
+const pg_op_info pg_op_info_STOP = {
+    .name = "stop", .arity = 1, .cls = PG_CLASS_VIEW, .shape = shape_identity, .batch = batch_identity};
+const pg_op_info pg_op_info_TAP = {.name = "tap",
+                                   .arity = 1,
+                                   .cls = PG_CLASS_VIEW,
+                                   .shape = shape_tap,
+                                   .vjp = vjp_tap,
+                                   .jvp = jvp_identity,
+                                   .batch = batch_tap};
+const pg_op_info pg_op_info_MARK = {.name = "mark",
+                                    .arity = 1,
+                                    .cls = PG_CLASS_VIEW,
+                                    .shape = shape_identity,
+                                    .vjp = vjp_mark,
+                                    .jvp = jvp_identity,
+                                    .batch = batch_identity};
+const pg_op_info pg_op_info_CALL = {.name = "call",
+                                    .arity = -1,
+                                    .cls = PG_CLASS_REGION,
+                                    .shape = shape_call,
+                                    .vjp = vjp_call,
+                                    .jvp = jvp_call,
+                                    .batch = batch_call};

@@ -1,5 +1,5 @@
 // rules.h: what the files of engine/ops share besides the table: checks for shape rules and small builders for
-// derivative rules. Nothing outside engine/ops and graph/diff.c includes it.
+// derivative rules. Nothing outside engine/ops and engine/graph includes it.
 #ifndef PG_OPS_RULES_H
 #define PG_OPS_RULES_H
 
@@ -57,8 +57,5 @@ pg_value pg_segment_zeros(pg_graph *g, pg_dtype dtype, const pg_layout *layout, 
 pg_value pg_filled(pg_graph *g, double x, pg_dtype dtype, int ndim, const int64_t *shape);
 // The jvp rule of an operation that puts its operands side by side: the same of their tangents, zeros for absent ones.
 pg_status pg_jvp_of_parts(pg_graph *g, pg_value v, const pg_value *tangents, pg_value *out);
-// Build the nodes of `body` again in g with its inputs, then its scalars, replaced by args. outs[i] receives roots[i].
-pg_status pg_inline(pg_graph *g, const pg_graph *body, const pg_value *args, int n, const pg_value *roots,
-                    pg_value *outs);
 
 #endif

@@ -2,7 +2,7 @@
 // PAD and CONCAT. All but the last two are views. The derivative of each is another of them.
 #include <string.h>
 
-#include "engine/ops/rules.h"
+#include "engine/ops/batching.h"
 
 // ---- RESHAPE, TRANSPOSE, BROADCAST ---------------------------------------------------------------------------------
 
@@ -209,12 +209,77 @@ pg_status pg_jvp_of_parts(pg_graph *g, pg_value v, const pg_value *tangents, pg_
   return pg_built(*out);
 }
 
-#define ROW(NAME, op, count, class, vjp_rule, jvp_rule)                                                                \
-  const pg_op_info pg_op_info_##NAME = {                                                                               \
-      .name = #op, .arity = count, .cls = class, .shape = shape_##op, .vjp = vjp_rule, .jvp = jvp_rule};
-ROW(RESHAPE, reshape, 1, PG_CLASS_VIEW, vjp_reshape, jvp_alike)
-ROW(TRANSPOSE, transpose, 1, PG_CLASS_VIEW, vjp_transpose, jvp_alike)
-ROW(BROADCAST, broadcast, 1, PG_CLASS_VIEW, vjp_broadcast, jvp_alike)
-ROW(SLICE, slice, 1, PG_CLASS_VIEW, vjp_slice, jvp_alike)
-ROW(PAD, pad, 1, PG_CLASS_PLACE, vjp_pad, jvp_alike)
-ROW(CONCAT, concat, -1, PG_CLASS_PLACE, vjp_concat, pg_jvp_of_parts)
+// ---- batching: the batch stays the first axis ----------------------------------------------------------------------
+
+static void shift(int n, const int64_t *from, int64_t *to, int64_t first, int64_t by) {
+  int64_t copy[PG_MAX_NDIM];
+  memcpy(copy, from, sizeof copy);
+  to[0] = first;
+  for (int i = 0; i < n && i + 1 < PG_MAX_NDIM; i++) to[i + 1] = copy[i] + by;
+}
+
+static pg_status want_room(const pg_node *node) {
+  if (node->ndim < PG_MAX_NDIM) return PG_OK;
+  return pg_fail(PG_ERR_SHAPE, "vmap: the result of %s has %d axes and no room for one more",
+                 pg_op_table[node->op]->name, node->ndim);
+}
+
+// RESHAPE and BROADCAST to a shape.
+static pg_status batch_to_shape(pg_batching *b, const pg_node *node, const pg_value *in, const bool *batched,
+                                pg_value *out) {
+  pg_attrs attrs = {.n = node->ndim + 1};
+  PG_TRY(want_room(node));
+  shift(node->ndim, node->shape, attrs.a, b->size, 0);
+  pg_value x = node->op == PG_OP_BROADCAST ? pg_batch_align(b, in[0], batched[0], node->ndim) : in[0];
+  *out = pg_node_make(b->g, node->op, 1, &x, &attrs, NULL);
+  return pg_built(*out);
+}
+
+static pg_status batch_transpose(pg_batching *b, const pg_node *node, const pg_value *in, const bool *batched,
+                                 pg_value *out) {
+  (void)batched;
+  pg_attrs attrs = {.n = node->ndim + 1, .flags = node->attrs.flags};
+  PG_TRY(want_room(node));
+  shift(node->ndim, node->attrs.a, attrs.a, 0, 1);
+  *out = pg_node_make(b->g, PG_OP_TRANSPOSE, 1, in, &attrs, NULL);
+  return pg_built(*out);
+}
+
+// SLICE and PAD.
+static pg_status batch_range(pg_batching *b, const pg_node *node, const pg_value *in, const bool *batched,
+                             pg_value *out) {
+  (void)batched;
+  pg_attrs attrs = {.n = node->ndim + 1};
+  PG_TRY(want_room(node));
+  shift(node->ndim, node->attrs.a, attrs.a, 0, 0);
+  shift(node->ndim, node->attrs.b, attrs.b, b->size, 0);
+  shift(node->ndim, node->attrs.c, attrs.c, 1, 0);
+  *out = pg_node_make(b->g, node->op, 1, in, &attrs, NULL);
+  return pg_built(*out);
+}
+
+static pg_status batch_concat(pg_batching *b, const pg_node *node, const pg_value *in, const bool *batched,
+                              pg_value *out) {
+  const pg_attrs attrs = {.n = 1, .a = {node->attrs.a[0] + 1}};
+  pg_value *parts = pg_alloc((size_t)node->nin, sizeof *parts);
+  if (!parts) return PG_ERR_MEMORY;
+  for (int i = 0; i < node->nin; i++) parts[i] = pg_batch_spread(b, in[i], batched[i]);
+  *out = pg_node_make(b->g, PG_OP_CONCAT, node->nin, parts, &attrs, NULL);
+  pg_free(parts);
+  return pg_built(*out);
+}
+
+#define ROW(NAME, op, count, class, vjp_rule, jvp_rule, batch_rule)                                                    \
+  const pg_op_info pg_op_info_##NAME = {.name = #op,                                                                   \
+                                        .arity = count,                                                                \
+                                        .cls = class,                                                                  \
+                                        .shape = shape_##op,                                                           \
+                                        .vjp = vjp_rule,                                                               \
+                                        .jvp = jvp_rule,                                                               \
+                                        .batch = batch_rule};
+ROW(RESHAPE, reshape, 1, PG_CLASS_VIEW, vjp_reshape, jvp_alike, batch_to_shape)
+ROW(TRANSPOSE, transpose, 1, PG_CLASS_VIEW, vjp_transpose, jvp_alike, batch_transpose)
+ROW(BROADCAST, broadcast, 1, PG_CLASS_VIEW, vjp_broadcast, jvp_alike, batch_to_shape)
+ROW(SLICE, slice, 1, PG_CLASS_VIEW, vjp_slice, jvp_alike, batch_range)
+ROW(PAD, pad, 1, PG_CLASS_PLACE, vjp_pad, jvp_alike, batch_range)
+ROW(CONCAT, concat, -1, PG_CLASS_PLACE, vjp_concat, pg_jvp_of_parts, batch_concat)

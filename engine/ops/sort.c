@@ -5,7 +5,7 @@
 
 #include "engine/core/parallel.h"
 #include "engine/ops/order.h"
-#include "engine/ops/rules.h"
+#include "engine/ops/batching.h"
 
 static pg_status want_ordered(const char *op, const pg_node *x) {
   char text[200];
@@ -182,9 +182,42 @@ static double cost_of_search(const pg_graph *g, const pg_node *node) {
   return (double)pg_node_size(node) * cost_per_element(g, node);
 }
 
+// ---- batching ------------------------------------------------------------------------------------------------------
+
+// Operand `list` may be one list for all rows of the other one; a list of each entry of the batch is one for its rows.
+static pg_status batch_listed(pg_batching *b, const pg_node *node, const pg_value *in, const bool *batched, int list,
+                              pg_value *out) {
+  const int rank = pg_at(b->g, in[1 - list])->ndim - batched[1 - list];
+  pg_value x[2] = {in[0], in[1]};
+  if (batched[list] || pg_at(b->g, in[list])->ndim != 1) {
+    x[0] = pg_batch_spread(b, in[0], batched[0]);
+    x[1] = pg_batch_spread(b, in[1], batched[1]);
+    if (x[0] == PG_NONE || x[1] == PG_NONE) return pg_built(PG_NONE);
+    if (rank == 0) x[1 - list] = pg_reshape(b->g, x[1 - list], 2, (int64_t[]){b->size, 1});
+    if (rank > 1 && pg_at(b->g, x[list])->ndim == 2) {
+      pg_node like = *pg_at(b->g, x[1 - list]);
+      like.shape[rank] = pg_at(b->g, x[list])->shape[1];
+      x[list] = pg_broadcast(b->g, pg_batch_align(b, x[list], true, rank), rank + 1, like.shape);
+    }
+  }
+  *out = pg_node_make(b->g, node->op, 2, x, &node->attrs, NULL);
+  if (rank == 0) *out = pg_reshape(b->g, *out, 1, &b->size);
+  return pg_built(*out);
+}
+
+static pg_status batch_ranked(pg_batching *b, const pg_node *node, const pg_value *in, const bool *batched,
+                              pg_value *out) {
+  return batch_listed(b, node, in, batched, 1, out);
+}
+
+static pg_status batch_searchsorted(pg_batching *b, const pg_node *node, const pg_value *in, const bool *batched,
+                                    pg_value *out) {
+  return batch_listed(b, node, in, batched, 0, out);
+}
+
 #define ROW(NAME, op, count, ...)                                                                                      \
   const pg_op_info pg_op_info_##NAME = {                                                                               \
       .name = #op, .arity = count, .cls = PG_CLASS_LIBRARY, .shape = shape_##op, .cpu = run_##op, __VA_ARGS__};
-ROW(ARGSORT, argsort, 1, .scratch = scratch_argsort, .cost_of = cost_of_order)
-ROW(RANKED, ranked, 2, .scratch = scratch_ranked, .cost_of = cost_of_order)
-ROW(SEARCHSORTED, searchsorted, 2, .cost_of = cost_of_search)
+ROW(ARGSORT, argsort, 1, .batch = pg_batch_rows, .scratch = scratch_argsort, .cost_of = cost_of_order)
+ROW(RANKED, ranked, 2, .batch = batch_ranked, .scratch = scratch_ranked, .cost_of = cost_of_order)
+ROW(SEARCHSORTED, searchsorted, 2, .batch = batch_searchsorted, .cost_of = cost_of_search)

@@ -2,7 +2,7 @@
 // an axis.
 #include <string.h>
 
-#include "engine/ops/rules.h"
+#include "engine/ops/batching.h"
 
 static pg_status shape_argument(const pg_graph *g, pg_node *node) {
   (void)g;
@@ -42,6 +42,17 @@ static pg_status jvp_full(pg_graph *g, pg_value v, const pg_value *tangents, pg_
   return pg_built(*out);
 }
 
+// One number per entry: each fills its own.
+static pg_status batch_full(pg_batching *b, const pg_node *node, const pg_value *in, const bool *batched,
+                            pg_value *out) {
+  int64_t shape[PG_MAX_NDIM] = {b->size};
+  pg_value x = pg_batch_align(b, in[0], batched[0], node->ndim);
+  PG_TRY(pg_built(x));
+  memcpy(shape + 1, node->shape, (size_t)node->ndim * sizeof *shape);
+  *out = pg_broadcast(b->g, x, node->ndim + 1, shape);
+  return pg_built(*out);
+}
+
 static pg_status shape_iota(const pg_graph *g, pg_node *node) {
   (void)g;
   pg_attrs *a = &node->attrs;
@@ -58,6 +69,11 @@ static pg_status shape_iota(const pg_graph *g, pg_node *node) {
 const pg_op_info pg_op_info_INPUT = {.name = "input", .cls = PG_CLASS_SOURCE, .shape = shape_argument};
 const pg_op_info pg_op_info_SCALAR = {.name = "scalar", .cls = PG_CLASS_SOURCE, .shape = shape_argument};
 const pg_op_info pg_op_info_NUMBER = {.name = "number", .cls = PG_CLASS_SOURCE, .shape = shape_argument};
-const pg_op_info pg_op_info_FULL = {
-    .name = "full", .arity = 1, .cls = PG_CLASS_MAP, .shape = shape_full, .vjp = vjp_full, .jvp = jvp_full};
+const pg_op_info pg_op_info_FULL = {.name = "full",
+                                    .arity = 1,
+                                    .cls = PG_CLASS_MAP,
+                                    .shape = shape_full,
+                                    .vjp = vjp_full,
+                                    .jvp = jvp_full,
+                                    .batch = batch_full};
 const pg_op_info pg_op_info_IOTA = {.name = "iota", .cls = PG_CLASS_MAP, .shape = shape_iota, .cost = 1};

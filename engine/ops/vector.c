@@ -1,6 +1,8 @@
 // vector.c: the rows that know layouts: VIEW and PACK between a vector and its tensors, and the per-tensor reductions
 // SEGSUM, SEGMAX, SEGMIN with their counterpart SEGBROADCAST. Pads never take part.
-#include "engine/ops/rules.h"
+#include <string.h>
+
+#include "engine/ops/batching.h"
 
 static pg_status shape_view(const pg_graph *g, pg_node *node) {
   const pg_node *x = pg_in(g, node, 0);
@@ -151,20 +153,81 @@ static pg_status jvp_segbroadcast(pg_graph *g, pg_value v, const pg_value *tange
   return pg_built(*out);
 }
 
+// ---- batching: a vector's tensors carry the batch ------------------------------------------------------------------
+
+static pg_status batch_view(pg_batching *b, const pg_node *node, const pg_value *in, const bool *batched,
+                            pg_value *out) {
+  (void)batched;
+  *out = pg_view_of(b->g, in[0], (int)node->attrs.a[0]);
+  return pg_built(*out);
+}
+
+static pg_status batch_pack(pg_batching *b, const pg_node *node, const pg_value *in, const bool *batched,
+                            pg_value *out) {
+  pg_value *parts = pg_alloc((size_t)node->nin, sizeof *parts);
+  if (!parts) return PG_ERR_MEMORY;
+  for (int i = 0; i < node->nin; i++) parts[i] = pg_batch_spread(b, in[i], batched[i]);
+  *out = pg_batch_pack(b, node->layout, parts);
+  pg_free(parts);
+  return pg_built(*out);
+}
+
+// Each tensor's entries reduced, side by side: [size, tensors].
+static pg_status batch_segreduce(pg_batching *b, const pg_node *node, const pg_value *in, const bool *batched,
+                                 pg_value *out) {
+  (void)batched;
+  const int op = node->op == PG_OP_SEGSUM ? PG_OP_SUM : node->op == PG_OP_SEGMAX ? PG_OP_MAX : PG_OP_MIN;
+  const int n = (int)node->shape[0];
+  const pg_attrs columns = {.n = 1, .a = {1}};
+  pg_value *parts = pg_alloc((size_t)n, sizeof *parts);
+  if (!parts) return PG_ERR_MEMORY;
+  for (int i = 0; i < n; i++) {
+    parts[i] = pg_view_of(b->g, in[0], i);
+    const int ndim = parts[i] == PG_NONE ? 0 : pg_at(b->g, parts[i])->ndim;
+    if (ndim > 1) parts[i] = pg_reduce_run(b->g, op, parts[i], 1, ndim, false);
+    if (parts[i] != PG_NONE) parts[i] = pg_reshape(b->g, parts[i], 2, (int64_t[]){b->size, 1});
+  }
+  *out = pg_node_make(b->g, PG_OP_CONCAT, n, parts, &columns, NULL);
+  pg_free(parts);
+  return pg_built(*out);
+}
+
+static pg_status batch_segbroadcast(pg_batching *b, const pg_node *node, const pg_value *in, const bool *batched,
+                                    pg_value *out) {
+  (void)batched;
+  const pg_layout *layout = node->layout;
+  const int n = pg_layout_count(layout);
+  pg_value *parts = pg_alloc((size_t)n, sizeof *parts);
+  if (!parts) return PG_ERR_MEMORY;
+  for (int i = 0; i < n; i++) {
+    const pg_segment *s = pg_layout_segment(layout, i);
+    const pg_attrs column = {.n = 2, .a = {0, i}, .b = {b->size, 1}, .c = {1, 1}};
+    pg_value x = pg_node_make(b->g, PG_OP_SLICE, 1, in, &column, NULL);
+    x = pg_reshape(b->g, x, 1, &b->size);
+    parts[i] = x == PG_NONE ? x : pg_batch_align(b, x, true, s->ndim);
+    int64_t shape[PG_MAX_NDIM + 1] = {b->size};
+    memcpy(shape + 1, s->shape, (size_t)s->ndim * sizeof *shape);
+    if (parts[i] != PG_NONE) parts[i] = pg_broadcast(b->g, parts[i], s->ndim + 1, shape);
+  }
+  *out = pg_batch_pack(b, layout, parts);
+  pg_free(parts);
+  return pg_built(*out);
+}
+
 static double cost_segreduce(const pg_graph *g, const pg_node *node) {
   return (double)pg_layout_size(pg_in(g, node, 0)->layout);
 }
 
 #define ROW(NAME, op, count, class, ...)                                                                               \
   const pg_op_info pg_op_info_##NAME = {.name = #op, .arity = count, .cls = class, __VA_ARGS__};
-ROW(VIEW, view, 1, PG_CLASS_VIEW, .shape = shape_view, .vjp = vjp_view, .jvp = jvp_view)
-ROW(PACK, pack, -1, PG_CLASS_PLACE, .shape = shape_pack, .vjp = vjp_pack, .jvp = pg_jvp_of_parts)
+ROW(VIEW, view, 1, PG_CLASS_VIEW, .shape = shape_view, .vjp = vjp_view, .jvp = jvp_view, .batch = batch_view)
+ROW(PACK, pack, -1, PG_CLASS_PLACE, .shape = shape_pack, .vjp = vjp_pack, .jvp = pg_jvp_of_parts, .batch = batch_pack)
 ROW(SEGSUM, segsum, 1, PG_CLASS_REDUCE, .shape = shape_segreduce, .vjp = vjp_segsum, .jvp = jvp_segsum,
-    .cost_of = cost_segreduce)
+    .batch = batch_segreduce, .cost_of = cost_segreduce)
 ROW(SEGMAX, segmax, 1, PG_CLASS_REDUCE, .shape = shape_segreduce, .vjp = vjp_segextremum, .jvp = jvp_segextremum,
-    .cost_of = cost_segreduce)
+    .batch = batch_segreduce, .cost_of = cost_segreduce)
 ROW(SEGMIN, segmin, 1, PG_CLASS_REDUCE, .shape = shape_segreduce, .vjp = vjp_segextremum, .jvp = jvp_segextremum,
-    .cost_of = cost_segreduce)
+    .batch = batch_segreduce, .cost_of = cost_segreduce)
 // Made wherever it is read, as draws are.
 ROW(SEGBROADCAST, segbroadcast, 1, PG_CLASS_DRAW, .shape = shape_segbroadcast, .vjp = vjp_segbroadcast,
-    .jvp = jvp_segbroadcast)
+    .jvp = jvp_segbroadcast, .batch = batch_segbroadcast)

@@ -149,36 +149,70 @@ end
 
 -- ---- vmap ----
 
--- Axis `axis` (from 1) first.
+-- Axis `axis` (from 1) first. Of a vector it is the first axis of its tensors.
 local function axis_first(x, axis)
   if axis == 1 then return x end
+  if x.layout then raise("vmap: of a vector, the first axis of its tensors is mapped over: axis 1, not %s", axis) end
   local ndim = x.ndim
-  if axis < 0 then axis = axis + ndim + 1 end
-  local perm = { axis }
-  for i = 1, ndim do if i ~= axis then perm[#perm + 1] = i end end
+  local from = axis < 0 and axis + ndim + 1 or axis
+  if from < 1 or from > ndim then raise("vmap: axis %s of a tensor of %d axes", axis, ndim) end
+  local perm = { from }
+  for i = 1, ndim do if i ~= from then perm[#perm + 1] = i end end
   return x:transpose(perm)
 end
 
-local function vmap_inline(f, axes, ...)
-  local args, mapped = table.pack(...), {}
-  for i = 1, args.n do
-    local axis = axes == nil and 1 or axes[i]
-    if axis then mapped[i] = tree.map(args[i], function(x) return axis_first(x, axis) end) end
-  end
-  local _, ys = scan_inline(function(carry, slices)
-    local given = {}
-    for i = 1, args.n do
-      given[i] = args[i]
-      if mapped[i] ~= nil then given[i] = slices[i] end
-    end
-    return carry, { f(table.unpack(given, 1, args.n)) }
-  end, {}, mapped, false)
-  return table.unpack(ys)
+-- How many entries there are along the first axis of x.
+local function extent_of(x)
+  if not x.layout then return x.shape[1] end
+  return #x.layout > 0 and x.layout[1].shape[1] or nil
 end
 
---- pg.vmap(f [, axes]) → function: f over an axis of each argument, results along a new first axis.
+-- The arguments that are mapped, their axes first, as a list of trees by number, with the leaves and their extent.
+local function mapped_arguments(axes, args)
+  local mapped = {}
+  for i = 1, args.n do
+    local axis = axes == nil and 1 or axes[i]
+    if axis then
+      leaves_of("vmap", args[i])
+      mapped[i] = tree.map(args[i], function(x) return axis_first(x, axis) end)
+    end
+  end
+  local leaves = leaves_of("vmap", mapped)
+  if #leaves == 0 then raise("vmap: at least one argument to go over is needed") end
+  local size = extent_of(leaves[1])
+  for _, x in ipairs(leaves) do
+    if extent_of(x) ~= size then
+      raise("vmap: the tensors to go over differ in the axis that is mapped (%s against %s)", tostring(extent_of(x)),
+        tostring(size))
+    end
+  end
+  return mapped, leaves, size or 0
+end
+
+local function vmap_inline(f, axes, ...)
+  local args = table.pack(...)
+  local mapped, leaves, size = mapped_arguments(axes, args)
+  local results
+  local list = core.vmap(function(_, slices)
+    local filled, given = fill(mapped, slices), {}
+    for i = 1, args.n do
+      given[i] = args[i]
+      if mapped[i] ~= nil then given[i] = filled[i] end
+    end
+    results = { f(table.unpack(given, 1, args.n)) }
+    return leaves_of("vmap: the results", results), {}
+  end, leaves, size)
+  return table.unpack(fill(results, list))
+end
+
+--- pg.vmap(f [, axes]) → function: f over an axis of each argument, results along a new first axis: what calling f on
+-- each entry gives, computed for all of them at once.
 -- axes: one entry for each argument, as {1, false, 1}: an axis, or false for the whole argument each time; default 1
--- for all. Entries are computed one after another, by a scan.
+-- for all. A vector is mapped over the first axis of its tensors, and a vector among the results has such tensors:
+-- pg.vmap(function(key) return model:init(key) end)(keys) are the parameters of as many models, over which axis 1 of
+-- another pg.vmap goes. Keys give each entry the draws that it has alone. Composes with pg.grad, pg.jit, pg.scan and
+-- itself. Memory is that of all entries at once: to go over many in pieces, call it in the body of pg.scan. A
+-- pg.while_loop goes on until no entry wants to.
 function M.vmap(f, axes)
   return transform.jit(fingerprint.wrap(function(...) return vmap_inline(f, axes, ...) end, f))
 end

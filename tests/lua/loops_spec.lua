@@ -72,6 +72,13 @@ describe("scan", function()
     assert.equal(c, total:item())
   end)
 
+  it("may make tensors in its body", function()
+    local total = pg.scan(function(c, x) return c + x * f64 { 10, 100 } end, f64 { 0, 0 }, xs)
+    assert.same({ 90, 1200 }, total:totable())
+    local out = pg.while_loop(function(x) return x:lt(f64(9)) end, function(x) return x + f64(4) end, f64(1))
+    assert.equal(9, out:item())
+  end)
+
   it("says what is wrong with its body, and leaves no trace open", function()
     raises(function() pg.scan(function() return {} end, f64(0), xs) end, "carry of 0 tensors for one of 1")
     raises(function() pg.scan(function() error("inside") end, f64(0), xs) end, "inside")

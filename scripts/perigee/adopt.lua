@@ -77,7 +77,7 @@ return function(st, saved, where)
     take(st.q[field], saved, "q." .. field, where, "family " .. st.optimizer.family.name)
   end
   if st.buffers then take(st.buffers, saved, "buffers", where, "the model (running statistics)") end
-  st.step = saved.numbers.step
+  st.step, st.samples = saved.numbers.step, saved.numbers.samples or 0
   st.cost:load(saved.numbers)
   adopt_rule(st, saved)
   adopt_stages(st, saved)

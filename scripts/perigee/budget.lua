@@ -22,6 +22,7 @@ local function go_through(call, gradients)
   local count = c and c.mega ~= "full" and c.mega or nil
   while spent < gradients do
     local examples = math.min(size, n - step % source.per_epoch * size)
+    units.samples = source:seen(step)
     if c and c:is_active(c.hyper:evaluate(step, units), step, units) then
       local flags = { first = corrected == 0, refreshed = c:is_due(step, segment, period, units, call.at) }
       if flags.refreshed then
@@ -47,7 +48,8 @@ function budget.steps(gradients, call)
   call.at = { opt = call.opt, st = call.st, key = call.st.key }
   local per_epoch = call.source.per_epoch
   local most = math.ceil(gradients / call.source.n * per_epoch) + per_epoch
-  call.units = { steps_per_epoch = per_epoch, total_steps = most }
+  call.units = { steps_per_epoch = per_epoch, total_steps = most, examples = call.source.n,
+    total_samples = call.source:seen(most) }
   -- schedules may depend on the length of the run: a second time with what came out
   call.units.total_steps = go_through(call, gradients)
   return go_through(call, gradients), most

@@ -40,7 +40,8 @@ end
 
 -- An evaluation in builder b of optimizer opt. args: { evaluator, batch (traced), examples (their number), key
 -- (traced), noise_key (traced), stream ("epoch" or "segment"), stream_index (traced scalar), like (a vector that gives
--- dtype and layout), decay, t, st (the state, whose buffers are read), witness (who watches; or nil) }.
+-- dtype and layout), decay, t, st (the state, whose buffers are read), witness (who watches; or nil), idle (stages
+-- that do not act; or nil) }.
 function evaluation.new(b, opt, args)
   local streams = evaluation.streams
   local key = evaluation.fold(args.key, streams.example, streams[args.stream], args.stream_index)
@@ -56,7 +57,7 @@ function evaluation.new(b, opt, args)
   self.frozen_buffers = args.st.frozen_buffers and b:slot(args.st.frozen_buffers, "frozen buffers")
   self.family_o = opt.family.hyper:traced(function(values, name) return b:scalar(values, name) end, args.like)
   self.family_o.weight_decay = args.decay
-  self.stages = stages.trace(b, args.st.stages.per_evaluation, args.like)
+  self.stages = stages.trace(b, args.st.stages.per_evaluation, args.like, args.idle)
   if self.division then stages.check_pieces(self.stages) end
   return self
 end
@@ -148,8 +149,8 @@ function Evaluation:gradient(theta, k, piece, live, first)
   local loss, given, aux, new = self:plain_gradient(theta, k, piece, keys, live, live and first)
   self.gradients = self.gradients + 1
   local g = given
-  for i, entry in ipairs(self.stages) do
-    g = entry:apply(g, self:stage_context(i, piece.noise_key, piece.number))
+  for _, entry in ipairs(self.stages) do
+    g = entry:apply(g, self:stage_context(entry.place, piece.noise_key, piece.number))
   end
   if not loss then
     loss, aux = given.loss, given.aux

@@ -40,6 +40,7 @@ for _, name in ipairs {
 for _, name in ipairs { "epochs", "steps", "whole_run" } do lazy[name] = { "schedule", name } end
 for _, name in ipairs { "save", "load" } do lazy[name] = { "stored", name } end
 lazy.scalar = { "vectors", "scalar" }
+lazy.batch = { "batch_size" }
 lazy.rows = { "rows", "rows" }
 
 -- A module with a function of its own name stands for that function: pg.run is the function run of run.lua. Fields that

@@ -65,9 +65,11 @@ local function make(spec)
   local decay = spec.weight_decay or 0
   local c, f = spec.correction ~= correction.none and spec.correction or nil, spec.family or family.point {}
   check_fit(c, f)
+  local checked = stages.check(spec.stages or {}, c, f)
+  local idle_stages, idle_sets = stages.timing(checked)
   return setmetatable({
     family = f, correction = c, rule = spec.rule, dtype = spec.dtype,
-    stages = stages.check(spec.stages or {}, c, f), units = {}, spec = spec,
+    stages = checked, idle_stages = idle_stages, idle_sets = idle_sets or {}, units = {}, spec = spec,
     weight_decay = {
       given = decay, scalar = type(decay) == "number" or schedule.is_schedule(decay), values = { decay = 0 },
     },
@@ -110,11 +112,12 @@ function optimizer.is(x)
   return getmetatable(x) == Optimizer
 end
 
---- optimizer:configure(units): Say how long an epoch and the run are, in steps, for schedules and periods:
--- { steps_per_epoch =, total_steps = }.
+--- optimizer:configure(units): Say how long an epoch and the run are, in steps, for schedules and periods, and in
+-- examples, for those that count them: { steps_per_epoch =, total_steps =, examples =, total_samples =, varies = }.
+-- varies: whether steps have different sizes; an epoch has no length in steps then. false: not known any more.
 function Optimizer:configure(units)
-  for _, k in ipairs { "steps_per_epoch", "total_steps" } do
-    self.units[k] = units[k] or self.units[k]
+  for _, k in ipairs { "steps_per_epoch", "total_steps", "examples", "total_samples", "varies" } do
+    if units[k] ~= nil then self.units[k] = units[k] or nil end
   end
 end
 
@@ -183,23 +186,28 @@ end
 -- The usual corrected step.
 local STEADY = { first = false, refreshed = false, last = false }
 
+-- How most steps are made.
+local USUAL = {}
+
 -- Whether programs of these modes belong to a correction.
 local OF_CORRECTION = { pass = true, filling = true, average = true }
 
-local function build(self, st, evaluator, mode, batch, flags, look)
+local function build(self, st, evaluator, mode, batch, flags, how)
   if flags or OF_CORRECTION[mode] then tables.prepare(self, st, evaluator, batch) end
   if mode == "average" then return passes.build_average(self, st, evaluator, batch) end
   if OF_CORRECTION[mode] then return passes.build_batch(self, st, evaluator, batch, mode == "filling") end
-  return steps.build(self, st, evaluator, flags, batch, look)
+  return steps.build(self, st, evaluator, flags, batch, how.look, how.idle)
 end
 
 -- The program of a mode ("plain", "corrected", "pass", "filling", a pass that fills a table, "average", of its rows)
 -- for batches of this signature; traced on first use, and again when a number that the user's functions capture has
--- changed. flags: of a corrected step; default those of most. look: of a step that shows more or takes its noise from
--- outside (witness.lua); nil for most.
-function Optimizer:program(st, evaluator, mode, batch, flags, look)
+-- changed. flags: of a corrected step; default those of most. how: { look = (of a step that shows more or takes its
+-- noise from outside: witness.lua), idle = (stages that do not act in it) }; nil for most.
+function Optimizer:program(st, evaluator, mode, batch, flags, how)
+  how = how or USUAL
   if mode == "corrected" then flags = flags or STEADY end
-  if look then mode = mode .. look.kind end
+  if how.look then mode = mode .. how.look.kind end
+  if how.idle then mode = mode .. how.idle.name end
   local kind = open_kind(st, evaluator, mode, flags and self.correction:variant(flags) or 0)
   -- Trainers fill the same few batch tables again and again: those are known without spelling out a signature.
   local seen = kind.seen[batch]
@@ -209,7 +217,7 @@ function Optimizer:program(st, evaluator, mode, batch, flags, look)
   local signature = batches.signature(batch)
   local entry = kind.by_signature[signature]
   if not entry or not steps.is_current(entry, evaluator) then
-    entry = build(self, st, evaluator, mode, batch, flags, look)
+    entry = build(self, st, evaluator, mode, batch, flags, how)
     -- tracing may have shown that a flag makes a difference
     if flags then kind = open_kind(st, evaluator, mode, self.correction:variant(flags)) end
     steps.stamp(entry, self, evaluator)
@@ -235,18 +243,25 @@ local function learn_sizes(st, evaluator, batch)
   if st.pass_size == 0 then st.pass_size = evaluator.batch or st.batch_size end
 end
 
+-- Build the programs of steps on batches like this one.
+local function prepare_steps(self, st, evaluator, batch, how)
+  self:program(st, evaluator, "plain", batch, nil, how)
+  for _, flags in ipairs(self.correction and self.correction:possible_flags() or {}) do
+    self:program(st, evaluator, "corrected", batch, flags, how)
+  end
+end
+
 --- optimizer:prepare(state, evaluator, list): Build every program now, so that later steps allocate nothing. list: of
 -- batches, or of tables like them with { dtype =, shape = } for tensors: one for each size that occurs, the usual one
 -- first.
 function Optimizer:prepare(st, evaluator, list)
+  self.units.samples = self.units.samples or 0
   self:evaluate_hypers(0)
   if list[1] then learn_sizes(st, evaluator, list[1]) end
   for _, batch in ipairs(list) do
-    self:program(st, evaluator, "plain", batch)
+    prepare_steps(self, st, evaluator, batch)
+    for _, idle in ipairs(self.idle_sets) do prepare_steps(self, st, evaluator, batch, idle.how) end
     if self.correction then
-      for _, flags in ipairs(self.correction:possible_flags()) do
-        self:program(st, evaluator, "corrected", batch, flags)
-      end
       if self.correction.definition.refresh and st.passes > 0 then
         self:program(st, evaluator, st.pass_mode, batch)
       end
@@ -275,8 +290,9 @@ local function learn_units(self, st, evaluator, batch)
   learn_sizes(st, evaluator, batch)
   local units = self.units
   units.total_steps = evaluator.total_steps or units.total_steps
+  units.examples = units.examples or evaluator.source and evaluator.source.n
   units.steps_per_epoch = evaluator.steps_per_epoch or units.steps_per_epoch
-  if not units.steps_per_epoch and evaluator.source then
+  if not units.steps_per_epoch and not units.varies and evaluator.source then
     units.steps_per_epoch = (evaluator.source.n + st.batch_size - 1) // st.batch_size
   end
 end
@@ -316,6 +332,7 @@ function Optimizer:next_segment(st, key)
   if not c then
     return nil
   end
+  self.units.samples = st.samples
   self:evaluate_hypers(st.step)
   if not c:is_active(c.hyper.values, st.step, self.units) then
     return nil
@@ -328,6 +345,7 @@ end
 function Optimizer:order_of(st, epoch, key)
   local c = self.correction
   if not c or c.lock.partition ~= true or st.order < 0 then return epoch end
+  self.units.samples = st.samples
   self:evaluate_hypers(st.step)
   if not c:is_active(c.hyper.values, st.step, self.units) then return epoch end
   local begins = is_due(self, st, key or st.key) and c:next_segment(st.segment) ~= st.segment
@@ -350,6 +368,7 @@ function Optimizer:step(st, evaluator, batch, key, hooks)
   key, hooks = key or st.key or evaluator.key, hooks or {}
   local info, c, step = st.info, self.correction, st.step
   learn_units(self, st, evaluator, batch)
+  self.units.samples = st.samples
   self:evaluate_hypers(step)
   local scalars = st.scalars
   scalars.step, scalars.t = step, step + 1
@@ -370,7 +389,9 @@ function Optimizer:step(st, evaluator, batch, key, hooks)
   scalars.segment = st.segment
   local flags = corrected and read_flags(self, st, key, info.refreshed) or nil
   local look = (hooks.noise or hooks.dump) and witness.look(hooks, st) or nil
-  local entry = self:program(st, evaluator, corrected and "corrected" or "plain", batch, flags, look)
+  local idle = self.idle_stages and self.idle_stages(step)
+  local how = look and { look = look, idle = idle } or idle and idle.how
+  local entry = self:program(st, evaluator, corrected and "corrected" or "plain", batch, flags, how)
   local program = entry.program
   entry.binding:bind(program, batch)
   program:bind("key", key)
@@ -382,7 +403,7 @@ function Optimizer:step(st, evaluator, batch, key, hooks)
   local count = batch.count or entry.count
   st.cost:add("steps", count * entry.evaluations)
   st.cost:add("products", count * entry.products)
-  st.step = step + 1
+  st.step, st.samples = step + 1, st.samples + count
   if corrected then st.corrected = st.corrected + 1 end
   info.loss, info.aux = entry.loss and program:number(entry.loss) or st.mean_loss, entry.aux(program)
   return st, info

@@ -94,7 +94,8 @@ function M.each(self)
   if not source then
     core.raise(self.owner .. " needs batches = a list of batches: the evaluator has no source")
   end
-  return source.at and source.per_epoch and batches_of_epoch(source, o, self) or batches_of_pass(source, o, self)
+  local has_steps = source.at and source.per_epoch and not source.varies
+  return has_steps and batches_of_epoch(source, o, self) or batches_of_pass(source, o, self)
 end
 
 -- ---- looking --------------------------------------------------------------------------------------------------------

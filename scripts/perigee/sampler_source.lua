@@ -57,6 +57,9 @@ function source.sizes(n, size)
   return last == 0 and { size } or { size, last }
 end
 
+--- sampler:stage(count) → batch: The tensors of a step with `count` examples, which are made once, as they are.
+function Sampler:stage(count) return staging(self, self.steps, count) end
+
 -- Make the tensors of a sampler's passes in batches of `size`; of none where it is nil.
 function source.prepare_passes(self, size)
   for _, one in ipairs(size and source.sizes(self.n, size) or {}) do staging(self, self.passes, one) end

@@ -62,7 +62,10 @@ function schedule.resolve_steps(duration, units)
     return round(duration.n)
   elseif duration.unit == "epochs" then
     local per_epoch = units and units.steps_per_epoch
-    if not per_epoch then
+    if not per_epoch and units and units.varies then
+      core.raise("pg.epochs: steps have different sizes in this run, so an epoch has no length in steps; schedules may "
+        .. "count examples: pg.schedule.by_samples { of = … }")
+    elseif not per_epoch then
       core.raise("pg.epochs: the length of an epoch is not known (the evaluator needs a source, or steps_per_epoch)")
     end
     return round(duration.n * per_epoch)
@@ -275,6 +278,20 @@ function schedule.hold(spec)
   return make("hold", spec, function(step, units)
     local length = schedule.resolve_steps(every, units)
     return schedule.value(of, step - step % length, units)
+  end)
+end
+
+--- pg.schedule.by_samples { of = } → schedule: The value that `of` has at the number of examples that the steps before
+-- have seen, in place of the number of steps: for `of` an example is a step, pg.epochs(1) the data, pg.whole_run the
+-- examples of the run. For batches whose size changes.
+function schedule.by_samples(spec)
+  check_fields("by_samples", spec, { of = "value" })
+  local of = spec.of
+  return make("by_samples", spec, function(_, units)
+    if not units or not units.samples then
+      core.raise("pg.schedule.by_samples: how many examples were seen is not known here")
+    end
+    return schedule.value(of, units.samples, { steps_per_epoch = units.examples, total_steps = units.total_samples })
   end)
 end
 

@@ -10,6 +10,7 @@ local names = require "perigee.names"
 local part = require "perigee.part"
 
 local stage = part.merge(require "perigee.stage_class", require "perigee.stage_private")
+stage.batch_test = require("perigee.batch_test").stage
 
 local clip = define {
   name = "clip",

@@ -10,9 +10,9 @@ local stage = {}
 
 local Stage = part.class "stage"
 
---- pg.stage.define { name =, apply =, state = {}, examples = false, hyper = {}, static = {}, check = } → stage: A stage
--- of one's own: what edits a gradient before statistics are formed (stages.per_evaluation of pg.optimizer) or after the
--- correction (stages.combined).
+--- pg.stage.define { name =, apply =, state = {}, examples = false, active =, hyper = {}, static = {}, check = } →
+-- stage: A stage of one's own: what edits a gradient before statistics are formed (stages.per_evaluation of
+-- pg.optimizer) or after the correction (stages.combined).
 --   apply(g, o, ctx, s) → g: traced; g is a vector, o the hyperparameters. ctx has t (step + 1), weight_decay, examples
 --     (how many the batch has) and key, another one for each step and each gradient in it. s: the slots.
 --   state: as in pg.rule.define: slots that checkpoints keep. Not per evaluation where a step evaluates several.
@@ -21,11 +21,13 @@ local Stage = part.class "stage"
 --     g:sum(f) adds up; g.count is the number of examples, g.expected how many a sampler expects, or nil. Such a stage
 --     is the first of stages.per_evaluation. g:mean costs a gradient of each example by itself; the model is without
 --     batch norm.
+--   active(step, o) → boolean: plain Lua: whether the stage acts in a step, counted from 0; where it does not, the step
+--     is that of an optimizer without it. Default: always, as in passes.
 --   hyper, static, limits, check: as in pg.rule.define.
 -- The result is the stage; call it with hyperparameters for others.
 function stage.define(definition)
   names.check("pg.stage.define", definition, { "name", "hyper", "static", "limits", "apply", "state", "examples",
-    "check" })
+    "active", "check" })
   if type(definition.name) ~= "string" or type(definition.apply) ~= "function" then
     core.raise("pg.stage.define needs a name and an apply function")
   end

@@ -71,21 +71,63 @@ function stages.tensors(all)
   return list
 end
 
+-- ---- stages of some steps only --------------------------------------------------------------------------------------
+
+-- The stages that say themselves when they act: { stage, prefix }, …; nil if there are none.
+local function timed(given)
+  local list = {}
+  for _, place in ipairs(PLACES) do
+    for i, s in ipairs(given[place]) do
+      if s.definition.active then list[#list + 1] = { s, ("stages.%s.%d."):format(place, i) } end
+    end
+  end
+  return #list > 0 and list or nil
+end
+
+-- For the stages of an optimizer, a function(step) → the set of those that do not act in it: { [prefix] = true, name,
+-- how (to make programs) }, the same table for the same set, nil for none; and a list of all such sets. Both are nil if
+-- all stages always act.
+function stages.timing(given)
+  local list = timed(given)
+  if not list then return nil end
+  local sets = {}
+  for bits = 1, (1 << #list) - 1 do
+    local set, parts = {}, {}
+    for i, entry in ipairs(list) do
+      if bits & 1 << (i - 1) ~= 0 then set[entry[2]], parts[#parts + 1] = true, entry[2] end
+    end
+    set.name, set.how = " without " .. table.concat(parts, " "), { idle = set }
+    sets[bits] = set
+  end
+  return function(step)
+    local bits = 0
+    for i, entry in ipairs(list) do
+      if not entry[1].definition.active(step, entry[1].hyper.values) then bits = bits | 1 << (i - 1) end
+    end
+    return sets[bits]
+  end, sets
+end
+
 -- ---- in a trace -----------------------------------------------------------------------------------------------------
 
 local Traced = {}
 Traced.__index = Traced
 
--- The stages of a place in builder b. list: as allocated; like: a vector that gives dtype and layout.
-function stages.trace(b, list, like)
+local function trace(b, entry, place, like)
+  local values = {}
+  for _, name in ipairs(entry.names) do values[name] = b:slot(entry.values[name], entry.prefix .. name) end
+  return setmetatable({
+    stage = entry.stage, entry = entry, place = place, values = values, written = {}, layout = like.layout,
+    o = entry.stage.hyper:traced(function(scalars, name) return b:scalar(scalars, name) end, like),
+  }, Traced)
+end
+
+-- The stages of a place in builder b. list: as allocated; like: a vector that gives dtype and layout; idle: of
+-- stages.idle, or nil.
+function stages.trace(b, list, like, idle)
   local traced = {}
   for i, entry in ipairs(list) do
-    local values = {}
-    for _, name in ipairs(entry.names) do values[name] = b:slot(entry.values[name], entry.prefix .. name) end
-    traced[i] = setmetatable({
-      stage = entry.stage, entry = entry, values = values, written = {}, layout = like.layout,
-      o = entry.stage.hyper:traced(function(scalars, name) return b:scalar(scalars, name) end, like),
-    }, Traced)
+    if not idle or not idle[entry.prefix] then traced[#traced + 1] = trace(b, entry, i, like) end
   end
   return traced
 end

@@ -26,7 +26,7 @@ function state.new(parts)
     rule_names = parts.rule_names, stages = parts.stages, stats = parts.stats, shapes = parts.shapes or {},
     memory = parts.memory, key = parts.key, buffers = parts.buffers, frozen_buffers = parts.frozen_buffers,
     cache = parts.cache, pass_mode = "pass", call = {},
-    step = 0, segment = 0, period = -1, corrected = 0, order = -1, batch_size = 0, pass_size = 0,
+    step = 0, samples = 0, segment = 0, period = -1, corrected = 0, order = -1, batch_size = 0, pass_size = 0,
     pass = nil, results = {},
     accumulators = nil, cost = cost.new(),
     programs = setmetatable({}, { __mode = "k" }),
@@ -127,8 +127,8 @@ end
 
 -- All numbers, flat: name → number.
 function State:numbers()
-  local numbers = { step = self.step, segment = self.segment, period = self.period, corrected = self.corrected,
-    order = self.order, batch_size = self.batch_size, pass_size = self.pass_size }
+  local numbers = { step = self.step, samples = self.samples, segment = self.segment, period = self.period,
+    corrected = self.corrected, order = self.order, batch_size = self.batch_size, pass_size = self.pass_size }
   if self.pass then
     numbers["pass.which"], numbers["pass.cursor"] = self.pass.which, self.pass.cursor
     numbers["pass.loss"] = self.pass.loss
@@ -170,6 +170,7 @@ function State:load(tensors, numbers)
   for _, name in ipairs { "step", "segment", "period", "corrected", "order", "batch_size", "pass_size" } do
     self[name] = numbers[name]
   end
+  self.samples = numbers.samples or 0 -- older ones lack it
   self.pass = nil
   if numbers["pass.which"] then
     self.pass = { which = numbers["pass.which"], cursor = numbers["pass.cursor"], loss = numbers["pass.loss"] }

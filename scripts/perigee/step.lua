@@ -20,10 +20,11 @@ local step = {}
 
 -- What the parts of a step share while it is traced: builder, optimizer, state, the step's scalars and keys, q's
 -- fields, the rule's slots, the evaluation, and the step's static flags. flags: of a corrected step, nil in a plain
--- one.
-local function open(b, opt, st, evaluator, flags, batch, entry, witness)
+-- one. how: { witness, idle (stages that do not act) }, or nil.
+local function open(b, opt, st, evaluator, flags, batch, entry, how)
+  how = how or {}
   local c = opt.correction
-  local self = { b = b, opt = opt, st = st, t = b:scalar(st.scalars, "t"), fields = {}, slots = {},
+  local self = { b = b, opt = opt, st = st, idle = how.idle, t = b:scalar(st.scalars, "t"), fields = {}, slots = {},
     flags = c and flags and c:flags(flags) or {}, corrected = flags ~= nil }
   local key = b:input("key", evaluator.key)
   local traced, binding = batches.declare(b, batch)
@@ -40,7 +41,8 @@ local function open(b, opt, st, evaluator, flags, batch, entry, witness)
   self.eval = evaluation.new(b, opt, {
     evaluator = evaluator, batch = traced, examples = entry.count, key = key, like = self.p,
     decay = self.decay, t = self.t, stream = stream, stream_index = b:scalar(st.scalars, stream), st = st,
-    noise_key = evaluation.fold(key, streams.noise, number), witness = witness,
+    noise_key = evaluation.fold(key, streams.noise, number), witness = how.witness,
+    idle = how.idle,
   })
   return self
 end
@@ -251,11 +253,11 @@ end
 
 -- Edit the gradient by the combined stages; gives a function that registers the slots of all stages.
 local function trace_stages(self, stats)
-  local eval, combined = self.eval, stages.trace(self.b, self.st.stages.combined, self.p)
+  local eval, combined = self.eval, stages.trace(self.b, self.st.stages.combined, self.p, self.idle)
   local number = self.b:scalar(self.st.scalars, "step")
-  for i, entry in ipairs(combined) do
+  for _, entry in ipairs(combined) do
     stats.g = entry:apply(stats.g, stages.context({ t = self.t, weight_decay = self.decay, examples = eval.present },
-      function() return evaluation.fold(self.run_key, evaluation.streams.stage, number, i) end))
+      function() return evaluation.fold(self.run_key, evaluation.streams.stage, number, entry.place) end))
   end
   return function()
     stages.register(self.b, eval.stages)
@@ -266,13 +268,14 @@ end
 -- Trace and compile a step. flags: { first, refreshed, last } of a corrected step, nil of a plain one. The entry has
 -- program, binding and count (of the batch), loss (an output's number, nil if the step evaluates nothing),
 -- aux(program), evaluations and products (gradients and Hessian-vector products per example). look: what is to be
--- watched or put in (witness.lua), or nil.
-function step.build(opt, st, evaluator, flags, batch, look)
+-- watched or put in (witness.lua), or nil. idle: stages that do not act (stages.timing), or nil.
+function step.build(opt, st, evaluator, flags, batch, look, idle)
   local entry = {}
   local division = pieces.divide(batch, evaluator.micro, st.batch_size)
-  entry.program = builder.trace(name_step(opt, flags, batch, division), function(b)
+  local label = name_step(opt, flags, batch, division) .. (idle and idle.name or "")
+  entry.program = builder.trace(label, function(b)
     local watching = look and look:open(b, entry, st)
-    local self = open(b, opt, st, evaluator, flags, batch, entry, watching)
+    local self = open(b, opt, st, evaluator, flags, batch, entry, { witness = watching, idle = idle })
     local eval = self.eval
     local stats, info, register
     if not flags then

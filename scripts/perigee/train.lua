@@ -1,9 +1,11 @@
 -- train.lua: pg.train, the usual training loop, written on pg.run: batches in keyed order, one optimizer step each,
 -- logging, evaluation of a held-out split at the posterior mean, progress. Holds no mathematics.
 
+local batch_size = require "perigee.batch_size"
 local budget = require "perigee.budget"
 local buffers = require "perigee.buffers"
 local core = require "perigee.core"
+local course = require "perigee.course"
 local evaluator = require "perigee.evaluator"
 local journal = require "perigee.journal"
 local names = require "perigee.names"
@@ -12,6 +14,7 @@ local metric = require "perigee.metric"
 local progress = require "perigee.progress"
 local run = require "perigee.run"
 local sampler = require "perigee.sampler"
+local sampler_sizes = require "perigee.sampler_sizes"
 local train_check = require "perigee.train_check"
 
 local train = {}
@@ -83,14 +86,14 @@ local function describe_part(part)
   return ("%s { %s }"):format(part.name, table.concat(out, ", "))
 end
 
-local function describe(spec, source, steps, split)
-  local opt = spec.optimizer
+local function describe(spec, opt, source, parts)
   return {
-    batch = source.batch_size, sampler = spec.sampler and tostring(spec.sampler) or nil, micro = spec.micro or 1,
-    steps_per_epoch = source.per_epoch, steps = steps, examples = source.n,
+    batch = type(spec.batch) == "table" and tostring(spec.batch) or source.batch_size, micro = spec.micro or 1,
+    sampler = spec.sampler and tostring(spec.sampler) or nil,
+    steps_per_epoch = not source.varies and source.per_epoch or nil, steps = parts.steps, examples = source.n,
     family = describe_part(opt.family), correction = describe_part(opt.correction), rule = describe_part(opt.rule),
     weight_decay = describe_value(opt.weight_decay.given), dtype = source.dtype,
-    data = split.hash and split:hash() or nil,
+    data = parts.split.hash and parts.split:hash() or nil,
   }
 end
 
@@ -108,15 +111,20 @@ local function size_of_passes(spec, source)
   return math.tointeger(math.min(size, source.n))
 end
 
--- Whole steps; of a part of an epoch at least one.
-local function steps_of_epochs(epochs, per_epoch)
-  return epochs > 0 and math.max(1, math.floor(epochs * per_epoch + 0.5)) or 0
+-- Examples that a run whose steps are of different sizes sees: of its epochs, or at most of its budget; nil if it ends
+-- by its steps.
+local function samples_of(spec, n)
+  if spec.steps then return nil end
+  return spec.epochs and math.floor(spec.epochs * n + 0.5) or math.ceil(spec.budget.gradients)
 end
 
 -- How many steps the run has, and a number that ends it at the latest; with a budget the meter ends it before that.
 local function length_of(spec, opt, st, eval, source, pass_batch)
-  if not spec.budget then
-    local steps = spec.steps or steps_of_epochs(spec.epochs, source.per_epoch)
+  if source.varies then -- a step sees an example at least
+    local steps = source.total_steps or spec.steps
+    return steps, steps or samples_of(spec, source.n)
+  elseif not spec.budget then
+    local steps = spec.steps or course.steps_of_epochs(spec.epochs, source.per_epoch)
     return steps, steps
   end
   local batch = source:prepare()[1]
@@ -132,7 +140,21 @@ end
 -- What the steps see.
 local function bind_sampler(spec, split, key, dtype)
   if spec.sampler then return spec.sampler:bind(split, key, dtype) end
+  if batch_size.is_adaptive(spec.batch) then return sampler_sizes.by_test(split, key, dtype, spec.batch) end
+  if type(spec.batch) ~= "number" then
+    return sampler_sizes.by_schedule(split, key, dtype, spec.batch,
+      { steps = spec.steps, samples = samples_of(spec, split.n) })
+  end
   return sampler.shuffled(split, spec.batch, key, { dtype = dtype })
+end
+
+-- The optimizer, with the test of its batches where they grow by one.
+local function method_of(spec)
+  local opt = spec.optimizer
+  if not batch_size.is_adaptive(spec.batch) then return opt end
+  local given = opt.stages.per_evaluation
+  return opt:with { stages = { combined = opt.stages.combined,
+    per_evaluation = table.move(given, 1, #given, 2, { spec.batch.stage }) } }
 end
 
 -- Everything a run is made of: optimizer state, evaluator, source, evaluation, step counts.
@@ -140,21 +162,24 @@ local function build(spec)
   local key = core.key(spec.seed or 1)
   local train_split, test_split = splits_of(spec.data)
   local theta = initial_parameters(spec, key)
-  local opt, source = spec.optimizer, bind_sampler(spec, train_split, key, theta.dtype)
+  local opt, source = method_of(spec), bind_sampler(spec, train_split, key, theta.dtype)
   local c, pass_batch = opt.correction, size_of_passes(spec, source)
-  opt:configure { steps_per_epoch = source.per_epoch, total_steps = 1 }
+  local varies = source.varies or false
+  local samples = varies and samples_of(spec, source.n) or false
+  opt:configure { steps_per_epoch = not varies and source.per_epoch, examples = source.n, varies = varies,
+    total_steps = not varies and 1 or source.total_steps or spec.steps or false, total_samples = samples }
   local kept = spec.buffers and buffers.copy(spec.buffers, theta.dtype, "pg.train")
     or buffers.initial(spec.model, theta.dtype)
   buffers.check(spec.model, kept, "pg.train { buffers = } takes another run's run.buffers")
   local st = opt:init(theta, key:fold("optimizer"), kept)
-  if source.redraws then train_check.check_redraws(st, spec.sampler.name) end
+  if source.redraws then train_check.check_redraws(st, spec.sampler and "sampler " .. spec.sampler.name or "batch") end
   local eval = evaluator { loss = spec.loss, model = spec.model, source = source, key = st.key, batch = pass_batch,
-    micro = spec.micro, steps_per_epoch = source.per_epoch }
+    micro = spec.micro, steps_per_epoch = not varies and source.per_epoch or nil }
   local batches = source:prepare(c and pass_batch or nil)
   st.batch_size, st.pass_size = source.batch_size, pass_batch
   local steps, limit = length_of(spec, opt, st, eval, source, pass_batch)
   eval.total_steps = steps
-  opt:configure { total_steps = steps }
+  opt:configure { total_steps = steps, total_samples = samples or steps and source:seen(steps) }
   opt:prepare(st, eval, batches)
   if c and (st.passes or 0) > 0 then
     for _, size in ipairs(sampler.sizes(source.n, pass_batch)) do
@@ -162,17 +187,20 @@ local function build(spec)
     end
   end
   return { key = key, opt = opt, st = st, eval = eval, source = source, steps = steps, limit = limit,
+    course = course.new { source = source, limit = limit, every = spec.eval_every or 1, cost = st.cost,
+      samples = samples or nil, gradients = spec.budget and spec.budget.gradients },
     split = train_split, evaluate = test_split and make_evaluation(spec, test_split, st, key) }
 end
 
 local function show(parts, line, ctx, shown, what, fraction_of_pass)
   if not line.is_due() then return end
-  local source, steps = parts.source, parts.steps
+  local source, way = parts.source, parts.course
   local done = ctx.step + (fraction_of_pass and 0 or 1)
+  local fraction, epochs = way:fraction(done, parts.steps or parts.limit)
   line.update {
-    epoch = math.min(ctx.step // source.per_epoch + 1, math.ceil(steps / source.per_epoch)),
-    epochs = math.ceil(steps / source.per_epoch), fraction = done / steps, first_fraction = parts.first / steps,
-    done = done * source.batch_size, unit = "ex", shown = shown, idle = ctx.idle,
+    epoch = math.min(math.floor(way:epochs_before(ctx.step)) + 1, epochs), epochs = epochs, fraction = fraction,
+    first_fraction = way:fraction(parts.first, parts.steps or parts.limit), done = math.floor(source:seen(done)),
+    unit = "ex", shown = shown, idle = ctx.idle,
     what = what and ("%s %d%%"):format(what, math.floor(100 * fraction_of_pass)),
   }
 end
@@ -235,7 +263,9 @@ end
 --   loss(model, theta, batch, ctx) → loss, aux…: traced; the mean over the batch, shape []. batch has the fields of the
 --     data; ctx.train and ctx.key (one key for each example) are for dropout and the like.
 --   optimizer: of pg.optimizer or pg.optim.
---   batch: examples in a step; or sampler: what decides them (pg.sampler).
+--   batch: examples in a step: a number; a schedule or function(step); or pg.batch.adaptive { … }, where a test lets it
+--     grow. An epoch is the data once, whatever the sizes; schedules of other things may count examples by
+--     pg.schedule.by_samples. Or sampler: what decides them (pg.sampler).
 --   epochs, steps or budget = { gradients = n }: how long; one of them.
 --   micro = 1: pieces that a step's batch is evaluated in, one after the other, for the memory of one. Each piece draws
 --     noise of its own (families that sample), and stages per evaluation edit each piece's gradient; what the loss
@@ -255,13 +285,12 @@ end
 function train.train(spec)
   train_check.check(spec)
   local parts = build(spec)
-  local opt, st, source, steps = parts.opt, parts.st, parts.source, parts.steps
+  local opt, st, source, way = parts.opt, parts.st, parts.source, parts.course
   local hooks = spec.hooks or {}
   local per_epoch = source.per_epoch
   local log_every = spec.log_every or math.max(1, per_epoch // 50)
-  local eval_steps = steps_of_epochs(spec.eval_every or 1, per_epoch)
   local state = { optimizer = st, since = { loss = 0.0, count = 0 }, metrics = {},
-    sampling = source.redraws and { empty = 0, truncated = 0 } or nil }
+    sampling = source.redraws and not source.varies and { empty = 0, truncated = 0 } or nil, sampler = source.state }
   local name = spec.name or "run"
   local line = progress.new(name)
   local shown = { { "loss" }, { "acc" } }
@@ -286,29 +315,31 @@ function train.train(spec)
   local function step(_, context)
     ctx = context
     local k = ctx.step
+    way:begin(k)
     local batch, epoch = source:at(k, opt:order_of(st, source:epoch_of(k)))
     pass_hooks.epoch = epoch
     local recorder = ctx.invocation.recorder
     pass_hooks.dump = recorder and recorder:begin(name, st, batch)
     local _, info = opt:step(st, parts.eval, batch, st.key, pass_hooks)
     if info.suspended then return end
+    if source.advance then source:advance(k, st) end
+    way:finish(k)
     if state.sampling then count_sampling(state.sampling, source, batch) end
     if recorder then recorder:finish(pass_hooks.dump, opt, st) end
     if info.loss - info.loss ~= 0 then error(train_check.not_finite(name, k, info.loss, batch), 0) end
     since.loss, since.count = since.loss + info.loss, since.count + 1
     ctx.info, ctx.epoch = info, epoch
-    local is_last = k + 1 == parts.limit or spec.budget and st.cost:gradients() >= spec.budget.gradients
-    if (k + 1) % log_every == 0 or is_last then
+    if (k + 1) % log_every == 0 or way.is_last then
       local mean = since.loss / since.count
-      ctx:log { loss = mean, epoch = (k + 1) / per_epoch }
+      ctx:log { loss = mean, epoch = way.epochs, batch = source.varies and parts.eval:count(batch) or nil }
       shown[1][2] = mean
       since.loss, since.count = 0.0, 0
     end
     show(parts, line, ctx, shown)
     if hooks.on_step then hooks.on_step(ctx, info) end
-    if eval_steps > 0 and (k + 1) % eval_steps == 0 and not is_last then evaluate((k + 1) / per_epoch) end
-    if hooks.on_epoch and (k + 1) % per_epoch == 0 then hooks.on_epoch(ctx, (k + 1) // per_epoch) end
-    if is_last then ctx:stop() end
+    if way.evaluates then evaluate(way.epochs) end
+    if hooks.on_epoch and way.epoch_ended then hooks.on_epoch(ctx, way.epoch_ended) end
+    if way.is_last then ctx:stop() end
   end
 
   parts.first = 0
@@ -318,7 +349,7 @@ function train.train(spec)
     checkpoint_every = spec.checkpoint_every, keep = spec.keep, cost = st.cost,
     hash_every = spec.hash_every or per_epoch,
     identity = parts.split.hash and parts.split:hash() or "",
-    config = describe(spec, source, steps, parts.split),
+    config = describe(spec, opt, source, parts),
     at_start = function(context)
       context.theta, context.q, context.buffers, context.optimizer = st.theta, st.q, st.buffers, st
       context.method, context.evaluator = opt, parts.eval
@@ -326,10 +357,10 @@ function train.train(spec)
     end,
     at_end = function(_, context)
       ctx = context
-      if (spec.eval_every or 1) > 0 then evaluate(ctx.step / per_epoch) end
+      if (spec.eval_every or 1) > 0 then evaluate(way:epochs_before(ctx.step)) end
     end,
     clear = line.clear, adjust = { optimizer = opt, optimizer_state = st },
-    names = function(context) return names_at_prompt(spec, parts, state, context.completed / per_epoch) end,
+    names = function(context) return names_at_prompt(spec, parts, state, way:epochs_before(context.completed)) end,
     inspect = function() return train.inspection(spec, name) end,
   }
   line.clear()

@@ -1,12 +1,14 @@
 -- train_check.lua: what pg.train says about its options before anything runs, and about a loss that is not finite while
 -- it runs. Holds no state; train.lua asks it.
 
+local batch_size = require "perigee.batch_size"
 local core = require "perigee.core"
 local loss_functions = require "perigee.loss"
 local metric = require "perigee.metric"
 local names = require "perigee.names"
 local optimizer = require "perigee.optimizer"
 local sampler = require "perigee.sampler"
+local schedule = require "perigee.schedule"
 
 local train_check = {}
 
@@ -32,7 +34,8 @@ local PLAIN = {
     "a name for a directory (letters, digits, _ . and -)" },
   epochs = { is_amount, "a number of epochs" },
   steps = { function(x) return is_whole(x, 0) end, "a whole number of steps" },
-  batch = { function(x) return is_whole(x, 1) end, "a whole number of examples, at least 1" },
+  batch = { function(x) return is_whole(x, 1) or schedule.is_schedule(x) or batch_size.is_adaptive(x) end,
+    "a whole number of examples, at least 1, a schedule or pg.batch.adaptive { … }" },
   pass_batch = { function(x) return is_whole(x, 1) end, "a whole number of examples, at least 1" },
   eval_batch = { function(x) return is_whole(x, 1) end, "a whole number of examples, at least 1" },
   seed = { function(x) return is_whole(x, math.mininteger) end, "a whole number" },
@@ -109,9 +112,10 @@ local function check_data(spec)
   end
   local split = type(data) == "table" and (rawget(data, "train") or data)
   need(is_split(split), 'data must be a data set, as pg.data.load "fashion-mnist", not %s', names.describe(data))
-  need(not spec.batch or (spec.micro or 1) <= spec.batch, "micro is %d, but a batch has only %d examples", spec.micro,
-    spec.batch)
-  need(not spec.batch or spec.batch <= split.n, "batch is %d, but the data has only %d examples", spec.batch, split.n)
+  if type(spec.batch) == "number" then
+    need((spec.micro or 1) <= spec.batch, "micro is %d, but a batch has only %d examples", spec.micro, spec.batch)
+    need(spec.batch <= split.n, "batch is %d, but the data has only %d examples", spec.batch, split.n)
+  end
   need(not spec.metrics or next(spec.metrics) == nil or rawget(data, "test"),
     "metrics are taken of a test split, which the data lacks; give data = { train = …, test = … }")
 end
@@ -134,13 +138,13 @@ local function check_sampler(spec)
 end
 
 -- Raise what a method needs that steps which draw their examples afresh do not have: batches that come again.
-function train_check.check_redraws(st, sampler_name)
+function train_check.check_redraws(st, who)
   local c = st.optimizer.correction
   if not c then return end
   local why = st.memory.table and "keeps a table of rows, one for each example"
     or st.cache and "keeps a cache of batches" or c.ahead and "looks at the batches ahead"
     or c.lock.partition and "locks the partition of the data into batches"
-  need(not why, "correction %s %s, and sampler %s draws each batch afresh", c.name, why, sampler_name)
+  need(not why, "correction %s %s, and %s draws each batch afresh", c.name, why, who)
 end
 
 -- Raise at the recipe's line what is wrong with the options of pg.train.

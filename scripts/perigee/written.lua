@@ -65,7 +65,8 @@ end
 -- What such a text may use: a run directory may come from somebody else.
 local READABLE = { pg = { schedule = {}, epochs = schedule.epochs, steps = schedule.steps,
   whole_run = schedule.whole_run }, math = { huge = math.huge } }
-for _, name in ipairs { "constant", "linear", "cosine", "step", "piecewise", "warmup", "hold", "formula" } do
+for _, name in ipairs { "constant", "linear", "cosine", "step", "piecewise", "warmup", "hold", "by_samples",
+  "formula" } do
   READABLE.pg.schedule[name] = schedule[name]
 end
 

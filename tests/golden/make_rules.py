@@ -16,6 +16,9 @@ EXCERPTS = {
     "rules_paired": ("Excerpt of the reference file rules.json: methods that take several gradients in a step, or correct "
                      "them by those before (SAM, MARS, SVRG and its kin, FedSpeed). " + STEPS,
                      ["SAM", "MARS", "Recursive"], ["fedspeed"]),
+    "rules_batches": ("Excerpt of the reference file rules.json: AdAdaGrad and AdAdaGradNorm, whose batches grow "
+                      "(extra.batch: the size of the next one), the tests of batch sizes on one batch, and ghost batch "
+                      "norm. " + STEPS, ["AdAda"], ["batch_tests", "ghost_bn"]),
 }
 
 

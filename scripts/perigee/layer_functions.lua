@@ -78,6 +78,49 @@ function F.batch_norm(x, options)
   return apply("channel_normalize", nil, x, mean, scale, shift), mean, var
 end
 
+-- How many chunks of `size` examples a batch of n with `width` numbers for each example and channel falls into, and the
+-- size of a short last one (0: none). A last one with a single number per channel, which has no variance, joins the one
+-- before it: then there is one whole chunk less.
+local function cut_chunks(n, size, width)
+  local count, rest = n // size, n % size
+  if rest * width == 1 then count, rest = count - 1, rest + size end
+  return count, rest
+end
+
+-- Batch norm of `count` chunks of `size` examples, each by its own statistics: y, means and variances [count, channels].
+local function norm_whole_chunks(x, count, size, o)
+  local shape, channels = x.shape, x.shape[2]
+  local grouped = x:reshape { count, size, channels, x.size // (count * size * channels) }
+  local mean = grouped:mean({ 2, 4 }, { keepdims = true })
+  local centered = grouped - mean
+  local var = (centered * centered):mean({ 2, 4 }, { keepdims = true })
+  local y = centered * (var + (o.eps or EPS)):rsqrt()
+  if o.weight then y = y * o.weight:reshape(channels, 1) end
+  if o.bias then y = y + o.bias:reshape(channels, 1) end
+  return y:reshape(shape), mean:reshape(count, channels), var:reshape(count, channels)
+end
+
+-- Ghost batch norm: the batch in chunks of `size` examples, each normalized by its own statistics. o: weight, bias, eps.
+-- Returns y, means and variances [chunks, channels], and the numbers per channel in each chunk, a list.
+function M.ghost_batch_norm(x, size, o)
+  local n, channels = x.shape[1], x.shape[2]
+  local width = x.size // (n * channels)
+  local count, rest = cut_chunks(n, size, width)
+  local numbers = {}
+  for i = 1, count do numbers[i] = size * width end
+  if rest == 0 then
+    local y, mean, var = norm_whole_chunks(x, count, size, o)
+    return y, mean, var, numbers
+  end
+  numbers[count + 1] = rest * width
+  local y, mean, var = F.batch_norm(x:slice { n - rest + 1, n }, o)
+  mean, var = mean:reshape(1, channels), var:reshape(1, channels)
+  if count == 0 then return y, mean, var, numbers end
+  local ys, means, vars = norm_whole_chunks(x:slice { 1, n - rest }, count, size, o)
+  local function join(a, b) return apply("concat", { a = { 0 } }, a, b) end
+  return join(ys, y), join(means, mean), join(vars, var), numbers
+end
+
 -- x less its mean over these axes (from 1), divided by its standard deviation.
 local function standardize(x, axes, eps)
   local centered = x - x:mean(axes, { keepdims = true })

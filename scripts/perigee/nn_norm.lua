@@ -3,12 +3,13 @@
 
 local call = require "perigee.nn_call"
 local core = require "perigee.core"
-local functions = require("perigee.layer_functions").functions
+local layer_functions = require "perigee.layer_functions"
 local module = require "perigee.nn_module"
 local nn_options = require "perigee.nn_options"
 local text = require "perigee.tensor_text"
 
 local check_size = nn_options.check_size
+local functions = layer_functions.functions
 local nn = {}
 
 local function raise(format, ...)
@@ -37,26 +38,46 @@ local function update_running(self, mean, var, momentum, n)
   self.running_var = (1 - momentum) * self.running_var + momentum * n / (n - 1) * var
 end
 
+-- Running statistics moved towards those of each chunk of a batch, in order (means, vars: [chunks, channels]; numbers
+-- per channel in each), by one sum: chunk k of K has weight momentum (1 - momentum)^(K - k). Where ctx says how far they
+-- move, as for averages over batches, the chunks' average counts as one batch.
+local function update_by_chunks(self, means, vars, numbers, momentum, given)
+  local count, weights, corrections, total = #numbers, {}, {}, given or 0
+  for k, n in ipairs(numbers) do
+    weights[k] = given and given / count or momentum * (1 - momentum) ^ (count - k)
+    corrections[k] = weights[k] * n / (n - 1)
+    if not given then total = total + weights[k] end
+  end
+  local function sum(stats, list) return (core.tensor(stats.dtype, { count, 1 }, list) * stats):sum(1) end
+  self.running_mean = (1 - total) * self.running_mean + sum(means, weights)
+  self.running_var = (1 - total) * self.running_var + sum(vars, corrections)
+end
+
 -- Whether ctx asks for the statistics of the batch, rather than the running ones.
 local function is_by_batch(ctx)
   if ctx.batch_statistics ~= nil then return ctx.batch_statistics end
   return ctx.train
 end
 
---- pg.nn.batch_norm(channels, { affine = true, momentum = 0.1, eps = 1e-5 }): Batch norm of x [batch, channels] or
+--- pg.nn.batch_norm(channels, { affine = true, momentum = 0.1, eps = 1e-5, ghost = 0 }): Batch norm of x [batch, channels] or
 -- [batch, channels, height, width] (Ioffe and Szegedy 2015; torch.nn.BatchNorm1d and 2d). Parameters weight and bias
 -- where affine; buffers running_mean and running_var. While training (ctx.train) it normalizes by the statistics of the
 -- batch and, where ctx.buffers are given and ctx.update_buffers is not false, moves the running ones: new = (1 -
 -- momentum) old + momentum batch (ctx.momentum, where given, in place of the layer's). Otherwise it normalizes by the
 -- running statistics in ctx.buffers; also while training where ctx.batch_statistics is false, as it is at a snapshot
 -- whose correction asks for that.
+--   ghost: if not 0, ghost batch norm (Hoffer, Hubara & Soudry 2017, arXiv 1705.08741): the batch falls into chunks of so many
+--     examples, in order, each normalized by its own statistics, and the running ones move once for each chunk, in
+--     order, the short last one included; so large batches are normalized as small ones are. A last chunk with one
+--     number per channel joins the one before. In micro-batches each piece falls into chunks.
 function nn.batch_norm(channels, options)
   local owner = "pg.nn.batch_norm"
   check_size(owner, "channels", channels)
-  local o = nn_options.read(owner, options, { affine = true, momentum = 0.1, eps = 1e-5 })
+  local o = nn_options.read(owner, options, { affine = true, momentum = 0.1, eps = 1e-5, ghost = 0 })
+  if o.ghost ~= 0 then check_size(owner, "ghost", o.ghost) end
   return module.new(owner, {
     takes_tensor = true,
-    kind = ("batch_norm(%d)"):format(channels),
+    kind = o.ghost > 0 and ("batch_norm(%d, ghost %d)"):format(channels, o.ghost) or ("batch_norm(%d)"):format(channels),
     parameters = declare_affine({ channels }, o.affine),
     buffers = {
       { "running_mean", { channels }, init = 0, running = true },
@@ -71,6 +92,12 @@ function nn.batch_norm(channels, options)
       end
       local n = x.size // channels
       if n < 2 then raise("input %s has one number per channel; training needs two for a variance", text.type(x)) end
+      if o.ghost > 0 and x.shape[1] > o.ghost then
+        if n // x.shape[1] * o.ghost < 2 then raise("chunks of one number per channel (ghost = 1) have no variance") end
+        local y, means, vars, numbers = layer_functions.ghost_batch_norm(x, o.ghost, given)
+        if call.keeps_buffers(self) then update_by_chunks(self, means, vars, numbers, o.momentum, ctx.momentum) end
+        return y
+      end
       local y, mean, var = functions.batch_norm(x, given)
       if call.keeps_buffers(self) then update_running(self, mean, var, ctx.momentum or o.momentum, n) end
       return y

@@ -87,7 +87,7 @@ local function cut_chunks(n, size, width)
   return count, rest
 end
 
--- Batch norm of `count` chunks of `size` examples, each by its own statistics: y, means and variances [count, channels].
+-- Batch norm of `count` chunks of `size` examples, each by its own statistics: y, means, variances [count, channels].
 local function norm_whole_chunks(x, count, size, o)
   local shape, channels = x.shape, x.shape[2]
   local grouped = x:reshape { count, size, channels, x.size // (count * size * channels) }
@@ -100,8 +100,8 @@ local function norm_whole_chunks(x, count, size, o)
   return y:reshape(shape), mean:reshape(count, channels), var:reshape(count, channels)
 end
 
--- Ghost batch norm: the batch in chunks of `size` examples, each normalized by its own statistics. o: weight, bias, eps.
--- Returns y, means and variances [chunks, channels], and the numbers per channel in each chunk, a list.
+-- Ghost batch norm: the batch in chunks of `size` examples, each normalized by its own statistics. o: weight, bias,
+-- eps. Returns y, means and variances [chunks, channels], and the numbers per channel in each chunk, a list.
 function M.ghost_batch_norm(x, size, o)
   local n, channels = x.shape[1], x.shape[2]
   local width = x.size // (n * channels)

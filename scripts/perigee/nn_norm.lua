@@ -38,9 +38,9 @@ local function update_running(self, mean, var, momentum, n)
   self.running_var = (1 - momentum) * self.running_var + momentum * n / (n - 1) * var
 end
 
--- Running statistics moved towards those of each chunk of a batch, in order (means, vars: [chunks, channels]; numbers
--- per channel in each), by one sum: chunk k of K has weight momentum (1 - momentum)^(K - k). Where ctx says how far they
--- move, as for averages over batches, the chunks' average counts as one batch.
+-- Running statistics moved towards those of each chunk of a batch, in order (means, vars: [chunks, channels]; numbers:
+-- how many per channel in each), by one sum: chunk k of K has weight momentum (1 - momentum)^(K - k). given: how far
+-- ctx says that they move, as for averages over batches; the chunks' average then counts as one batch.
 local function update_by_chunks(self, means, vars, numbers, momentum, given)
   local count, weights, corrections, total = #numbers, {}, {}, given or 0
   for k, n in ipairs(numbers) do
@@ -59,15 +59,15 @@ local function is_by_batch(ctx)
   return ctx.train
 end
 
---- pg.nn.batch_norm(channels, { affine = true, momentum = 0.1, eps = 1e-5, ghost = 0 }): Batch norm of x [batch, channels] or
--- [batch, channels, height, width] (Ioffe and Szegedy 2015; torch.nn.BatchNorm1d and 2d). Parameters weight and bias
+--- pg.nn.batch_norm(channels, { affine = true, momentum = 0.1, eps = 1e-5, ghost = 0 }): Batch norm of x [batch,
+-- channels] or [batch, channels, height, width] (Ioffe and Szegedy 2015; torch.nn.BatchNorm1d and 2d). Parameters weight and bias
 -- where affine; buffers running_mean and running_var. While training (ctx.train) it normalizes by the statistics of the
 -- batch and, where ctx.buffers are given and ctx.update_buffers is not false, moves the running ones: new = (1 -
 -- momentum) old + momentum batch (ctx.momentum, where given, in place of the layer's). Otherwise it normalizes by the
 -- running statistics in ctx.buffers; also while training where ctx.batch_statistics is false, as it is at a snapshot
 -- whose correction asks for that.
---   ghost: if not 0, ghost batch norm (Hoffer, Hubara & Soudry 2017, arXiv 1705.08741): the batch falls into chunks of so many
---     examples, in order, each normalized by its own statistics, and the running ones move once for each chunk, in
+--   ghost: if not 0, ghost batch norm (Hoffer, Hubara & Soudry 2017, arXiv 1705.08741): the batch falls into chunks of
+--     so many examples, in order, each normalized by its own statistics, and the running ones move once for each chunk, in
 --     order, the short last one included; so large batches are normalized as small ones are. A last chunk with one
 --     number per channel joins the one before. In micro-batches each piece falls into chunks.
 function nn.batch_norm(channels, options)
@@ -77,7 +77,7 @@ function nn.batch_norm(channels, options)
   if o.ghost ~= 0 then check_size(owner, "ghost", o.ghost) end
   return module.new(owner, {
     takes_tensor = true,
-    kind = o.ghost > 0 and ("batch_norm(%d, ghost %d)"):format(channels, o.ghost) or ("batch_norm(%d)"):format(channels),
+    kind = ("batch_norm(%d%s)"):format(channels, o.ghost > 0 and ", ghost " .. o.ghost or ""),
     parameters = declare_affine({ channels }, o.affine),
     buffers = {
       { "running_mean", { channels }, init = 0, running = true },

@@ -60,15 +60,15 @@ local function is_by_batch(ctx)
 end
 
 --- pg.nn.batch_norm(channels, { affine = true, momentum = 0.1, eps = 1e-5, ghost = 0 }): Batch norm of x [batch,
--- channels] or [batch, channels, height, width] (Ioffe and Szegedy 2015; torch.nn.BatchNorm1d and 2d). Parameters weight and bias
--- where affine; buffers running_mean and running_var. While training (ctx.train) it normalizes by the statistics of the
--- batch and, where ctx.buffers are given and ctx.update_buffers is not false, moves the running ones: new = (1 -
--- momentum) old + momentum batch (ctx.momentum, where given, in place of the layer's). Otherwise it normalizes by the
--- running statistics in ctx.buffers; also while training where ctx.batch_statistics is false, as it is at a snapshot
--- whose correction asks for that.
+-- channels] or [batch, channels, height, width] (Ioffe and Szegedy 2015; torch.nn.BatchNorm1d and 2d). Parameters
+-- weight and bias where affine; buffers running_mean and running_var. While training (ctx.train) it normalizes by the
+-- statistics of the batch and, where ctx.buffers are given and ctx.update_buffers is not false, moves the running ones:
+-- new = (1 - momentum) old + momentum batch (ctx.momentum, where given, in place of the layer's). Otherwise it
+-- normalizes by the running statistics in ctx.buffers; also while training where ctx.batch_statistics is false, as it
+-- is at a snapshot whose correction asks for that.
 --   ghost: if not 0, ghost batch norm (Hoffer, Hubara & Soudry 2017, arXiv 1705.08741): the batch falls into chunks of
---     so many examples, in order, each normalized by its own statistics, and the running ones move once for each chunk, in
---     order, the short last one included; so large batches are normalized as small ones are. A last chunk with one
+--     so many examples, in order, each normalized by its own statistics, and the running ones move once for each chunk,
+--     in order, the short last one included; so large batches are normalized as small ones are. A last chunk with one
 --     number per channel joins the one before. In micro-batches each piece falls into chunks.
 function nn.batch_norm(channels, options)
   local owner = "pg.nn.batch_norm"

@@ -143,7 +143,6 @@ function check.check(path, words, flags)
   local directory, remove = check.scratch_directory(flags)
   local failures = 0
   local function pass(how)
-    how.inner = STEPS -- a run inside a step of another is part of that step, the same in every pass
     local code, done = cli.call_muted(cli.run_recipe, path, words, flags, how)
     if code ~= 0 then
       remove()

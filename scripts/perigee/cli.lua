@@ -99,8 +99,8 @@ local function new_globals(env, before)
 end
 
 -- Run a recipe's text. how: { path, chunkname, source, words, flags, root, write (a further directory to write in),
--- resume, limit, inner, inspect, branch, rehearsal, suffix, recorder (see run.begin_invocation), report(raised) → exit
--- code, instead of a message }; for the prompt also keep(values), called with the recipe's variables at its end.
+-- resume, limit, inspect, branch, rehearsal, suffix, recorder (see run.begin_invocation), report(raised) → exit code,
+-- instead of a message }; for the prompt also keep(values), called with the recipe's variables at its end.
 -- → exit code, runs made
 local function run_source(how)
   local pg = require "perigee"
@@ -108,9 +108,9 @@ local function run_source(how)
   local root = how.root or how.flags.runs or "runs"
   options.begin(how.words)
   run.begin_invocation { recipe = how.path, source = how.source, words = how.words, root = root,
-    trust = how.flags.trust, resume = how.resume, limit = how.limit, inner = how.inner,
-    inspect = how.inspect, branch = how.branch, rehearsal = how.rehearsal, suffix = how.suffix,
-    recorder = how.recorder, leaves = not how.keep }
+    trust = how.flags.trust, resume = how.resume, limit = how.limit, inspect = how.inspect,
+    branch = how.branch, rehearsal = how.rehearsal, suffix = how.suffix, recorder = how.recorder,
+    leaves = not how.keep }
   local env = sandbox.enter(pg, how.path, { trust = how.flags.trust, write = { root, how.write },
     memory = how.flags.memory, read = pg.data and pg.data.directories and pg.data.directories() or {} })
   local before = how.keep and new_globals(env, {})

@@ -26,20 +26,18 @@ local run = {}
 run.read_settings = settings.read
 
 -- The present invocation. recipe: path; source: text; words: key=value as given; root: where runs go; trust; resume:
--- the invocation.json of the one to continue; limit: stop each run after so many steps (for `check`), inner: and each
--- run inside a step of another after so many; depth: how many are under way; leaves: whether a second Ctrl-C ends the
--- process. suffix: what every directory's name ends in. recorder: keeps steps (dump.lua).
--- branch: { id (nil: the first run), origin }: the run that begins at another one's state. rehearsal: { id, step }:
--- execute the recipe only up to that step of that run, in memory; what is reached there becomes rehearsal.origin.
--- Without an id: only up to the first run.
+-- the invocation.json of the one to continue; limit: stop each run after so many steps (for `check`), except those
+-- inside a step of another; depth: how many are under way; leaves: whether a second Ctrl-C ends the process. suffix:
+-- what every directory's name ends in. recorder: keeps steps (dump.lua). branch: { id (nil: the first run), origin }:
+-- the run that begins at another one's state. rehearsal: { id, step }: execute the recipe only up to that step of that
+-- run, in memory; what is reached there becomes rehearsal.origin. Without an id: only up to the first run.
 local invocation
 
 -- Begin an execution of a recipe. The command line calls it; a script under plain lua5.4 gets one on its first run.
 function run.begin_invocation(given)
   invocation = {
     recipe = given.recipe, source = given.source, words = given.words or {}, root = given.root or "runs",
-    trust = given.trust, resume = given.resume, limit = given.limit, inner = given.inner, inspect = given.inspect,
-    leaves = given.leaves,
+    trust = given.trust, resume = given.resume, limit = given.limit, inspect = given.inspect, leaves = given.leaves,
     branch = given.branch, rehearsal = given.rehearsal, suffix = given.suffix, recorder = given.recorder,
     depth = 0, counts = {}, runs = {}, first = given.resume and given.resume.first, done = {},
   }
@@ -399,8 +397,8 @@ end
 -- Where take_steps is to end.
 local function last_step(inv, spec, place)
   if place.goal then return math.min(spec.steps, place.goal.step) end
-  local limit = inv.depth > 1 and inv.inner or inv.limit
-  return limit and math.min(spec.steps, (place.first or 0) + limit) or spec.steps
+  if not inv.limit or inv.depth > 1 then return spec.steps end
+  return math.min(spec.steps, (place.first or 0) + inv.limit)
 end
 
 -- Say what was changed by hand, unless it has been said. → what was said

@@ -43,8 +43,27 @@ describe("studies", function()
     expect_picture "dynamical_stability/edge"
   end)
 
+  it("last_iterate.lua: a rate that falls to 0 beats one that stays, and averages do; no bound is passed", function()
+    local out, code = run("", "last_iterate.lua data=made rows=1000 l2=1e-3 longest=2048 seeds=2 whole=64")
+    assert.equal(0, code, out)
+    for _, problem in ipairs { "logistic", "hinge" } do
+      local part = out:sub((out:find("\n" .. problem .. ": F* = ", 1, true)))
+      local function last(method) return row(part, method:gsub("%p", "%%%0"))[3] end
+      local constant = last "constant, last"
+      for _, method in ipairs { "constant, average", "constant, last half", "to 0 in a line, last", "schedule-free" } do
+        assert(last(method) > 0 and last(method) < 0.7 * constant, method .. " in\n" .. out)
+      end
+      expect_picture("last_iterate/" .. problem)
+    end
+    local shares = out:sub((out:find("over B R", 1, true)))
+    for _, method in ipairs { "constant, average", "to 0 in a line, last" } do
+      for _, share in ipairs(row(shares, method)) do assert(share > 0 and share < 1, out) end
+    end
+  end)
+
   for words, name in pairs {
     ["dynamical_stability.lua data=teacher rows=24 width=6 seeds=1 steps=400"] = "dynamical_stability",
+    ["last_iterate.lua data=made rows=500 longest=256 seeds=1 whole=16"] = "last_iterate",
   } do
     it(words:match "^%S+" .. " stands up to check, runs inside its steps and all", function()
       local out, code = run("check", words)

@@ -1,8 +1,10 @@
 -- privacy.lua: how private a run with noisy clipped gradients is: Rényi differential privacy of the subsampled Gaussian
--- mechanism, its composition over steps, and what that says in (epsilon, delta).
+-- mechanism, its composition over steps, and what that says in (epsilon, delta); for a run of pg.train, by itself.
 
 local core = require "perigee.core"
 local names = require "perigee.names"
+local schedule = require "perigee.schedule"
+local subject = require "perigee.subject"
 
 local privacy = {}
 
@@ -146,6 +148,46 @@ function Rdp:epsilon(delta)
     if epsilon < best then best, order = epsilon, alpha end
   end
   return math.max(0, best), order
+end
+
+-- ---- of a run -------------------------------------------------------------------------------------------------------
+
+-- Raise why nothing can be said of the run, as far as that can be seen.
+local function check_run(owner, found, stage)
+  local opt, source = found.opt, found.evaluator.source
+  local function need(ok, format, ...)
+    if not ok then core.raise(owner .. ": " .. format:format(...)) end
+  end
+  need(stage and stage.name == "private", "the method has no pg.stage.private")
+  need(source and source.rate, "it says how private batches are that each example joins by a coin of its own: "
+    .. "sampler = pg.sampler.poisson { … }")
+  need(not opt.correction and opt.family.samples == 1 and not opt.family:is_of_batch(),
+    "%s takes several gradients in a step", opt.correction and "correction " .. opt.correction.name
+      or "family " .. opt.family.name)
+end
+
+--- pg.privacy.of(run) → accountant: How private a run of pg.train has been so far: its steps, counted with the rate of
+-- its pg.sampler.poisson and the noise multiplier of its pg.stage.private (a number or a schedule). run: the ctx of a
+-- hook or the result. pg.privacy.of(ctx):epsilon(1e-5) in a hook logs it. The clipped gradients of a step are all that
+-- may be published: not its loss, nor evaluations on the training data. Steps that were truncated
+-- (result.sampling.truncated) are outside of what it counts; their probability adds to delta.
+function privacy.of(run)
+  local owner = "pg.privacy.of"
+  local found = subject.complete(owner, run, "st", "opt", "evaluator")
+  local stage = found.opt.stages.per_evaluation[1]
+  check_run(owner, found, stage)
+  local noise, counts, list = stage.hyper.given.noise_multiplier, {}, {}
+  for step = 0, schedule.is_schedule(noise) and found.st.step - 1 or -1 do
+    local value = schedule.value(noise, step, found.opt.units)
+    if not counts[value] then list[#list + 1] = value end
+    counts[value] = (counts[value] or 0) + 1
+  end
+  if type(noise) == "number" then list, counts = { noise }, { [noise] = found.st.step } end
+  local accountant = privacy.rdp {}
+  for _, value in ipairs(list) do
+    accountant:add { rate = found.evaluator.source.rate, noise_multiplier = value, steps = counts[value] }
+  end
+  return accountant
 end
 
 return privacy

@@ -102,3 +102,42 @@ describe("the accountant", function()
     refused("did you mean 'noise_multiplier'", function() accountant(nil, { rate = 1, noise_multiplyer = 1 }) end)
   end)
 end)
+
+describe("the accountant of a run", function()
+  local x = pg.randn(pg.key(1), { 50, 3 })
+  local data = pg.data.from { x = x, y = x:sum(2):gt(0):to("i32") }
+  local net = pg.nn.sequential { pg.nn.linear(3, 2) }
+  local function train(stage, more)
+    local spec = { model = net, data = data, out = false, steps = 12, sampler = pg.sampler.poisson { rate = 0.1 },
+      loss = function(model, theta, batch, ctx) return pg.cross_entropy(model(theta, batch.x, ctx), batch.y) end,
+      optimizer = pg.optimizer { rule = pg.rule.sgd { lr = 0.1 }, stages = { per_evaluation = { stage } } } }
+    for name, value in pairs(more or {}) do spec[name] = value end
+    return pg.train(spec)
+  end
+
+  it("counts its steps, rate and noise, also in a hook and by a schedule", function()
+    local seen = {}
+    local hooks = { on_step = function(ctx) seen[#seen + 1] = pg.privacy.of(ctx):epsilon(1e-5) end }
+    local result = train(pg.stage.private { clip = 1, noise_multiplier = 1.3 }, { hooks = hooks })
+    local want = accountant(nil, step(0.1, 1.3, 12)):epsilon(1e-5)
+    near(want, pg.privacy.of(result):epsilon(1e-5), 1e-12)
+    near(accountant(nil, step(0.1, 1.3, 5)):epsilon(1e-5), seen[5], 1e-12)
+    near(want, seen[12], 1e-12)
+    local falling = train(pg.stage.private { clip = 1, noise_multiplier = function(k) return k < 4 and 2 or 1 end })
+    near(accountant(nil, step(0.1, 2, 4), step(0.1, 1, 8)):epsilon(1e-5), pg.privacy.of(falling):epsilon(1e-5), 1e-12)
+  end)
+
+  it("refuses runs of which it can say nothing", function()
+    local function refusal(result)
+      local ok, message = pcall(pg.privacy.of, result)
+      assert.is_false(ok)
+      return tostring(message)
+    end
+    local private = pg.stage.private { clip = 1, noise_multiplier = 1 }
+    assert.matches("has no pg.stage.private", refusal(train(pg.stage.clip { norm = 1 })))
+    assert.matches("coin of its own", refusal(train(private, { sampler = pg.sampler.replacement { batch = 5 } })))
+    assert.matches("correction storm takes several", refusal(train(nil, { optimizer = pg.optimizer {
+      rule = pg.rule.sgd { lr = 0.1 }, correction = pg.correction.storm {}, stages = { per_evaluation = { private } } }
+    })))
+  end)
+end)

@@ -42,7 +42,7 @@ local FREE_LIMITS = { lr = NOT_NEGATIVE, beta = "(0, 1]", r = NOT_NEGATIVE, lr_p
 --     lr_t = lr min(1, t / warmup);  w = t^r (largest lr_t so far)^lr_power;  W = W + w;  c = w / W
 --     d = stats.g + weight_decay y
 --     y = y + c (z - y) + lr_t (beta (1 - c) - 1) d;  z = z - lr_t d;  x = z + (y - z) / beta
--- warmup: steps over which lr grows. Weight decay: as a gradient at y. The running statistics of batch norm are those
+-- warmup: steps over which lr grows. Weight decay: L2, at y. The running statistics of batch norm are those
 -- at y: pg.nn.recalibrate makes those at x.
 M.schedule_free_sgd = define {
   name = "schedule_free_sgd",
@@ -58,7 +58,7 @@ M.schedule_free_sgd = define {
 -- pg.rule.schedule_free_sgd, with
 --     v = beta2 v + (1 - beta2) g^2;  d = g / (sqrt(v / (1 - beta2^t)) + eps) + weight_decay y
 -- form = "paper": the correction of bias multiplies lr_t, as before version 1.3 of that code: lr_t sqrt(1 - beta2^t),
--- and d = g / (sqrt(v) + eps) + weight_decay y.
+-- and d = g / (sqrt(v) + eps) + weight_decay y. Weight decay: decoupled from v, a part of the direction d.
 M.schedule_free_adamw = define {
   name = "schedule_free_adamw",
   hyper = { lr = 2.5e-3, beta = 0.9, beta2 = 0.999, eps = 1e-8, warmup = false, r = 0, lr_power = 2, form = "code" },

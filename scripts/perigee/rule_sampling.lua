@@ -25,7 +25,7 @@ local LIMITS = { lr = NOT_NEGATIVE, ess = "(0, inf)", temperature = NOT_NEGATIVE
 --     v = alpha v + (1 - alpha) g^2;  G = 1 / (eps + sqrt(v)), with precondition, else 1
 --     p = p - lr G (g + weight_decay p) + sqrt(2 lr temperature / ess G) z,  z ~ N(0, I)
 -- ess: the number of examples, so that the loss, a mean over them, becomes a sum; lr ess is half the step size of the
--- paper. Weight decay is the prior's precision over ess. pSGLD's term with the derivative of G is left out, as in its
+-- paper. Weight decay: L2, the prior's precision over ess. pSGLD's term with the derivative of G is left out, as in its
 -- authors' experiments. temperature = 0 is SGD.
 M.sgld = define {
   name = "sgld",
@@ -44,7 +44,7 @@ M.sgld = define {
 -- with no estimate of the gradient's noise); precondition: with the inverse mass of pSGLD.
 --     v, G as pg.rule.sgld
 --     r = (1 - friction) r - lr G (g + weight_decay p) + sqrt(2 friction lr temperature / ess G) z;  p = p + r
--- Samples, ess and weight decay as in pg.rule.sgld. friction = 1 is SGLD; temperature = 0 SGD with momentum
+-- Samples, ess and weight decay (L2) as in pg.rule.sgld. friction = 1 is SGLD; temperature = 0 SGD with momentum
 -- 1 - friction.
 M.sghmc = define {
   name = "sghmc",

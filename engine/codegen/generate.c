@@ -3,7 +3,8 @@
 // dimensions, strides and scalars are read at run time, so one text serves all sizes.
 //
 // Names in generated code: p3 memory of argument 3, a3 the same at the current line, s3/t3 its strides and index
-// strides, v7 the value of instruction 7, x7 a block of such values, lanes0/r0 the accumulators of reduction 0.
+// strides, v7 the value of instruction 7, x7 a block of such values, y0 and lanes0/r0 a block of what reduction 0 folds
+// and its accumulators, z2 a block of what will be codes.
 #include "engine/codegen/generate.h"
 
 #include <math.h>
@@ -88,16 +89,34 @@ static bool is_draw(const pg_inst *inst) {
   return inst->kind == PG_INST_NORMAL || inst->kind == PG_INST_UNIFORM;
 }
 
+// Made a block at a time, by the engine.
+static bool is_served(const pg_inst *inst) {
+  return is_draw(inst) || inst->kind == PG_INST_DECODE;
+}
+
+static bool keeps_codes(const pg_kernel *k) {
+  bool keeps = false;
+  for (int j = 0; j < k->ncoded; j++) keeps |= k->coded[j].value >= 0;
+  return keeps;
+}
+
+// What a block of the inner loop is: what is kept as codes wants whole blocks of codes.
+static const char *block_size(const pg_kernel *k) {
+  bool large = false;
+  for (int j = 0; j < k->ncoded; j++) large |= k->coded[j].value >= 0 && k->coded[j].block > PG_BLOCK;
+  return large ? "PG_CHUNK" : "PG_BLOCK";
+}
+
 // Reductions over lanes: INNER, and all of a vector.
 static bool has_lanes(const pg_kernel *k) {
   return k->nreduces > 0 && k->reduction != PG_REDUCE_OUTER;
 }
 
-// Draws and lanes work on blocks; all else is one loop over the whole line.
+// Draws, codes and lanes work on blocks; all else is one loop over the whole line.
 static bool needs_blocks(const pg_kernel *k) {
-  bool draws = false;
-  for (int i = 0; i < k->ninsts; i++) draws |= is_draw(&k->insts[i]);
-  return draws || has_lanes(k);
+  bool served = false;
+  for (int i = 0; i < k->ninsts; i++) served |= is_served(&k->insts[i]);
+  return served || has_lanes(k) || keeps_codes(k);
 }
 
 static bool has_stores(const pg_kernel *k) {
@@ -114,7 +133,7 @@ static bool reduces_memory(const pg_kernel *k, const pg_kreduce *reduce) {
 
 // Is there anything to do element by element, beside folding memory?
 static bool needs_loop(const pg_kernel *k) {
-  bool loop = has_stores(k);
+  bool loop = has_stores(k) || keeps_codes(k);
   for (int j = 0; j < k->nreduces; j++) loop |= !has_lanes(k) || !reduces_memory(k, &k->reduces[j]);
   return loop;
 }
@@ -126,7 +145,7 @@ static bool is_hoisted(const pg_kernel *k, const pg_inst *inst) {
 
 // How an argument's memory is declared. Masks are read as bytes: read as bool they keep gcc from vectorizing.
 static void put_pointer_type(text *t, const pg_karg *arg) {
-  bool written = arg->kind == PG_ARG_STORE;
+  bool written = arg->kind == PG_ARG_STORE || arg->kind == PG_ARG_KEPT;
   put(t, "%s%s *const ", written ? "" : "const ", arg->dtype == PG_BOOL && !written ? "uint8_t" : ctype[arg->dtype]);
 }
 
@@ -201,6 +220,7 @@ static void put_value(text *t, const pg_kernel *k, int i) {
     break;
   case PG_INST_NORMAL:
   case PG_INST_UNIFORM:
+  case PG_INST_DECODE:
     put(t, "x%d[i - b]", i);
     break;
   case PG_INST_NUM:
@@ -237,6 +257,12 @@ static void put_reduced(text *t, const pg_kernel *k) {
   }
 }
 
+// The values that will be codes, in a block for the encoder.
+static void put_kept(text *t, const pg_kernel *k) {
+  for (int j = 0; j < k->ncoded; j++)
+    if (k->coded[j].value >= 0) put(t, "z%d[i - b] = v%d;\n", j, k->coded[j].value);
+}
+
 // Elements [from, to) of the line: all loads before all stores, since a store may overwrite what was loaded.
 static void put_loop(text *t, const pg_kernel *k, const char *from, const char *to) {
   put(t, "PG_INDEPENDENT for (int64_t i = %s; i < %s; i++) {\n", from, to);
@@ -246,6 +272,7 @@ static void put_loop(text *t, const pg_kernel *k, const char *from, const char *
     if (inst->kind != PG_INST_STORE && !outside) put_value(t, k, i);
   }
   put_reduced(t, k);
+  put_kept(t, k);
   for (int i = 0; i < k->ninsts; i++) {
     if (k->insts[i].kind != PG_INST_STORE) continue;
     put_element(t, k, k->insts[i].arg);
@@ -259,7 +286,6 @@ static void put_loop(text *t, const pg_kernel *k, const char *from, const char *
 static void put_draw(text *t, const pg_kernel *k, int i) {
   const pg_inst *inst = &k->insts[i];
   int arg = inst->arg, inner = inner_of(k);
-  put(t, "%s x%d[PG_BLOCK];\n", ctype[inst->dtype], i);
   put(t, "call->services->draw_%s(%s, ", suffix[inst->dtype], inst->kind == PG_INST_NORMAL ? "true" : "false");
   if (k->space == PG_SPACE_VECTOR)
     put(t, "a%d, 0, (uint64_t)(vt.logical + b), 1, n, x%d);\n", arg, i);
@@ -268,13 +294,40 @@ static void put_draw(text *t, const pg_kernel *k, int i) {
         inner, arg, arg, inner, arg, inner, i);
 }
 
+static void put_decode(text *t, const pg_kernel *k, int i) {
+  const pg_kcoded *c = &k->coded[k->insts[i].arg];
+  put(t, "call->services->decode_%s(%d, %lld, a%d + 2 * tile, a%d, a%d, b, n, x%d);\n", suffix[c->dtype], c->kind,
+      (long long)c->block, c->places, c->codes, c->scales, i);
+}
+
+static void put_code_operand(text *t, int arg) {
+  if (arg < 0)
+    put(t, ", 0");
+  else
+    put(t, ", a%d", arg);
+}
+
+static void put_encode(text *t, const pg_kcoded *c, int j) {
+  put(t, "call->services->encode_%s(%d, %lld, a%d + 2 * tile, z%d, b, n", suffix[c->dtype], c->kind,
+      (long long)c->block, c->places, j);
+  put_code_operand(t, c->codes);
+  put_code_operand(t, c->scales);
+  put(t, ");\n");
+}
+
 static void put_blocks(text *t, const pg_kernel *k) {
-  put(t, "for (int64_t b = i0; b < i1; b += PG_BLOCK) {\n");
-  put(t, "const int64_t n = pg_min(PG_BLOCK, i1 - b);\n");
-  for (int i = 0; i < k->ninsts; i++)
-    if (is_draw(&k->insts[i])) put_draw(t, k, i);
+  const char *size = block_size(k);
+  put(t, "for (int64_t b = i0; b < i1; b += %s) {\n", size);
+  put(t, "const int64_t n = pg_min(%s, i1 - b);\n", size);
+  for (int i = 0; i < k->ninsts; i++) {
+    if (!is_served(&k->insts[i])) continue;
+    put(t, "%s x%d[%s];\n", ctype[k->insts[i].dtype], i, size);
+    (is_draw(&k->insts[i]) ? put_draw : put_decode)(t, k, i);
+  }
   for (int j = 0; has_lanes(k) && j < k->nreduces; j++)
-    if (!reduces_memory(k, &k->reduces[j])) put(t, "%s y%d[PG_BLOCK];\n", ctype[k->reduces[j].dtype], j);
+    if (!reduces_memory(k, &k->reduces[j])) put(t, "%s y%d[%s];\n", ctype[k->reduces[j].dtype], j, size);
+  for (int j = 0; j < k->ncoded; j++)
+    if (k->coded[j].value >= 0) put(t, "%s z%d[%s];\n", ctype[k->coded[j].dtype], j, size);
   if (needs_loop(k)) put_loop(t, k, "b", "b + n");
   for (int j = 0; has_lanes(k) && j < k->nreduces; j++) {
     const pg_kreduce *reduce = &k->reduces[j];
@@ -284,6 +337,8 @@ static void put_blocks(text *t, const pg_kernel *k) {
     else
       put(t, "y%d, n);\n", j);
   }
+  for (int j = 0; j < k->ncoded; j++)
+    if (k->coded[j].value >= 0) put_encode(t, &k->coded[j], j);
   put(t, "}\n");
 }
 

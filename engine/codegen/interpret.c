@@ -45,6 +45,8 @@ struct run {
   int nsteps;
   const pg_block_reduction **reductions;
   char (*lanes)[PG_LANES * 8];
+  char (*kept)[PG_CHUNK * 8]; // per entry of `coded` that is written: its values so far
+  int64_t tile;
   int64_t index[PG_KDIMS]; // of the current line
   int64_t line;
 };
@@ -151,6 +153,16 @@ static void go_draw(run *r, const step *s, int64_t i, int64_t n) {
     services->draw_f64(normal, element(s->at, i), s->at->step, index, s->at->istep, n, *s->value);
 }
 
+static void go_decode(run *r, const step *s, int64_t i, int64_t n) {
+  const pg_kcoded *c = &r->k->coded[s->inst->arg];
+  const int64_t *place = (const int64_t *)r->call->ptr[c->places] + 2 * r->tile;
+  const void *codes = r->call->ptr[c->codes], *scales = r->call->ptr[c->scales];
+  if (c->dtype == PG_F32)
+    r->call->services->decode_f32(c->kind, c->block, place, codes, scales, i, n, *s->value);
+  else
+    r->call->services->decode_f64(c->kind, c->block, place, codes, scales, i, n, *s->value);
+}
+
 static void go_map(run *r, const step *s, int64_t i, int64_t n) {
   const pg_inst *inst = s->inst;
   (void)i;
@@ -207,6 +219,8 @@ static void find_uses(run *r) {
       if (operand[j] >= 0 && r->last[operand[j]] < i) r->last[operand[j]] = i;
   }
   for (int j = 0; j < k->nreduces; j++) r->last[k->reduces[j].value] = ALWAYS;
+  for (int j = 0; j < k->ncoded; j++)
+    if (k->coded[j].value >= 0) r->last[k->coded[j].value] = ALWAYS;
 }
 
 // A contiguous load needs no copy, unless its memory might be overwritten before it is reduced or stored itself.
@@ -255,6 +269,9 @@ static int make_step(run *r, int i) {
     return IN_DESTINATION;
   case PG_INST_INDEX:
     s->go = go_index;
+    return 0;
+  case PG_INST_DECODE:
+    s->go = go_decode;
     return 0;
   case PG_INST_STORE:
     s->go = go_store;
@@ -323,6 +340,32 @@ static int64_t min64(int64_t a, int64_t b) {
   return a < b ? a : b;
 }
 
+// Codes and scales of what the whole tile has kept, n numbers.
+static void encode_kept(const run *r, int64_t n) {
+  const pg_kernel *k = r->k;
+  for (int j = 0, which = 0; j < k->ncoded; j++) {
+    const pg_kcoded *c = &k->coded[j];
+    if (c->value < 0) continue;
+    const int64_t *place = (const int64_t *)r->call->ptr[c->places] + 2 * r->tile;
+    const void *x = r->kept[which++];
+    void *codes = c->codes < 0 ? NULL : r->call->ptr[c->codes],
+         *scales = c->scales < 0 ? NULL : r->call->ptr[c->scales];
+    if (c->dtype == PG_F32)
+      r->call->services->encode_f32(c->kind, c->block, place, x, 0, n, codes, scales);
+    else
+      r->call->services->encode_f64(c->kind, c->block, place, x, 0, n, codes, scales);
+  }
+}
+
+static void keep(const run *r, int64_t i, int64_t n) {
+  const pg_kernel *k = r->k;
+  for (int j = 0, which = 0; j < k->ncoded; j++) {
+    if (k->coded[j].value < 0) continue;
+    const int64_t size = element_size[k->coded[j].dtype];
+    memcpy(r->kept[which++] + i * size, r->value[k->coded[j].value], (size_t)(n * size));
+  }
+}
+
 // Inner elements [i0, i1) of the current line; with reductions, their fold goes to partial[which].
 static void run_line(run *r, int64_t block, int64_t i0, int64_t i1, int64_t which) {
   const pg_kernel *k = r->k;
@@ -331,7 +374,9 @@ static void run_line(run *r, int64_t block, int64_t i0, int64_t i1, int64_t whic
     int64_t n = min64(block, i1 - i);
     run_block(r, i, n);
     for (int j = 0; j < k->nreduces; j++) r->reductions[j]->lanes(r->lanes[j], r->value[k->reduces[j].value], n);
+    keep(r, i, n);
   }
+  encode_kept(r, i1);
   for (int j = 0; j < k->nreduces; j++) {
     char *partial = r->call->partial[j];
     r->reductions[j]->fold(r->lanes[j], partial + which * element_size[k->reduces[j].dtype]);
@@ -380,6 +425,7 @@ static void run_columns_tile(run *r, int64_t block, int64_t tile) {
 static void run_tiles(run *r, int64_t block, int64_t tile0, int64_t tile1) {
   for (int64_t tile = tile0; tile < tile1; tile++) {
     if (r->k->space == PG_SPACE_VECTOR) {
+      r->tile = tile;
       set_vtile(r, &r->call->vtiles[tile]);
       run_line(r, block, 0, r->call->vtiles[tile].size, tile);
     } else if (r->k->reduction == PG_REDUCE_OUTER) {
@@ -397,8 +443,11 @@ static void run_with_registers(run *r, int registers, int64_t tile0, int64_t til
   while (block > PG_LANES && (size_t)registers * (size_t)block * size > SCRATCH_BYTES) block /= 2;
   int64_t widest = k->space == PG_SPACE_GRID ? min64(block, r->call->dim[k->ndim - 1]) : block;
   size_t slot = ((size_t)widest * size + 63) / 64 * 64;
-  char scratch[(size_t)registers * slot + 64];
+  size_t kept = 0;
+  for (int j = 0; j < k->ncoded; j++) kept += k->coded[j].value >= 0;
+  char scratch[(size_t)registers * slot + kept * sizeof *r->kept + 64];
   char *aligned = scratch + (-(uintptr_t)scratch & 63);
+  r->kept = (char(*)[PG_CHUNK * 8])(aligned + (size_t)registers * slot);
   bind_registers(r, aligned, slot, widest);
   run_tiles(r, block, tile0, tile1);
 }

@@ -15,7 +15,9 @@
 //     of each; partial[(row * chunks + chunk) * N + n] = fold over the chunk's R-rows in order, starting from the
 //     identity.
 //   VECTOR: tiles are vtiles[0..nvtiles). Loads and stores are at vtile.offset + i, stride 1; SEGLOAD arguments at
-//     [vtile.segment]; draws at index vtile.logical + i. A reduction yields partial[t], with lanes as INNER.
+//     [vtile.segment]; draws at index vtile.logical + i. A reduction yields partial[t], with lanes as INNER. What is
+//     kept as codes lies where place t of its PLACES argument says; it is written once all of a block's numbers are
+//     known, after everything of the tile that reads codes or scales of that block.
 // Afterwards pg_finish_reduction folds the partials of each result in index order (also from the identity) unless there
 // is just one, in which case partial is the result's own memory.
 #ifndef PG_KERNEL_H
@@ -33,7 +35,10 @@ typedef enum pg_arg_kind {
   PG_ARG_STORE,   // GRID: strides per dim; VECTOR: stride 1
   PG_ARG_SEGLOAD, // VECTOR: one value per tensor
   PG_ARG_KEY,     // keys of a draw: stride = key strides, dstride = draw-index strides
-  PG_ARG_INDEX    // no memory: value = sum(index_d * dstride_d)
+  PG_ARG_INDEX,   // no memory: value = sum(index_d * dstride_d)
+  PG_ARG_CODED,   // VECTOR: codes or scales that are read
+  PG_ARG_KEPT,    // VECTOR: codes or scales that are written
+  PG_ARG_PLACES   // VECTOR: int64_t[2] for each tile, where its codes and scales begin (core/quantize.h)
 } pg_arg_kind;
 
 typedef struct pg_karg {
@@ -47,6 +52,7 @@ typedef enum pg_inst_kind {
   PG_INST_INDEX,   // from argument `arg`, converted to dtype
   PG_INST_NORMAL,  // from KEY argument `arg`; dtype f32 or f64
   PG_INST_UNIFORM, // likewise
+  PG_INST_DECODE,  // from coded[arg]; dtype f32 or f64
   PG_INST_NUM,     // weak scalar number `arg` of call->num, rounded once to dtype
   PG_INST_CONST,   // x, rounded once to dtype
   PG_INST_MAP,     // op applied to instructions a, b, c. Operand dtypes: those of the instructions.
@@ -68,6 +74,15 @@ typedef struct pg_kreduce {
   pg_dtype dtype;
 } pg_kreduce;
 
+// A vector as codes and scales: what a DECODE reads, or what the kernel writes of a value.
+typedef struct pg_kcoded {
+  int value;                 // instruction that is written; -1: read
+  int codes, scales, places; // arguments; of what is written codes or scales may be -1
+  int kind;                  // of codes
+  int64_t block;
+  pg_dtype dtype; // of the numbers and scales
+} pg_kcoded;
+
 typedef struct pg_kernel {
   pg_space space;
   pg_reduction reduction;
@@ -79,6 +94,8 @@ typedef struct pg_kernel {
   pg_inst *insts;
   int nreduces;
   pg_kreduce *reduces;
+  int ncoded;
+  pg_kcoded *coded;
   double work;       // estimated scalar operations of the whole kernel
   const char *title; // for comments: what it computes, from op names
 } pg_kernel;

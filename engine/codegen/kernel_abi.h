@@ -32,6 +32,15 @@ typedef struct pg_kernel_services {
                    float *out);
   void (*draw_f64)(bool normal, const void *keys, int64_t key_stride, uint64_t index, int64_t index_stride, int64_t n,
                    double *out);
+  // Numbers kept as codes and scales of blocks: core/quantize.h.
+  void (*decode_f32)(int kind, int64_t block, const int64_t place[2], const uint8_t *codes, const float *scales,
+                     int64_t first, int64_t n, float *out);
+  void (*decode_f64)(int kind, int64_t block, const int64_t place[2], const uint8_t *codes, const double *scales,
+                     int64_t first, int64_t n, double *out);
+  void (*encode_f32)(int kind, int64_t block, const int64_t place[2], const float *x, int64_t first, int64_t n,
+                     uint8_t *codes, float *scales);
+  void (*encode_f64)(int kind, int64_t block, const int64_t place[2], const double *x, int64_t first, int64_t n,
+                     uint8_t *codes, double *scales);
 } pg_kernel_services;
 
 typedef struct pg_kcall {

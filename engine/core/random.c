@@ -4,7 +4,6 @@
 // arithmetic in whatever company it is computed, so its bits depend on nothing but key and index. Little-endian
 // machines only.
 #include "engine/core/random.h"
-#include "engine/codegen/kernel.h"
 #include "engine/core/vmath.h"
 
 #include <string.h>
@@ -273,8 +272,6 @@ void pg_draw_f64(bool normal, const void *keys, int64_t key_stride, uint64_t ind
     for (int i = 0; i < count; i++) out[start + i] = drawn[2 * i + (from + (uint64_t)i * (uint64_t)index_stride) % 2];
   }
 }
-
-const pg_kernel_services pg_services = {.draw_f32 = pg_draw_f32, .draw_f64 = pg_draw_f64};
 
 // ---- keys ---------------------------------------------------------------------------------------------------------
 

@@ -59,14 +59,31 @@ bool pg_same_space(const pg_node *n, const pg_unit *u) {
 
 // Inside a group, an operand of a map of the group's own space is read at the same index.
 static void visit_operand(const pg_compilation *c, int unit, pg_value operand, void (*visit)(void *, int, bool),
+                          void *arg);
+
+// The operands of a node that is computed where it is read. Codes and scales are read tile by tile, as they are
+// written; those that another unit makes have to be there first.
+static void visit_operands_of_free(const pg_compilation *c, int unit, const pg_node *n,
+                                   void (*visit)(void *, int, bool), void *arg) {
+  for (int i = 0; i < n->nin; i++) {
+    if (n->op != PG_OP_BLOCK_VALUES) {
+      visit_operand(c, unit, n->in[i], visit, arg);
+      continue;
+    }
+    const int buf = pg_coded_view(c, n->in[i]).buf;
+    visit(arg, buf, c->plan->bufs[buf].unit >= 0);
+  }
+}
+
+static void visit_operand(const pg_compilation *c, int unit, pg_value operand, void (*visit)(void *, int, bool),
                           void *arg) {
   const pg_unit *u = &c->units[unit];
   pg_value v = pg_canon(c->g, operand);
   const pg_strided *view = &c->views[v];
   if (view->splat || pg_unit_has(c, unit, v)) return;
   const pg_node *n = pg_at(c->g, v);
-  if (pg_is_free(c->g, v) && pg_same_space(n, u)) { // will be cloned; it reads its key
-    for (int i = 0; i < n->nin; i++) visit_operand(c, unit, n->in[i], visit, arg);
+  if (pg_is_free(c->g, v) && pg_same_space(n, u)) { // will be cloned; it reads its key, or codes
+    visit_operands_of_free(c, unit, n, visit, arg);
     return;
   }
   bool same_index = pg_same_space(n, u) && !pg_is_reduction(n->op) && c->value_buf[v] == view->buf &&
@@ -83,6 +100,10 @@ void pg_unit_reads(const pg_compilation *c, int unit, void (*visit)(void *, int,
       continue;
     }
     const pg_node *n = pg_at(c->g, v);
+    if (n->op == PG_OP_BLOCK_VALUES) {
+      visit_operands_of_free(c, unit, n, visit, arg);
+      continue;
+    }
     for (int i = 0; i < n->nin; i++) {
       if (n->op == PG_OP_SEGBROADCAST) {
         const pg_strided values = pg_per_tensor_view(c, n->in[i]);
@@ -318,7 +339,7 @@ static pg_status place_reduction(pg_compilation *c, pg_value v) {
   int unit;
   PG_TRY(new_group(c, &space, v, &unit));
   pg_unit *u = &c->units[unit];
-  u->reduces = true;
+  u->reduces = !pg_is_kept(n->op);
   u->red_first = space.layout ? 0 : (int)n->attrs.a[0];
   u->red_last = space.layout ? 1 : (int)n->attrs.a[1];
   c->plan->bufs[c->value_buf[v]].needed = true;
@@ -366,7 +387,7 @@ static pg_status need_operands(pg_compilation *c, pg_value v) {
   const pg_node *n = pg_at(c->g, v);
   for (int i = 0; i < n->nin; i++) {
     pg_value x = pg_canon(c->g, n->in[i]);
-    bool element = pg_is_map_like(c->g, x);
+    bool element = pg_is_map_like(c->g, x) && n->op != PG_OP_BLOCK_VALUES;
     if (element && !pg_is_reduction(n->op)) element = same_shape(pg_at(c->g, x), n);
     if (!element) PG_TRY(need_memory(c, x));
   }

@@ -4,11 +4,14 @@
 
 #include <string.h>
 
+#include "engine/ops/quantize.h"
+
 void pg_kbuild_free(pg_kbuild *b) {
   pg_free(b->access);
   pg_free(b->insts);
   pg_free(b->reduces_list);
   pg_free(b->reduce_bufs);
+  pg_free(b->coded);
   pg_free(b->known);
 }
 
@@ -143,6 +146,102 @@ static int seg_inst(pg_kbuild *b, const pg_node *n) {
   return inst.arg < 0 ? -1 : add_inst(b, inst);
 }
 
+// ---- codes and scales ----
+
+static pg_status vector_tiles(pg_plan *p, const pg_layout *layout, pg_vtable **out);
+
+static void fill_places(pg_places *table, const pg_vtable *t) {
+  int64_t scales = 0;
+  for (int s = 0; s < pg_layout_count(table->layout); s++) {
+    const pg_segment *segment = pg_layout_segment(table->layout, s), *codes = pg_codes_of(table->coded, segment);
+    for (int64_t k = t->seg_tiles[s]; k < t->seg_tiles[s + 1]; k++) {
+      const int64_t at = (k - t->seg_tiles[s]) * PG_CHUNK; // within the tensor
+      table->tiles[k][0] = codes ? codes->offset + at : -1;
+      table->tiles[k][1] = scales + (codes ? at / table->block : at);
+    }
+    scales += pg_scales_of(table->coded, segment, table->block);
+  }
+}
+
+// The number of the table that says where the codes and scales of the kernel's tiles lie; -1 on failure.
+static int places_of(const pg_kbuild *b, const pg_layout *coded, int64_t block) {
+  pg_plan *p = b->c->plan;
+  for (size_t i = 0; i < p->nplaces; i++)
+    if (p->places[i].block == block && pg_layout_equal(p->places[i].layout, b->layout) &&
+        pg_layout_equal(p->places[i].coded, coded))
+      return (int)i;
+  pg_vtable *t;
+  if (vector_tiles(p, b->layout, &t) != PG_OK) return -1;
+  if (pg_grow(&p->places, &p->cap_places, p->nplaces + 1, sizeof *p->places) != PG_OK) return -1;
+  pg_places *table = &p->places[p->nplaces];
+  *table = (pg_places){.block = block, .tiles = pg_alloc((size_t)t->count, sizeof *table->tiles)};
+  if (!table->tiles) return -1;
+  table->layout = pg_layout_retain(b->layout);
+  table->coded = pg_layout_retain(coded);
+  fill_places(table, t);
+  return (int)p->nplaces++;
+}
+
+static int coded_access(pg_kbuild *b, pg_arg_kind kind, pg_dtype dtype, int buf, int64_t offset) {
+  pg_access access;
+  memset(&access, 0, sizeof access);
+  access.kind = kind;
+  access.dtype = dtype;
+  access.buf = buf;
+  access.offset = offset;
+  return add_access(b, &access);
+}
+
+static int coded_operand(pg_kbuild *b, pg_value x) {
+  const pg_strided view = pg_coded_view(b->c, x);
+  return coded_access(b, PG_ARG_CODED, (pg_dtype)pg_at(b->c->g, x)->dtype, view.buf, view.offset);
+}
+
+static pg_status add_coded(pg_kbuild *b, pg_kcoded coded) {
+  PG_TRY(pg_grow(&b->coded, &b->cap_coded, b->ncoded + 1, sizeof *b->coded));
+  b->coded[b->ncoded++] = coded;
+  return PG_OK;
+}
+
+static int decode_inst(pg_kbuild *b, const pg_node *n) {
+  const int64_t block = n->attrs.a[0];
+  const int table = places_of(b, pg_at(b->c->g, n->in[0])->layout, block);
+  if (table < 0) return -1;
+  pg_kcoded coded = {.value = -1, .kind = n->attrs.flags, .block = block, .dtype = (pg_dtype)n->dtype};
+  coded.codes = coded_operand(b, n->in[0]);
+  coded.scales = coded_operand(b, n->in[1]);
+  coded.places = coded_access(b, PG_ARG_PLACES, PG_I64, PG_BUF_PLACES, table);
+  if (coded.codes < 0 || coded.scales < 0 || coded.places < 0 || add_coded(b, coded) != PG_OK) return -1;
+  pg_inst inst = blank(PG_INST_DECODE, coded.dtype);
+  inst.arg = (int)b->ncoded - 1;
+  return add_inst(b, inst);
+}
+
+// Codes and scales of one value are written together.
+pg_status pg_kbuild_keep(pg_kbuild *b, pg_value v, int inst) {
+  const pg_node *n = pg_at(b->c->g, v);
+  const bool is_codes = n->op == PG_OP_BLOCK_CODES;
+  const int table = places_of(b, n->attrs.layout, n->attrs.a[0]);
+  if (table < 0) return PG_ERR_MEMORY;
+  const int places = coded_access(b, PG_ARG_PLACES, PG_I64, PG_BUF_PLACES, table);
+  const int to = coded_access(b, PG_ARG_KEPT, (pg_dtype)n->dtype, b->c->value_buf[v], 0);
+  if (places < 0 || to < 0) return PG_ERR_MEMORY;
+  for (size_t i = 0; i < b->ncoded; i++) {
+    pg_kcoded *other = &b->coded[i];
+    if (other->value != inst || other->places != places || (is_codes ? other->codes : other->scales) >= 0) continue;
+    *(is_codes ? &other->codes : &other->scales) = to;
+    if (is_codes) other->kind = n->attrs.flags;
+    return PG_OK;
+  }
+  return add_coded(b, (pg_kcoded){.value = inst,
+                                  .codes = is_codes ? to : -1,
+                                  .scales = is_codes ? -1 : to,
+                                  .places = places,
+                                  .kind = is_codes ? n->attrs.flags : 0,
+                                  .block = n->attrs.a[0],
+                                  .dtype = b->insts[inst].dtype});
+}
+
 // The dtype in which a map's operands meet: what weak operands are rounded to.
 static pg_dtype operand_dtype(const pg_graph *g, const pg_node *n, int operand) {
   if (n->op == PG_OP_NOT || n->op == PG_OP_AND || n->op == PG_OP_OR || (n->op == PG_OP_WHERE && operand == 0))
@@ -186,6 +285,8 @@ int pg_kbuild_value(pg_kbuild *b, pg_value v, pg_dtype weak_as) {
   int inst;
   if (n->op == PG_OP_IOTA)
     inst = iota_inst(b, n);
+  else if (n->op == PG_OP_BLOCK_VALUES)
+    inst = decode_inst(b, n);
   else if (pg_is_free(b->c->g, v))
     inst = draw_inst(b, n);
   else if (n->op == PG_OP_SEGBROADCAST)
@@ -344,11 +445,12 @@ static pg_status add_args(pg_kbuild *b, pg_step *s, const dims *d) {
     }
     memcpy(s->strides + i * PG_KDIMS, arg->stride, sizeof arg->stride);
     memcpy(s->strides + (b->naccess + i) * PG_KDIMS, arg->dstride, sizeof arg->dstride);
-    if (a->kind == PG_ARG_STORE)
+    if (a->kind == PG_ARG_STORE || a->kind == PG_ARG_KEPT)
       s->writes[s->nwrites++] = a->buf;
     else if (a->buf >= 0)
       s->reads[s->nreads++] = a->buf;
-    PG_TRY(add_pointer(p, a->buf, a->offset * (int64_t)pg_dtype_size(a->dtype)));
+    const int64_t unit = a->kind == PG_ARG_PLACES ? 1 : (int64_t)pg_dtype_size(a->dtype);
+    PG_TRY(add_pointer(p, a->buf, a->offset * unit));
   }
   return PG_OK;
 }
@@ -383,6 +485,9 @@ static pg_status finish_step(pg_kbuild *b, pg_step *s, const dims *d, pg_reducti
   k->nreduces = (int)b->nreduces;
   k->reduces = b->reduces_list;
   b->reduces_list = NULL;
+  k->ncoded = (int)b->ncoded;
+  k->coded = b->coded;
+  b->coded = NULL;
   k->title = pg_strdup(title);
   if (!k->title) return PG_ERR_MEMORY;
   PG_TRY(add_args(b, s, d));

@@ -5,12 +5,10 @@
 
 #include "engine/graph/plan.h"
 
-enum { PG_BUF_NONE = -1 };
-
 typedef struct pg_access {
   pg_arg_kind kind;
   pg_dtype dtype;
-  int buf; // PG_BUF_NONE: no memory
+  int buf; // PG_BUF_NONE: no memory; PG_BUF_PLACES: `offset` is which
   int64_t offset;
   int64_t stride[PG_MAX_NDIM], dstride[PG_MAX_NDIM]; // over the axes of the space
 } pg_access;
@@ -37,6 +35,8 @@ typedef struct pg_kbuild {
   pg_kreduce *reduces_list;
   int *reduce_bufs; // where results go
   size_t nreduces, cap_reduces, cap_reduce_bufs;
+  pg_kcoded *coded;
+  size_t ncoded, cap_coded;
   pg_known *known;
   size_t nknown, cap_known;
   double cost; // per element
@@ -51,6 +51,8 @@ int pg_kbuild_constant(pg_kbuild *b, double x, pg_dtype dtype);
 // Whether the loops of the kernel can be cut as kernel.h wants; only reductions may not.
 bool pg_kbuild_fits(const pg_kbuild *b);
 pg_status pg_kbuild_store(pg_kbuild *b, int inst, pg_dtype dtype, int buf, int64_t offset, const int64_t *stride);
+// Write instruction `inst` as codes or scales, as node v, of class KEEP, has it.
+pg_status pg_kbuild_keep(pg_kbuild *b, pg_value v, int inst);
 // Turn it into a step of the plan.
 pg_status pg_kbuild_finish(pg_kbuild *b, const char *title);
 

@@ -92,7 +92,10 @@ static pg_status build_group(pg_kbuild *b, bool reductions) {
     if (pg_is_reduction(n->op)) {
       int inst = pg_kbuild_value(b, n->in[0], (pg_dtype)n->dtype);
       if (inst < 0) return PG_ERR_MEMORY;
-      if (reductions) PG_TRY(add_reduce(b, v, inst));
+      if (pg_is_kept(n->op))
+        PG_TRY(pg_kbuild_keep(b, v, inst));
+      else if (reductions)
+        PG_TRY(add_reduce(b, v, inst));
       b->cost += 1;
       continue;
     }
@@ -259,7 +262,7 @@ static pg_status add_operand(pg_compilation *c, pg_step *s, pg_value v, bool str
   if (n->weak) { // an f64 number among the plan's scalars
     int place = pg_num_place(c, v);
     if (place < 0) return PG_ERR_MEMORY;
-    p->pointers[p->npointers++] = (pg_pointer){-2, place * (int64_t)sizeof(double)};
+    p->pointers[p->npointers++] = (pg_pointer){PG_BUF_NUM, place * (int64_t)sizeof(double)};
     return PG_OK;
   }
   bool copied = !result && c->value_buf[v] >= 0 && (view.splat || view.buf != c->value_buf[v]);

@@ -15,11 +15,11 @@ static void print_memory(FILE *f, const pg_plan *p, int pointer) {
   static const char *const names[] = {[PG_PLACE_INPUT] = "in", [PG_PLACE_OUTPUT] = "out"};
   int buf = p->pointers[pointer].buf;
   int64_t offset = p->pointers[pointer].offset;
-  if (buf == -1) {
-    fputs("-", f);
+  if (buf == PG_BUF_NONE || buf == PG_BUF_PLACES) {
+    fputs(buf == PG_BUF_NONE ? "-" : "places", f);
     return;
   }
-  if (buf == -2) {
+  if (buf == PG_BUF_NUM) {
     fprintf(f, "num[%lld]", (long long)(offset / (int64_t)sizeof(double)));
     return;
   }
@@ -41,7 +41,7 @@ static void print_kernel(FILE *f, const pg_plan *p, const pg_step *s, int number
   fprintf(f, "kernel\tpg_kernel_%d(", number);
   for (int i = 0; i < k->nargs; i++) {
     if (i) fputs(", ", f);
-    if (k->args[i].kind == PG_ARG_STORE) fputs("→", f);
+    if (k->args[i].kind == PG_ARG_STORE || k->args[i].kind == PG_ARG_KEPT) fputs("→", f);
     if (k->args[i].kind == PG_ARG_INDEX)
       fputs("index", f);
     else

@@ -204,6 +204,7 @@ static void free_step(pg_step *s) {
   pg_free(s->kernel.args);
   pg_free(s->kernel.insts);
   pg_free(s->kernel.reduces);
+  pg_free(s->kernel.coded);
   pg_free((char *)s->kernel.title);
   pg_free(s->strides);
   pg_free(s->operands);
@@ -221,10 +222,16 @@ void pg_plan_free(pg_plan *p) {
     pg_free(p->vtables[i].tiles);
     pg_free(p->vtables[i].seg_tiles);
   }
+  for (size_t i = 0; i < p->nplaces; i++) {
+    pg_layout_release(p->places[i].layout);
+    pg_layout_release(p->places[i].coded);
+    pg_free(p->places[i].tiles);
+  }
   for (int i = 0; p->input_types && i < p->ninputs; i++) pg_layout_release(p->input_types[i].layout);
   for (int i = 0; p->output_types && i < p->noutputs; i++) pg_layout_release(p->output_types[i].layout);
   if (p->code) pg_code_free(p->code);
-  pg_free(p->vtables), pg_free(p->steps), pg_free(p->bufs), pg_free(p->pointers), pg_free(p->ptr), pg_free(p->num);
+  pg_free(p->vtables), pg_free(p->places), pg_free(p->steps), pg_free(p->bufs), pg_free(p->pointers), pg_free(p->ptr),
+      pg_free(p->num);
   pg_free(p->weak_ops), pg_free(p->input_types), pg_free(p->output_types), pg_free(p->donate);
   pg_free(p->last_inputs), pg_free(p->last_outputs);
   pg_free(p);
@@ -244,6 +251,12 @@ static void *buffer_base(const pg_plan *p, int buf, void *const *inputs, void *c
   }
 }
 
+static void *resolve(const pg_plan *p, const pg_pointer *at, void *const *inputs, void *const *outputs) {
+  if (at->buf == PG_BUF_NONE) return NULL;
+  if (at->buf == PG_BUF_PLACES) return p->places[at->offset].tiles;
+  return (at->buf == PG_BUF_NUM ? (char *)p->num : (char *)buffer_base(p, at->buf, inputs, outputs)) + at->offset;
+}
+
 static void refresh_pointers(pg_plan *p, void *arena, void *const *inputs, void *const *outputs) {
   bool same = p->last_arena == arena && memcmp(p->last_inputs, inputs, (size_t)p->ninputs * sizeof *inputs) == 0 &&
               memcmp(p->last_outputs, outputs, (size_t)p->noutputs * sizeof *outputs) == 0;
@@ -251,13 +264,7 @@ static void refresh_pointers(pg_plan *p, void *arena, void *const *inputs, void 
   if (p->ninputs) memcpy(p->last_inputs, inputs, (size_t)p->ninputs * sizeof *inputs);
   if (p->noutputs) memcpy(p->last_outputs, outputs, (size_t)p->noutputs * sizeof *outputs);
   p->last_arena = arena;
-  for (size_t i = 0; i < p->npointers; i++) {
-    const pg_pointer *at = &p->pointers[i];
-    if (at->buf == -1)
-      p->ptr[i] = NULL;
-    else
-      p->ptr[i] = (at->buf == -2 ? (char *)p->num : (char *)buffer_base(p, at->buf, inputs, outputs)) + at->offset;
-  }
+  for (size_t i = 0; i < p->npointers; i++) p->ptr[i] = resolve(p, &p->pointers[i], inputs, outputs);
   for (size_t s = 0; s < p->nsteps; s++)
     for (int i = 0; p->steps[s].library && i < p->steps[s].noperands; i++)
       p->steps[s].operands[i].data = p->ptr[p->steps[s].first_pointer + i];

@@ -75,9 +75,10 @@ typedef struct pg_loop {
 
 // One entry of a plan's pointer table.
 typedef struct pg_pointer {
-  int buf;
-  int64_t offset; // bytes
+  int buf;        // or one of the marks below
+  int64_t offset; // bytes; of PLACES which
 } pg_pointer;
+enum { PG_BUF_NONE = -1, PG_BUF_NUM = -2, PG_BUF_PLACES = -3 }; // no memory; the plan's scalars; code places
 
 typedef struct pg_step {
   bool library;
@@ -118,6 +119,12 @@ typedef struct pg_vtable { // vtiles of one layout
   int64_t *seg_tiles;
 } pg_vtable;
 
+typedef struct pg_places { // where the codes and scales of each vtile of a layout begin
+  const pg_layout *layout, *coded;
+  int64_t block;
+  int64_t (*tiles)[2];
+} pg_places;
+
 struct pg_plan {
   int ninputs, nscalars, noutputs;
   pg_node *input_types, *output_types; // dtype, ndim, shape, layout only
@@ -136,6 +143,8 @@ struct pg_plan {
   size_t nweak, cap_weak;
   pg_vtable *vtables;
   size_t nvtables, cap_vtables;
+  pg_places *places;
+  size_t nplaces, cap_places;
   pg_code *code;
   bool generated;
   double flops;
@@ -173,8 +182,9 @@ static inline pg_value pg_canon(const pg_graph *g, pg_value v) {
 }
 
 bool pg_is_map_like(const pg_graph *g, pg_value v); // computed inside kernels: maps, draws, iota, segbroadcast
-bool pg_is_free(const pg_graph *g, pg_value v);     // recomputed wherever used: draws, iota
-bool pg_is_reduction(int op);
+bool pg_is_free(const pg_graph *g, pg_value v);     // recomputed wherever used: draws, iota, decoded values
+bool pg_is_reduction(int op);                       // not known element by element: reductions, and what is kept
+bool pg_is_kept(int op);                            // codes and scales
 bool pg_same_space(const pg_node *n, const pg_unit *u);
 
 // view.c
@@ -186,6 +196,8 @@ int pg_buf_new(pg_compilation *c, pg_dtype dtype, int64_t size); // -1 on failur
 int pg_ensure_contiguous(pg_compilation *c, pg_value v);
 // How the operand of SEGBROADCAST is read: contiguous.
 pg_strided pg_per_tensor_view(const pg_compilation *c, pg_value x);
+// How an operand of BLOCK_VALUES is read: likewise.
+pg_strided pg_coded_view(const pg_compilation *c, pg_value x);
 bool pg_view_is_contiguous(const pg_node *n, const pg_strided *view);
 
 // fuse.c

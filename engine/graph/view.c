@@ -4,13 +4,17 @@
 
 #include "engine/graph/plan.h"
 
+bool pg_is_kept(int op) {
+  return pg_op_table[op]->cls == PG_CLASS_KEEP;
+}
+
 bool pg_is_reduction(int op) {
-  return pg_op_table[op]->cls == PG_CLASS_REDUCE;
+  return pg_op_table[op]->cls == PG_CLASS_REDUCE || pg_is_kept(op);
 }
 
 bool pg_is_free(const pg_graph *g, pg_value v) {
   int op = pg_at(g, v)->op;
-  return op == PG_OP_IOTA || op == PG_OP_NORMAL || op == PG_OP_UNIFORM;
+  return op == PG_OP_IOTA || op == PG_OP_NORMAL || op == PG_OP_UNIFORM || op == PG_OP_BLOCK_VALUES;
 }
 
 bool pg_is_map_like(const pg_graph *g, pg_value v) {
@@ -187,6 +191,23 @@ static pg_status prepare_per_tensor(pg_compilation *c, const pg_node *n) {
   return pg_ensure_contiguous(c, x) < 0 ? PG_ERR_MEMORY : PG_OK;
 }
 
+// And codes and scales from their first on, in memory.
+static pg_status prepare_coded(pg_compilation *c, const pg_node *n) {
+  if (n->op != PG_OP_BLOCK_VALUES) return PG_OK;
+  for (int i = 0; i < n->nin; i++) {
+    pg_value x = pg_canon(c->g, n->in[i]);
+    if (pg_view_is_contiguous(pg_at(c->g, x), &c->views[x])) continue;
+    if (pg_ensure_contiguous(c, x) < 0) return PG_ERR_MEMORY;
+  }
+  return PG_OK;
+}
+
+pg_strided pg_coded_view(const pg_compilation *c, pg_value x) {
+  x = pg_canon(c->g, x);
+  const pg_strided *view = &c->views[x];
+  return pg_view_is_contiguous(pg_at(c->g, x), view) ? *view : (pg_strided){.buf = c->value_buf[x], .stride = {1}};
+}
+
 pg_strided pg_per_tensor_view(const pg_compilation *c, pg_value x) {
   x = pg_canon(c->g, x);
   const pg_strided *view = &c->views[x];
@@ -207,6 +228,7 @@ pg_status pg_resolve_views(pg_compilation *c) {
       PG_TRY(view_rules[n->op](c, n, &c->views[v]));
     else {
       PG_TRY(prepare_per_tensor(c, n));
+      PG_TRY(prepare_coded(c, n));
       int buf = pg_buf_new(c, (pg_dtype)n->dtype, pg_node_size(n));
       if (buf < 0) return PG_ERR_MEMORY;
       if (n->op == PG_OP_INPUT) {

@@ -31,6 +31,7 @@
 //   SUM, MAX, MIN           a[0], a[1]: axes [first, last) reduced, adjacent; flags 1 = keepdims. Not for vectors.
 //   SEGSUM, SEGMAX, SEGMIN  vector → [tensors]: one value per tensor of the layout
 //   SEGBROADCAST([tensors]) layout → vector
+//   BLOCK_CODES(vector), BLOCK_SCALES(vector): in 8 bits; BLOCK_VALUES(codes, scales): back; attributes: quantize.c
 //   ARGMAX                  over the last axis → i64
 //   ARGSORT(x) the order of the last axis (order.h) → i64 [..., a[0]]: its first a[0] indices; flags 1 = descending
 //   RANKED(x [..., n], ranks [..., m] or [m]) → i64 [..., m]: the indices of those ranks, which are clamped
@@ -64,6 +65,7 @@
   M(NORMAL, normal, 1) M(UNIFORM, uniform, 1) M(KEY_FOLD, key_fold, 2) M(PERMUTATION, permutation, 1)                  \
   M(SUM, sum, 1) M(MAX, max, 1) M(MIN, min, 1)                                                                         \
   M(SEGSUM, segsum, 1) M(SEGMAX, segmax, 1) M(SEGMIN, segmin, 1) M(SEGBROADCAST, segbroadcast, 1)                      \
+  M(BLOCK_CODES, block_codes, 1) M(BLOCK_SCALES, block_scales, 1) M(BLOCK_VALUES, block_values, 2)                     \
   M(ARGMAX, argmax, 1) M(ARGSORT, argsort, 1) M(RANKED, ranked, 2) M(SEARCHSORTED, searchsorted, 2)                    \
   M(TAKE_ALONG, take_along, 2) M(ADD_ALONG, add_along, 3)                                                              \
   M(CUMSUM, cumsum, 1) M(ARGCUMMAX, argcummax, 1) M(RECUR, recur, 2)                                                   \
@@ -87,8 +89,9 @@ typedef enum pg_op {
 typedef enum pg_op_class {
   PG_CLASS_SOURCE,  // INPUT, SCALAR, NUMBER
   PG_CLASS_MAP,     // elementwise, fused; FULL and IOTA too
-  PG_CLASS_DRAW,    // keyed draws, fused
+  PG_CLASS_DRAW,    // keyed draws, and what else is made wherever it is read; fused
   PG_CLASS_REDUCE,  // SUM, MAX, MIN, SEG*: fused with what feeds them
+  PG_CLASS_KEEP,    // BLOCK_CODES, BLOCK_SCALES: likewise
   PG_CLASS_VIEW,    // no work: RESHAPE, TRANSPOSE, BROADCAST, SLICE, VIEW, STOP, TAP
   PG_CLASS_PLACE,   // copies into parts of a result: PAD, CONCAT, PACK
   PG_CLASS_LIBRARY, // a kernel of its own: MATMUL, GATHER, …

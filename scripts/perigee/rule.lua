@@ -38,6 +38,7 @@ rule.sgd = rule_class.define {
   state = function(o)
     return o.momentum ~= 0 and { "buf" } or {}
   end,
+  eight_bit = { "buf" },
   update = function(p, stats, s, o, ctx)
     local g = stats.g + ctx.weight_decay * p
     if not o.buffer then
@@ -65,6 +66,7 @@ rule.ivon = rule_class.define {
   hyper = { lr = 0.1, beta1 = 0.9, clip_radius = math.huge, debias = true, rescale_lr = true },
   limits = { lr = NOT_NEGATIVE, beta1 = SHARE, clip_radius = "(0, inf]" },
   state = { "m" },
+  eight_bit = { "m" },
   update = function(p, stats, s, o, ctx)
     local q, decay = ctx.q, ctx.weight_decay
     s.m = o.beta1 * s.m + (1 - o.beta1) * stats.g
@@ -93,6 +95,7 @@ rule.newton = rule_class.define {
   state = function(o)
     return o.beta1 ~= 0 and { "m" } or {}
   end,
+  eight_bit = { "m" },
   update = function(p, stats, s, o, ctx)
     local m, decay = stats.g, ctx.weight_decay
     if o.buffer then

@@ -5,6 +5,8 @@ local generic = require "perigee.generic"
 
 local NOT_NEGATIVE, SHARE = "[0, inf)", "[0, 1)"
 
+local IN_8_BITS = { "m", v = "unsigned", vmax = "unsigned" }
+
 local M = {}
 
 -- The common part of Adam and AdamW, from the gradient and the already decayed parameters. raw: in place of g in its
@@ -44,6 +46,7 @@ M.adam = define {
   reads_raw = true,
   limits = { lr = NOT_NEGATIVE, beta1 = SHARE, beta2 = SHARE, eps = NOT_NEGATIVE },
   state = adam_state,
+  eight_bit = IN_8_BITS,
   update = function(p, stats, s, o, ctx)
     local raw = ctx.info and ctx.info.raw
     return adam_step(p, stats.g + ctx.weight_decay * p, s, o, ctx.t, raw and raw + ctx.weight_decay * p)
@@ -60,6 +63,7 @@ M.adamw = define {
   reads_raw = true,
   limits = { lr = NOT_NEGATIVE, beta1 = SHARE, beta2 = SHARE, eps = NOT_NEGATIVE },
   state = adam_state,
+  eight_bit = IN_8_BITS,
   update = function(p, stats, s, o, ctx)
     return adam_step(p * (1 - o.lr * ctx.weight_decay), stats.g, s, o, ctx.t, ctx.info and ctx.info.raw)
   end,

@@ -30,6 +30,7 @@ M.adagrad = define {
   hyper = { lr = 1e-2, lr_decay = 0, initial = 0, eps = 1e-10 }, static = { "initial" },
   limits = { lr = NOT_NEGATIVE, lr_decay = NOT_NEGATIVE, initial = NOT_NEGATIVE, eps = NOT_NEGATIVE },
   state = function(o) return { sum = o.initial } end,
+  eight_bit = { sum = "unsigned" },
   update = function(p, stats, s, o, ctx)
     local g = stats.g + ctx.weight_decay * p
     s.sum = s.sum + g * g
@@ -79,6 +80,7 @@ M.rmsprop = define {
     if o.momentum ~= 0 then state[#state + 1] = "buf" end
     return state
   end,
+  eight_bit = { "mean", "buf", v = "unsigned" },
   update = function(p, stats, s, o, ctx)
     local g = stats.g + ctx.weight_decay * p
     s.v = average(s.v, g * g, o.alpha)
@@ -103,6 +105,7 @@ M.adadelta = define {
   hyper = { lr = 1, rho = 0.9, eps = 1e-6 },
   limits = { lr = NOT_NEGATIVE, rho = "[0, 1]", eps = NOT_NEGATIVE },
   state = { "v", "acc" },
+  eight_bit = { v = "unsigned", acc = "unsigned" },
   update = function(p, stats, s, o, ctx)
     local g = stats.g + ctx.weight_decay * p
     s.v = average(s.v, g * g, o.rho)
@@ -130,6 +133,7 @@ M.nadam = define {
   limits = ADAM_LIMITS,
   check = function(o) names.choice("rule nadam: form", o.form, { "paper", "torch1" }) end,
   state = { m = 0, v = 0, product = vectors.scalar(1) },
+  eight_bit = { "m", v = "unsigned" },
   update = function(p, stats, s, o, ctx)
     local t = ctx.t
     local from, g = decayed(p, stats.g, o, ctx)
@@ -170,6 +174,7 @@ M.adabelief = define {
     fixed_decay = false, amsgrad = false, rectify = true, degenerate = true },
   limits = { lr = NOT_NEGATIVE, beta1 = SHARE, beta2 = SHARE, eps = NOT_NEGATIVE, eps_inside = NOT_NEGATIVE },
   state = function(o) return o.amsgrad and { "m", "v", "vmax" } or { "m", "v" } end,
+  eight_bit = { "m", v = "unsigned", vmax = "unsigned" },
   update = function(p, stats, s, o, ctx)
     local t = ctx.t
     local from, g = decayed(p, stats.g, o, ctx)
@@ -204,6 +209,7 @@ M.diffgrad = define {
   limits = ADAM_LIMITS,
   check = function(o) names.choice("rule diffgrad: form", o.form, { "paper", "v1" }) end,
   state = function(o) return o.form == "v1" and { "m", "v" } or { "m", "v", "previous" } end,
+  eight_bit = { "m", "previous", v = "unsigned" },
   update = function(p, stats, s, o, ctx)
     local g, t, friction = stats.g + ctx.weight_decay * p, ctx.t, 0.5
     s.m, s.v = average(s.m, g, o.beta1), average(s.v, g * g, o.beta2)
@@ -226,6 +232,7 @@ M.adopt = define {
   hyper = { lr = 1e-3, beta1 = 0.9, beta2 = 0.9999, eps = 1e-6, decoupled = false, clip = true },
   limits = ADAM_LIMITS,
   state = { "m", "v" },
+  eight_bit = { "m", v = "unsigned" },
   update = function(p, stats, s, o, ctx)
     local is_first = generic.eq(ctx.t, 1)
     local from, g = decayed(p, stats.g, o, ctx)
@@ -261,6 +268,7 @@ M.ademamix = define {
   limits = { lr = NOT_NEGATIVE, beta1 = SHARE, beta2 = SHARE, beta3 = SHARE, eps = NOT_NEGATIVE,
     beta3_warmup = "(0, inf)", alpha_warmup = "(0, inf)" },
   state = { "m", "slow", "v" },
+  eight_bit = { "m", "slow", v = "unsigned" },
   update = function(p, stats, s, o, ctx)
     local g, t = stats.g, ctx.t
     local beta3 = o.beta3_warmup and warm_beta(o, t) or o.beta3

@@ -19,7 +19,7 @@ local getinfo = debug.getinfo -- recipes have no debug library
 local Rule = part.class "rule"
 
 local DEFINITION = { "name", "state", "hyper", "static", "limits", "check", "update", "needs", "variant",
-  "evaluate", "reads_raw" }
+  "evaluate", "reads_raw", "eight_bit" }
 local PRIVATE = {} -- key of a state table under which a standalone state keeps its programs
 
 local function instantiate(definition, given)
@@ -41,7 +41,10 @@ local function instantiate(definition, given)
   self.slot_names = {}
   for i, slot in ipairs(self.slots) do
     self.slot_names[i] = slot.name
-    self.per_tensor = self.per_tensor or per_tensor.is(slot.init)
+    if per_tensor.is(slot.init) then
+      self.per_tensor = self.per_tensor or {} -- the set of slots with one value per tensor
+      self.per_tensor[slot.name] = true
+    end
   end
   return self
 end
@@ -61,7 +64,8 @@ function rule.build(definition, given)
 end
 
 --- pg.rule.define { name =, update =, state = {}, hyper = {}, static = {}, limits = {}, needs = {}, variant =,
--- evaluate =, reads_raw = false } → rule: A rule of one's own: how the mean moves, from the statistics of a step.
+-- evaluate =, reads_raw = false, eight_bit = } → rule: A rule of one's own: how the mean moves, from the statistics of
+-- a step.
 --   name: for messages.
 --   update(p, stats, s, o, ctx) → new p: traced; arithmetic on whole vectors. stats.g (and h); s: the slots, written by
 --     s.m = e; o: hyperparameters and what variant(o) returns; ctx: t (step + 1), key, q, info (of the correction),
@@ -76,6 +80,8 @@ end
 --   variant(o): further statics, from the options. reads_raw = true: update makes use of ctx.info.raw where it is not
 --     nil, the gradient before a correction that asks for its squares (pg.correction.mars, second = "raw").
 --   evaluate(p, s, o) → vector: traced; where a run is evaluated, in place of the mean: state:point().
+--   eight_bit: slots that pg.wrapper.eight_bit keeps in 8 bits, as { "m", v = "unsigned" }: those never negative are
+--     "unsigned".
 -- A branch on a number inside update would be taken once and for all; the rule is run on plain numbers beforehand, and
 -- one that was swallowed is an error (use pg.where). The result is the rule with its defaults; call it with options for
 -- others: signum { lr = 0.1 }.
@@ -86,6 +92,7 @@ function rule.define(definition)
   end
   hyper.check_limits("pg.rule.define", definition)
   local located = part.merge(definition, { location = rule.locate(definition.update) })
+  if located.eight_bit then located.eight_bit = slots.signs("pg.rule.define: eight_bit", located.eight_bit) end
   local self = part.defined(function(given) return rule.build(located, given) end, definition.hyper or {},
     hyper.required)
   if rule.is(self) and not located.location:find("perigee]rule", 1, true) then
@@ -139,7 +146,7 @@ function Rule:apply(p, stats, values, o, ctx)
   check_raw(self, ctx.info)
   guard_arguments(self, o, ctx)
   local layout = self.per_tensor and core.is_tensor(p) and p.layout or nil
-  local view, written = slots.view("rule " .. self.name, values, self.slot_names, nil, layout)
+  local view, written = slots.view("rule " .. self.name, values, self.slot_names, nil, layout, self.per_tensor)
   local new = self.definition.update(p, stats, view, o, ctx)
   if new == nil then
     core.raise(("update of rule %s (%s) returned nothing; it returns the new parameters"):format(self.name,
@@ -246,6 +253,11 @@ function Rule:step(theta, stats, state, step, extra) -- luacheck: ignore self
   end
   program:run()
   return theta, state
+end
+
+-- Which slots of a rule may be kept in 8 bits, name → whether it has a sign; nil where nobody has said.
+function rule.eight_bit(self)
+  return self.definition.eight_bit or #self.slot_names == 0 and {} or nil
 end
 
 --- pg.rule.is(x): Whether x is a rule.

@@ -22,6 +22,7 @@ M.lion = define {
   hyper = { lr = 1e-4, beta1 = 0.9, beta2 = 0.99 },
   limits = { lr = NOT_NEGATIVE, beta1 = SHARE, beta2 = SHARE },
   state = { "m" },
+  eight_bit = { "m" },
   update = function(p, stats, s, o, ctx)
     local direction = generic.sign(o.beta1 * s.m + (1 - o.beta1) * stats.g)
     s.m = o.beta2 * s.m + (1 - o.beta2) * stats.g
@@ -43,6 +44,7 @@ M.sophia = define {
   hyper = { lr = 1e-4, beta1 = 0.965, rho = 0.04, batch = 1, eps = 1e-15 },
   limits = { lr = NOT_NEGATIVE, beta1 = SHARE, rho = NOT_NEGATIVE, batch = "(0, inf)", eps = "(0, inf)" },
   state = { "m" },
+  eight_bit = { "m" },
   update = function(p, stats, s, o, ctx)
     s.m = o.beta1 * s.m + (1 - o.beta1) * stats.g
     local bound = o.rho * o.batch * generic.maximum(ctx.q.h, 0) + o.eps
@@ -63,6 +65,7 @@ M.normalized_sgd = define {
   check = function(o) clipping.check_scope("rule normalized_sgd", o.scope) end,
   variant = function(o) return { buffer = o.momentum ~= 0 } end,
   state = function(o) return o.momentum ~= 0 and { "m" } or {} end,
+  eight_bit = { "m" },
   update = function(p, stats, s, o, ctx)
     local m = stats.g
     if o.buffer then
@@ -83,6 +86,7 @@ M.clipped_sgd = define {
   hyper = { lr = 1e-3, momentum = 0.9, top = 0.1, value = false },
   limits = { lr = NOT_NEGATIVE, momentum = NOT_NEGATIVE, top = SHARE, value = "(0, inf)" },
   state = { "m" },
+  eight_bit = { "m" },
   update = function(p, stats, s, o, ctx)
     s.m = o.momentum * s.m + stats.g
     local u = o.value and generic.clip(s.m, -o.value, o.value) or clipping.functions.clip_top(s.m, o.top)
@@ -172,6 +176,7 @@ M.sgd_sai = define {
   hyper = { lr = 1e-2, momentum = 0.9, eps = 1e-8 },
   limits = { lr = NOT_NEGATIVE, momentum = SHARE, eps = NOT_NEGATIVE },
   state = { m = 0, scale = per_tensor.per_tensor(0) },
+  eight_bit = { "m" },
   update = function(p, stats, s, o, ctx)
     local g, is_first = stats.g, generic.eq(ctx.t, 1)
     local layout, dtype = g.layout, g.dtype

@@ -66,6 +66,7 @@ M.schedule_free_adamw = define {
     lr_power = NOT_NEGATIVE, warmup = "(0, inf)" },
   check = function(o) names.choice("rule schedule_free_adamw: form", o.form, { "code", "paper" }) end,
   state = { z = begin_at_theta, v = 0, largest = vectors.scalar(0), total = vectors.scalar(0) },
+  eight_bit = { v = "unsigned" },
   update = function(y, stats, s, o, ctx)
     local g = stats.g
     s.v = o.beta2 * s.v + (1 - o.beta2) * (g * g)
@@ -109,6 +110,7 @@ M.prodigy = define {
     return { m = 0, v = 0, s = 0, p0 = begin_at_theta, numerator = vectors.scalar(0), d = vectors.scalar(o.d0),
       largest = vectors.scalar(o.d0) }
   end,
+  eight_bit = { "m", v = "unsigned" },
   update = function(p, stats, s, o, ctx)
     local d, g, t = s.d, stats.g, ctx.t
     if not o.decoupled then g = g + ctx.weight_decay * p end

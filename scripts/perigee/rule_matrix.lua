@@ -91,6 +91,7 @@ M.muon = for_matrices({
     names.choice("rule muon: form", o.form, { "code", "torch" })
   end,
   state = { "m" },
+  eight_bit = { "m" },
   update = function(p, stats, s, o, ctx)
     local g = stats.g
     s.m = s.m + (1 - o.momentum) * (g - s.m)

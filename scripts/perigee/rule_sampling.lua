@@ -32,6 +32,7 @@ M.sgld = define {
   hyper = { ess = hyper.required, lr = 1e-3, temperature = 1, precondition = false, alpha = 0.99, eps = 1e-5 },
   limits = LIMITS,
   state = function(o) return o.precondition and { "v" } or {} end,
+  eight_bit = { v = "unsigned" },
   update = function(p, stats, s, o, ctx)
     local G = preconditioner(stats.g, s, o)
     local noise = generic.sqrt(2 * o.lr * o.temperature / o.ess * G) * generic.normal_like(ctx.key, p)
@@ -53,6 +54,7 @@ M.sghmc = define {
   limits = { lr = NOT_NEGATIVE, ess = "(0, inf)", friction = "(0, 1]", temperature = NOT_NEGATIVE, alpha = SHARE,
     eps = NOT_NEGATIVE },
   state = function(o) return o.precondition and { "r", "v" } or { "r" } end,
+  eight_bit = { "r", v = "unsigned" },
   update = function(p, stats, s, o, ctx)
     local G = preconditioner(stats.g, s, o)
     local noise = generic.sqrt(2 * o.friction * o.lr * o.temperature / o.ess * G) * generic.normal_like(ctx.key, p)

@@ -137,6 +137,7 @@ M.soap = define {
     local function zeros(theta) return modes.zeros(theta, o) end
     return { m = 0, v = 0, GG = zeros, Q = zeros }
   end,
+  eight_bit = { "m", v = "unsigned" },
   update = function(p, stats, s, o, ctx)
     local g, t = stats.g, ctx.t
     local is_first, k = generic.eq(t, 1), t - 1

@@ -168,6 +168,14 @@ local function evaluate(groups, p, s, o)
   end)
 end
 
+-- Whether all rules say which of their slots may be kept in 8 bits.
+local function all_say(groups)
+  for _, group in ipairs(groups) do
+    if not rule_class.eight_bit(group.rule) then return false end
+  end
+  return true
+end
+
 -- Whether any group is evaluated elsewhere than at its parameters.
 local function any_evaluates(groups)
   for _, group in ipairs(groups) do
@@ -180,6 +188,7 @@ end
 function split.build(name, groups, given)
   return rule_class.build({
     name = name, needs = needed_fields(groups), scales_inside = true, reads_raw = true,
+    eight_bit = all_say(groups) and with_prefix(groups, rule_class.eight_bit) or nil,
     hyper = with_prefix(groups, function(r) return r.hyper.given end),
     limits = with_prefix(groups, function(r) return r.definition.limits or {} end),
     static = static_names(groups),

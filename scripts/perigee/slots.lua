@@ -27,6 +27,26 @@ function slots.declare(declaration)
   return list
 end
 
+local SIGNS = { signed = true, unsigned = false }
+
+-- Which slots may be kept in 8 bits, { "m", v = "unsigned" } → name → whether it has a sign. owner: for messages.
+function slots.signs(owner, given)
+  if type(given) ~= "table" then
+    core.raise(('%s are slots, as { "m", v = "unsigned" }, not %s'):format(owner, names.describe(given)))
+  end
+  local signed = {}
+  for key, value in next, given do
+    local name, sign = key, value
+    if math.type(key) == "integer" then name, sign = value, "signed" end
+    if type(name) ~= "string" or SIGNS[sign] == nil then
+      core.raise(('%s: slot %s is "signed" or "unsigned", not %s'):format(owner, tostring(name),
+        names.describe(sign)))
+    end
+    signed[name] = SIGNS[sign]
+  end
+  return signed
+end
+
 -- Fresh memory for one declared slot beside the vector theta.
 function slots.allocate(slot, theta)
   if per_tensor.is(slot.init) then
@@ -43,9 +63,10 @@ end
 
 -- A view on `values` (name → value) for user code. known: list of names that may be written. fallback(name): what a
 -- read of any other name gives. layout: given where some slots hold one value per tensor of it; they read as
--- per-tensor values, which arithmetic spreads over vectors. Returns the view and the list of written names, in the
+-- per-tensor values, which arithmetic spreads over vectors. spread: the set of those slots, where others have one axis
+-- too. Returns the view and the list of written names, in the
 -- order of first writes, which fills as code runs.
-function slots.view(owner, values, known, fallback, layout)
+function slots.view(owner, values, known, fallback, layout, spread)
   local may_write, written, is_written = {}, {}, {}
   for _, name in ipairs(known) do
     may_write[name] = true
@@ -59,7 +80,8 @@ function slots.view(owner, values, known, fallback, layout)
       if v == nil and not may_write[name] and type(name) == "string" then
         core.raise(names.unknown("slot", name, owner, known))
       end
-      if layout and core.is_tensor(v) and v.layout == nil and v.ndim == 1 then
+      local may_spread = layout and (not spread or spread[name])
+      if may_spread and core.is_tensor(v) and v.layout == nil and v.ndim == 1 then
         return per_tensor.of(v, layout)
       end
       return v

@@ -73,6 +73,7 @@ local function combine(outer, inner)
       own = type(own) == "function" and own(o, inside) or own
       return join("slot", outer.name, inner, by_name(own), inside)
     end,
+    eight_bit = within.eight_bit,
     reads_raw = within.reads_raw, point = outer.point, snapshot = outer.snapshot,
     evaluate = outer.evaluate or within.evaluate,
     update = function(p, stats, s, o, ctx)
@@ -252,6 +253,27 @@ wrapper.swa = wrapper.define {
   end,
   evaluate = average_of,
 }
+
+-- ---- memory ---------------------------------------------------------------------------------------------------------
+
+--- pg.wrapper.eight_bit { rule =, slots = nil, block = 256, min_size = 4096, exact = nil, map = "dynamic", keep_sign =
+-- true, decay_after = false, skip_nonfinite = "auto" } → rule: State slots in 8 bits (Dettmers et al. 2022, arXiv
+-- 2110.02861, "8-bit optimizers via block-wise quantization"): of each block of a tensor the largest magnitude, absmax,
+-- and of each number the code of the nearest of 256 values, in units of absmax. The rule moves them in 32 bits, block
+-- by block: decoded, moved, encoded.
+--   slots: which, as { "m", v = "unsigned" }; those never negative are "unsigned". Default: as the rule says; of Adam m
+--     and v. A slot m is kept as m.codes and m.absmax.
+--   block: numbers in a block, a power of two from 2 to 4096; 2048 in the paper, 256 in bitsandbytes since 0.44.
+--   min_size: tensors with fewer numbers keep states of 32 bits, which lie in m.absmax. So do the weights of
+--     pg.nn.stable_embedding, and with exact those whose name contains this pattern, or for which this
+--     function(name, shape) is true.
+--   map: "dynamic", for numbers of 7 decades; "linear", equal steps (pg.quantize.map).
+--   keep_sign: a negative number never becomes 0, as in bitsandbytes' CUDA kernels; false, as in its others.
+--   decay_after: p (1 - lr weight_decay) after the step in place of the rule's own weight decay, as bitsandbytes' CUDA
+--     kernel of Adam and AdamW has it; its other kernels decay before the step, as AdamW does.
+--   skip_nonfinite: where an element of the gradient is not finite its states become 0 and its parameter stays. "auto":
+--     as bitsandbytes, of rules with two such slots or more.
+wrapper.eight_bit = require "perigee.eight_bit"
 
 -- ---- Katyusha -------------------------------------------------------------------------------------------------------
 

@@ -90,6 +90,13 @@ static pg_value build_weigh_each(pg_graph *g, const pg_value *x) {
   return pg_call(g, "conv_weights", 2, x, &window);
 }
 
+// A vector in codes and back, with scales that a batched number enters.
+static pg_value build_block_values(pg_graph *g, const pg_value *x) {
+  const pg_attrs attrs = {.a = {2}, .flags = 1, .layout = pg_value_layout(g, x[0])};
+  const pg_value codes = pg_call(g, "block_codes", 1, x, &attrs), scales = pg_call(g, "block_scales", 1, x, &attrs);
+  return pg_call(g, "block_values", 2, (pg_value[]){codes, pg_call2(g, "mul", scales, x[1])}, &attrs);
+}
+
 #define CALL(...)                                                                                                      \
   {                                                                                                                    \
     .call = { __VA_ARGS__ }                                                                                            \
@@ -130,6 +137,9 @@ static const value_case value_cases[] = {
     CALL("eigh", 1, {S2(DOMINANT, 3, 3)}, {0}),
     WITH_LAYOUT("full", 1, {S0(ANY)}, {.dtype = PG_F64}),
     WITH_LAYOUT("segbroadcast", 1, {S1(ANY, 4)}, {0}),
+    WITH_LAYOUT("block_codes", 1, {V(ANY)}, {.a = {2}}),
+    WITH_LAYOUT("block_scales", 1, {V(ANY)}, {.a = {4}}),
+    BUILT(build_block_values, "values of blocks", 2, {V(UNIT), S0(ANY)}, {0}),
     WITH_LAYOUT("pack", 4, {S2(ANY, 2, 3), S1(ANY, 5), S2(ANY, 1, 4), S0(ANY)}, {0}),
     CALL("normal", 1, {S0(KEYS)}, {SHAPED(2, 3), .dtype = PG_F64}),
     WITH_LAYOUT("normal", 1, {S0(KEYS)}, {.dtype = PG_F32}),

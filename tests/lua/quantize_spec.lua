@@ -1,5 +1,5 @@
--- Facts about block-wise 8-bit quantization: maps and codes are those of the reference, also along whole trajectories
--- of optimizers with such states; codes are the nearest ones; what is decoded is as near as the map allows.
+-- Facts about block-wise 8-bit quantization: maps and codes are those of the reference; codes are the nearest ones;
+-- what is decoded is as near as the map allows. Rules with such states: eight_bit_spec.lua.
 local support = require "support"
 local pg, core = support.pg, support.core
 local golden = dofile "tests/golden/quantize.lua"
@@ -33,20 +33,22 @@ describe("codes", function()
   end)
 
   it("are the nearest ones, but for signs, and stand for themselves", function()
-    for _, signed in ipairs { true, false } do
-      local map = quantize.map({ signed = signed }):totable()
-      local x = pg.randn(pg.key(2), { 300 }, "f64")
+    for i = 0, 7 do
+      local signed, map_name, dtype = i % 2 == 0, i < 4 and "dynamic" or "linear", i % 4 < 2 and "f64" or "f32"
+      local map = quantize.map({ signed = signed, map = map_name }):totable()
+      local x = pg.randn(pg.key(2), { 300 }, dtype)
       x = x * x * x
       if not signed then x = x:abs() end
-      local codes, absmax = quantize.encode(x, { signed = signed, keep_sign = false, block = 300 })
+      local codes, absmax = quantize.encode(x, { signed = signed, keep_sign = false, block = 512, map = map_name })
       local top = absmax:totable()[1]
-      for i, code in ipairs(codes:totable()) do
-        local value, best = x:totable()[i] / top, math.huge
+      local numbers = (x / top):totable()
+      for k, code in ipairs(codes:totable()) do
+        local value, best = numbers[k], math.huge
         for _, candidate in ipairs(map) do best = math.min(best, math.abs(candidate - value)) end
         assert.are.equal(best, math.abs(map[code + 1] - value))
       end
-      local again = quantize.encode(list("f64", map), { signed = signed, block = 256 })
-      for i, code in ipairs(again:totable()) do assert.are.equal(i - 1, code) end
+      local again = quantize.encode(list(dtype, map), { signed = signed, block = 256, map = map_name })
+      for k, code in ipairs(again:totable()) do assert.are.equal(k - 1, code) end
     end
   end)
 
@@ -64,6 +66,15 @@ describe("codes", function()
     assert.are.same({ 0, 0, 5 }, { table.unpack(numbers, 1, 3) })
     assert(math.abs(numbers[5] + 3) < 0.03)
     assert.are.equal(5, #numbers)
+  end)
+
+  it("say that a block has a number that is not finite", function()
+    for _, bad in ipairs { 0 / 0, math.huge, -math.huge } do
+      local codes, absmax = quantize.encode(list("f32", { 1, bad, 2, 3, 5 }), { block = 4 })
+      for i, x in ipairs(quantize.decode(codes, absmax, { block = 4 }):totable()) do
+        assert(i == 5 and x == 5 or i < 5 and not (x == x and math.abs(x) < math.huge), ("%d: %g"):format(i, x))
+      end
+    end
   end)
 
   it("lose less in small blocks, where an outlier stands in one of them only", function()
@@ -100,57 +111,12 @@ describe("codes", function()
       assert(not ok and tostring(m):find(what, 1, true), m)
     end
     refused("must be a tensor or vector of f32 or f64", quantize.encode, list("i64", { 1 }))
-    refused("block is a whole number", quantize.encode, list("f32", { 1 }), { block = 0.5 })
+    refused("block is a power of two from 2 to 4096, not 0.5", quantize.encode, list("f32", { 1 }), { block = 0.5 })
+    refused("block is a power of two from 2 to 4096, not 300", quantize.encode, list("f32", { 1 }), { block = 300 })
+    refused('map is "dynamic" or "linear", not "log"', quantize.encode, list("f32", { 1 }), { map = "log" })
+    refused("block_scales has no derivative", pg.grad(function(x) return select(2, quantize.encode(x)):sum() end),
+      list("f32", { 1, 2 }))
     refused("codes must be u8", quantize.decode, list("f32", { 1 }), list("f32", { 1 }))
     refused("need 2 absmax", quantize.decode, list("f32", { 1, 2, 3 }):to("u8"), list("f32", { 1 }), { block = 2 })
   end)
-end)
-
--- ---- optimizers with 8-bit states, written out ----------------------------------------------------------------------
-
--- A state kept in 8 bits: read() and write(s) → codes, absmax.
-local function state(n, dtype, options)
-  local codes, absmax
-  local self = {}
-  function self.read() return codes and quantize.decode(codes, absmax, options) or pg.zeros({ n }, dtype) end
-  function self.write(s)
-    codes, absmax = quantize.encode(s, options)
-    return codes:totable(), absmax:totable()
-  end
-  return self
-end
-
-local function check(step, which, codes, absmax)
-  assert.are.same(step.extra["codes" .. which], codes)
-  assert(support.difference(absmax, step.extra["absmax" .. which]) < 1e-6)
-end
-
-describe("an optimizer with 8-bit states", function()
-  for _, case in ipairs(golden.cases) do
-    for _, dtype in ipairs { "f64", "f32" } do
-      it(("has the codes of %s after every step in %s"):format(case.id, dtype), function()
-        local h, p = case.hyper, list(dtype, golden.problems[case.problem].init[1])
-        local first = state(p.size, dtype, { block = h.block })
-        local second = state(p.size, dtype, { block = h.block, signed = false })
-        for t, step in ipairs(case.steps) do
-          local g = list(dtype, step.inputs.grad[1])
-          if h.momentum then
-            g = g + h.wd * p
-            local s = t == 1 and g or h.momentum * first.read() + g
-            p = p - h.lr * s
-            check(step, 1, first.write(s))
-          else
-            local m, v = h.b1 * first.read() + (1 - h.b1) * g, h.b2 * second.read() + (1 - h.b2) * (g * g)
-            local c1, c2 = 1 - h.b1 ^ t, math.sqrt(1 - h.b2 ^ t)
-            p = (p - h.lr * c2 / c1 * (m / (v:sqrt() + c2 * h.eps))) * (1 - h.lr * h.wd)
-            check(step, 1, first.write(m))
-            check(step, 2, second.write(v))
-          end
-          local d = support.difference(p:totable(), step.params)
-          local allowed = dtype == "f64" and 1e-12 or math.max(1e-5, 20 * case.float32_drift)
-          assert(d <= allowed, ("step %d: off by %g"):format(t, d))
-        end
-      end)
-    end
-  end
 end)

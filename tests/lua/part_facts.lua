@@ -59,6 +59,19 @@ wrappers.swa = { "is evaluated at the mean of all parameters passed", function()
   end
 end }
 
+wrappers.eight_bit = { "is the rule where nothing is coded, and else codes a block in units of its own", function()
+  same(wrapper.eight_bit { rule = MOMENTUM }, MOMENTUM)
+  local r, shapes = wrapper.eight_bit { rule = MOMENTUM, min_size = 0, block = 4 }, { { 16 } }
+  local layout, codes = support.layout(shapes), {}
+  for i, unit in ipairs { 1, 1024 } do
+    local units = support.vector(layout, "f64", { { 1, 1, 1, 1, unit, unit, unit, unit, 1, 1, 1, 1, 1, 1, 1, 1 } })
+    local _, state = walk(r, { shapes = shapes, gradient = function(k) return walks.noise(layout, k) * units end })
+    codes[i] = state["buf.codes"]:flat():totable()
+    assert(walks.apart(walk(MOMENTUM, { shapes = shapes }), walk(r, { shapes = shapes })) > 1e-5)
+  end
+  assert.are.same(codes[1], codes[2])
+end }
+
 -- Parameters after steps of a corrected method on a small logistic regression.
 local function corrected(r, steps)
   local p = problems.random_logistic(24, 4)

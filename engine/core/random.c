@@ -12,9 +12,9 @@
 #endif
 
 enum {
-  LANES = 4,          // counters per vector
-  BLOCKS = 64,        // blocks per batch: the words fit well into the first cache
-  WORDS = 4 * BLOCKS, // 32-bit words per batch
+  LANES = 4,               // counters per vector
+  BLOCKS = PG_MOST_BLOCKS, // blocks per batch: the words fit well into the first cache
+  WORDS = 4 * BLOCKS,      // 32-bit words per batch
   ROUNDS = 10
 };
 static const uint32_t MULTIPLIER[2] = {0xD2511F53, 0xCD9E8D57}, WEYL[2] = {0x9E3779B9, 0xBB67AE85};
@@ -283,6 +283,20 @@ pg_key pg_key_fold(pg_key key, uint64_t data) {
   uint32_t w[4];
   pg_philox(key.a ^ FOLD_TWEAK, data, key.b, w);
   return (pg_key){w[0] | (uint64_t)w[1] << 32, w[2] | (uint64_t)w[3] << 32};
+}
+
+void pg_fold_range(pg_key key, uint64_t first, int n, pg_key *out) {
+  const pg_key tweaked = {key.a ^ FOLD_TWEAK, key.b};
+  batch b;
+  fill_scattered(&b, &tweaked, 0, 2 * first, 2, n, true);
+  for (int i = 0; i < n; i++) out[i] = (pg_key){b.even.wide[i], b.odd.wide[i]};
+}
+
+void pg_read_blocks(const pg_key *keys, uint64_t block, int n, uint64_t *words_0, uint64_t *words_1) {
+  batch b;
+  fill_scattered(&b, keys, 1, 2 * block, 0, n, true);
+  memcpy(words_0, b.even.wide, (size_t)n * sizeof *words_0);
+  memcpy(words_1, b.odd.wide, (size_t)n * sizeof *words_1);
 }
 
 pg_key pg_key_seed(uint64_t seed) {

@@ -26,6 +26,12 @@ void pg_draw_f32(bool normal, const void *keys, int64_t key_stride, uint64_t ind
 void pg_draw_f64(bool normal, const void *keys, int64_t key_stride, uint64_t index, int64_t index_stride, int64_t n,
                  double *out);
 
+// Several blocks at once, n at most PG_MOST_BLOCKS and numbers below 2^63. The keys folded with first, first + 1, …
+// from one key; and of each of several keys the two 64-bit words of one block.
+enum { PG_MOST_BLOCKS = 64 };
+void pg_fold_range(pg_key key, uint64_t first, int n, pg_key *out);
+void pg_read_blocks(const pg_key *keys, uint64_t block, int n, uint64_t *words_0, uint64_t *words_1);
+
 // A permutation of 0..n-1, every one equally likely: Fisher and Yates with unbiased indices (D. Lemire, "Fast random
 // integer generation in an interval", 2019) from the key's 64-bit words in order.
 void pg_permutation(pg_key key, int64_t n, int64_t *out);

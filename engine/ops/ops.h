@@ -28,6 +28,8 @@
 //   NORMAL(key), UNIFORM(key)  n,a = shape that each key of a [K…] key tensor draws → [K…, shape]; or layout; dtype
 //   KEY_FOLD(key, int tensor | weak)   broadcasting; → key tensor
 //   PERMUTATION(key)        a[0] = n → i64 [n], a keyed permutation of 0..n-1
+//   LOG_GAMMA(key [K…], shape [K…, …]) the logarithm of a gamma draw of each shape, drawn from its key (gamma.c)
+//   GAMMA_SLOPE(shape, log x) its derivative by the shape; has no derivative itself
 //   SUM, MAX, MIN           a[0], a[1]: axes [first, last) reduced, adjacent; flags 1 = keepdims. Not for vectors.
 //   SEGSUM, SEGMAX, SEGMIN  vector → [tensors]: one value per tensor of the layout
 //   SEGBROADCAST([tensors]) layout → vector
@@ -63,6 +65,7 @@
 #define PG_OTHER_OPS(M)                                                                                                \
   M(INPUT, input, 0) M(SCALAR, scalar, 0) M(NUMBER, number, 0) M(FULL, full, 1) M(IOTA, iota, 0)                       \
   M(NORMAL, normal, 1) M(UNIFORM, uniform, 1) M(KEY_FOLD, key_fold, 2) M(PERMUTATION, permutation, 1)                  \
+  M(LOG_GAMMA, log_gamma, 2) M(GAMMA_SLOPE, gamma_slope, 2)                                                            \
   M(SUM, sum, 1) M(MAX, max, 1) M(MIN, min, 1)                                                                         \
   M(SEGSUM, segsum, 1) M(SEGMAX, segmax, 1) M(SEGMIN, segmin, 1) M(SEGBROADCAST, segbroadcast, 1)                      \
   M(BLOCK_CODES, block_codes, 1) M(BLOCK_SCALES, block_scales, 1) M(BLOCK_VALUES, block_values, 2)                     \

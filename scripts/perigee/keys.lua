@@ -4,19 +4,13 @@ local names = require "perigee.names"
 local check = require "perigee.tensor_args"
 
 local apply, is_tensor, methods, raise = core.apply, core.is_tensor, core.methods, check.raise
+local check_key = check.check_key
 local M = {}
 
 --- pg.key(seed) → key: A random key from a whole number or a string. All randomness comes from keys, and a draw
 -- depends on its key and the logical index of each element alone (Philox 4x32-10, Salmon et al. 2011).
 function M.key(seed)
   return core.key(seed)
-end
-
-local function check_key(what, key, place)
-  if not is_tensor(key) or key.dtype ~= "key" then
-    raise("%s: a key, as pg.key(1), was expected %s; got %s", what, place or "first", names.describe(key))
-  end
-  return key
 end
 
 -- 64-bit numbers do not fit into the doubles that traces bake in, so those travel as captured tensors, one for each.
@@ -83,28 +77,10 @@ function M.bernoulli(key, p, shape)
   return draw("bernoulli", "uniform", key, shape):lt(p)
 end
 
---- pg.categorical(key, logits): Draws from softmax(logits) along the last axis: i64 indices from 0, by the Gumbel
--- trick.
-function M.categorical(key, logits)
-  local u = draw("categorical", "uniform", key, logits.shape, logits.dtype)
-  local gumbel = -(-(u:maximum(1e-30):log())):log()
-  return methods.argmax(logits + gumbel, -1)
-end
-
 --- pg.permutation(key, n): 0 … n - 1 in random order, i64 [n].
 function M.permutation(key, n)
   check_key("permutation", key)
   return apply("permutation", { a = { check.check_count("permutation", n) } }, key)
-end
-
---- pg.choice(key, n, k [, { replace = false }]): k of 0 … n - 1, without replacement unless said otherwise; i64 [k].
-function M.choice(key, n, k, opts)
-  if opts and opts.replace then
-    return (draw("choice", "uniform", key, { k }, "f64") * n):floor():minimum(n - 1):to("i64")
-  end
-  check.check_count("choice", k)
-  if k > n then raise("choice: %d of %d without replacement; give { replace = true } for more", k, n) end
-  return M.permutation(key, n):slice({ 1, k })
 end
 
 --- pg.dropout(x, key, rate), tensor:dropout(key, rate): x with a share `rate` of its elements zeroed and the rest

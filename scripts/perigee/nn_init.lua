@@ -4,6 +4,7 @@
 -- else [in, out] for a matrix and [out, in, …] with the kernel's size for a convolution.
 
 local core = require "perigee.core"
+local draws = require "perigee.draws"
 local names = require "perigee.names"
 local nn_options = require "perigee.nn_options"
 local options = require "perigee.options"
@@ -141,44 +142,12 @@ function public.normal(given)
   return initializer(function(key, shape, dtype) return normal_draw(key, shape, dtype, o.std) + o.mean end)
 end
 
--- x with erf(x) = y, for an f64 tensor y in (-1, 1): M. Giles, "Approximating the erfinv function" (2010), which is
--- good to six digits, and two steps of Newton's method.
-local function erfinv(y)
-  local function horner(w, coefficients)
-    local p = coefficients[1]
-    for i = 2, #coefficients do p = p * w + coefficients[i] end
-    return p
-  end
-  local w = -((1 - y) * (1 + y)):log()
-  local center = horner(w - 2.5, { 2.81022636e-08, 3.43273939e-07, -3.5233877e-06, -4.39150654e-06, 0.00021858087,
-    -0.00125372503, -0.00417768164, 0.246640727, 1.50140941 })
-  local tails = horner(w:sqrt() - 3, { -0.000200214257, 0.000100950558, 0.00134934322, -0.00367342844, 0.00573950773,
-    -0.0076224613, 0.00943887047, 1.00167406, 2.83297682 })
-  local x = core.apply("where", nil, w:lt(5), center, tails) * y
-  for _ = 1, 2 do x = x - (x:erf() - y) * (x * x):exp() * (math.pi ^ 0.5 / 2) end
-  return x
-end
-
--- erf of a number.
-local function erf(x) return core.apply("erf", nil, x) end
-
 --- pg.nn.init.truncated_normal { mean = 0, std = 1, low = -2, high = 2 }: normal, given that it falls into [low, high]
 -- (bounds of the values, not multiples of std; as torch.nn.init.trunc_normal_).
 function public.truncated_normal(given)
   local o = read_options("truncated_normal", given, { mean = 0, std = 1, low = -2, high = 2 })
-  if not (o.low < o.high and o.std > 0) then
-    core.raise("pg.nn.init.truncated_normal: low is below high, and std above 0")
-  end
-  local scale = o.std * 2 ^ 0.5
-  local from, to = erf((o.low - o.mean) / scale), erf((o.high - o.mean) / scale)
-  if to - from < 1e-9 then
-    core.raise(("pg.nn.init.truncated_normal: hardly anything falls into [%g, %g]"):format(o.low, o.high))
-  end
-  return initializer(function(key, shape, dtype)
-    local u = core.apply("uniform", { a = shape, dtype = "f64" }, key)
-    local inside = (u * (to - from) + from):clip(-1 + 1e-16, 1 - 1e-16)
-    return (erfinv(inside) * scale + o.mean):clip(o.low, o.high):to(dtype)
-  end)
+  draws.check_truncation("pg.nn.init.truncated_normal", o)
+  return initializer(function(key, shape, dtype) return draws.truncated_normal(key, shape, dtype, o) end)
 end
 
 -- A draw of standard deviation std: normal, or uniform in +-sqrt(3) std.

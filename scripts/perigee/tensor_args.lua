@@ -33,6 +33,11 @@ function M.check_tensor(what, x)
   return M.raise("%s: a tensor was expected, got %s", what, names.describe(x))
 end
 
+function M.check_key(what, key, place)
+  if is_tensor(key) and key.dtype == "key" then return key end
+  return M.raise("%s: a key, as pg.key(1), was expected %s; got %s", what, place or "first", names.describe(key))
+end
+
 -- '; did you mean "f32"?' or "".
 function M.dtype_hint(name)
   local meant = type(name) == "string" and names.meant(name, names.sorted(dtypes))

@@ -294,6 +294,22 @@ static void sibling_streams_are_independent(void) {
   check_mean("siblings", sum / sqrt(2), 0, 1);
 }
 
+static void bulk_folds_and_blocks_are_single_ones(void) {
+  for (int n = 1; n <= PG_MOST_BLOCKS; n += 21) {
+    const pg_key key = pg_key_seed(sample());
+    const uint64_t first = sample() >> n % 40 >> 1, block = sample() >> 2;
+    pg_key children[PG_MOST_BLOCKS];
+    uint64_t words[2][PG_MOST_BLOCKS];
+    pg_fold_range(key, first, n, children);
+    pg_read_blocks(children, block, n, words[0], words[1]);
+    for (int i = 0; i < n; i++) {
+      const pg_key child = pg_key_fold(key, first + (uint64_t)i);
+      CHECK(children[i].a == child.a && children[i].b == child.b);
+      for (int w = 0; w < 2; w++) CHECK(words[w][i] == reference_word_64(child, 2 * block + (uint64_t)w));
+    }
+  }
+}
+
 // ---- permutations -------------------------------------------------------------------------------------------------
 
 static void permutations_hold_every_number_once(void) {
@@ -371,6 +387,7 @@ int main(void) {
   CHECK_RUN(the_tail_of_many_normals_is_as_long_as_it_should);
   CHECK_RUN(folding_gives_distinct_keys);
   CHECK_RUN(keys_are_folded_as_documented);
+  CHECK_RUN(bulk_folds_and_blocks_are_single_ones);
   CHECK_RUN(names_hash_as_fnv1a);
   CHECK_RUN(sibling_streams_are_independent);
   CHECK_RUN(permutations_hold_every_number_once);

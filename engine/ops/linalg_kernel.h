@@ -62,23 +62,5 @@ static void S(solve_columns)(void *arg, int64_t first, int64_t last) {
   }
 }
 
-// Eigenvalues into the first row of the result, eigenvectors into the others; NaNs where there are none.
-static void S(find_eigenvectors)(const pg_operand *out, const pg_operand *in, void *scratch) {
-  const int n = (int)in->shape[0], lwork = (int)length_of_work(n), liwork = (int)length_of_iwork(n);
-  const T *a = in->data;
-  T *values = out->data, *vectors = values + n;
-  bool finite = true;
-  for (int64_t r = 0; r < n; r++)
-    for (int64_t c = 0; c < n; c++) {
-      const T x = vectors[r * n + c] = (a[r * n + c] + a[c * n + r]) / 2;
-      finite = finite && isfinite(x);
-    }
-  int info = -1;
-  int *iwork = (int *)((char *)scratch + (size_t)lwork * sizeof(T));
-  if (finite) info = pg_find_eigenvectors(out->dtype, n, vectors, values, scratch, lwork, iwork, liwork);
-  if (info == 0) return;
-  for (int64_t i = 0; i < (int64_t)n * (n + 1); i++) values[i] = (T)NAN;
-}
-
 #undef T
 #undef S

@@ -50,8 +50,13 @@
 //   GATHER(x, indices) a[0] = axis; indices any shape, in range or an error at run time is avoided by clamping
 //   SCATTER_ADD(x, indices, updates) a[0] = axis: x with updates added at indices, in index order
 //   MATMUL([…,M,K], […,K,N]) batch dimensions broadcast
+//   Of matrices on the last two axes, and of each of a stack of them:
 //   CHOLESKY([n, n]) → lower triangular L with L L^T = the symmetric part; NaN from the first pivot that is not positive
 //   TRIANGULAR_SOLVE(l, b) l^-1 b, flags 1: l^-T b, from the lower triangle of l [n, n]; b [n] or [n, k]
+//   SOLVE(a, b)             a^-1 b, flags 1: a^-T b; a [n, n], b [n] or [n, k]; NaN where a pivot is 0
+//   SLOGDET([n, n]) → [2]: the determinant's sign and the logarithm of its magnitude; 0 and -inf where a pivot is 0
+//   QR([m, n]), m >= n → [m + n, n]: Q, and below it R, whose diagonal is not negative
+//   SVD([m, n]), m >= n → [m + 1 + n, n]: U, the singular values, falling, and V^T, below one another
 //   EIGH([n, n]) → [n + 1, n]: eigenvalues of the symmetric part, ascending, and below them the eigenvectors as rows
 //   CONV(x, w), CONV_INPUT(y, w), CONV_WEIGHTS(x, y): batch-innermost convolutions (conv.h); attributes: window.h;
 //                           flags 1 of the last: each image by itself
@@ -74,7 +79,8 @@
   M(CUMSUM, cumsum, 1) M(ARGCUMMAX, argcummax, 1) M(RECUR, recur, 2)                                                   \
   M(RESHAPE, reshape, 1) M(TRANSPOSE, transpose, 1) M(BROADCAST, broadcast, 1)                                         \
   M(SLICE, slice, 1) M(PAD, pad, 1) M(CONCAT, concat, -1) M(GATHER, gather, 2) M(SCATTER_ADD, scatter_add, 3)          \
-  M(MATMUL, matmul, 2) M(CHOLESKY, cholesky, 1) M(TRIANGULAR_SOLVE, triangular_solve, 2) M(EIGH, eigh, 1)              \
+  M(MATMUL, matmul, 2) M(CHOLESKY, cholesky, 1) M(TRIANGULAR_SOLVE, triangular_solve, 2) M(SOLVE, solve, 2)            \
+  M(SLOGDET, slogdet, 1) M(QR, qr, 1) M(SVD, svd, 1) M(EIGH, eigh, 1)                                                  \
   M(CONV, conv, 2) M(CONV_INPUT, conv_input, 2) M(CONV_WEIGHTS, conv_weights, 2)                                       \
   M(MAX_POOL, max_pool, 1) M(POOL_ROUTE, pool_route, 2) M(POOL_PICK, pool_pick, 2) M(POOL_SUM, pool_sum, 1)            \
   M(POOL_SPREAD, pool_spread, 1) M(CROP_FLIP, crop_flip, 2)                                                            \

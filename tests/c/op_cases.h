@@ -17,7 +17,7 @@ typedef enum values {
   DISTINCT, // a shuffled range: no ties
   GRID,     // in (-2, 2), multiples of 0.2
   BETWEEN,  // the same, 0.1 away from multiples of 0.2
-  DOMINANT, // a square matrix whose diagonal outweighs the rest: its symmetric part is positive definite
+  DOMINANT, // square matrices whose diagonals outweigh the rest: their symmetric parts are positive definite
   INDEX,    // i64 in 0..3, not a variable
   MASK,     // bool, not a variable
   KEYS      // keys, not a variable
@@ -187,6 +187,31 @@ static const op_case cases[] = {
     {"triangular_solve", 2, {S2(DOMINANT, 5, 5), S1(ANY, 5)}, {.flags = 1}},
     {"triangular_solve", 2, {S2(DOMINANT, 3, 3), S2(ANY, 3, 0)}, {0}},
     {"triangular_solve", 2, {S2(DOMINANT, 0, 0), S2(ANY, 0, 2)}, {.flags = 1}},
+    {"cholesky", 1, {S3(DOMINANT, 3, 4, 4)}, {0}},
+    {"triangular_solve", 2, {S3(DOMINANT, 2, 3, 3), S3(ANY, 2, 3, 2)}, {0}},
+    {"triangular_solve", 2, {S3(DOMINANT, 2, 3, 3), S3(ANY, 2, 3, 2)}, {.flags = 1}},
+    {"solve", 2, {S2(DOMINANT, 4, 4), S2(ANY, 4, 3)}, {0}},
+    {"solve", 2, {S2(DOMINANT, 4, 4), S2(ANY, 4, 3)}, {.flags = 1}},
+    {"solve", 2, {S2(DOMINANT, 5, 5), S1(ANY, 5)}, {0}},
+    {"solve", 2, {S3(DOMINANT, 2, 3, 3), S3(ANY, 2, 3, 2)}, {0}},
+    {"solve", 2, {S3(DOMINANT, 2, 3, 3), S3(ANY, 2, 3, 2)}, {.flags = 1}},
+    {"solve", 2, {S2(DOMINANT, 0, 0), S2(ANY, 0, 2)}, {0}},
+    {"slogdet", 1, {S2(DOMINANT, 5, 5)}, {0}},
+    {"slogdet", 1, {S3(DOMINANT, 2, 3, 3)}, {0}},
+    {"slogdet", 1, {S2(DOMINANT, 0, 0)}, {0}},
+    {"qr", 1, {S2(DOMINANT, 4, 4)}, {0}},
+    {"qr", 1, {S2(ANY, 6, 3)}, {0}},
+    {"qr", 1, {S3(ANY, 2, 4, 2)}, {0}},
+    {"qr", 1, {S2(ANY, 4, 1)}, {0}},
+    {"qr", 1, {S2(ANY, 3, 0)}, {0}},
+    {"svd", 1, {S2(DOMINANT, 4, 4)}, {0}},
+    {"svd", 1, {S2(ANY, 6, 3)}, {0}},
+    {"svd", 1, {S3(ANY, 2, 4, 2)}, {0}},
+    {"svd", 1, {S2(ANY, 3, 0)}, {0}},
+    {"eigh", 1, {S2(DOMINANT, 5, 5)}, {0}},
+    {"eigh", 1, {S2(DOMINANT, 1, 1)}, {0}},
+    {"eigh", 1, {S3(DOMINANT, 2, 3, 3)}, {0}},
+    {"eigh", 1, {S2(DOMINANT, 0, 0)}, {0}},
     {"reshape", 1, {S2(ANY, 3, 4)}, {SHAPED(2, -1)}},
     {"transpose", 1, {S3(ANY, 2, 3, 4)}, {SHAPED(2, 0, 1)}},
     {"transpose", 1, {S2(ANY, 2, 3)}, {0}},
@@ -347,9 +372,10 @@ static int64_t logical_size(const pg_tensor *t) {
 
 static void fill(pg_tensor *t, values v) {
   const int64_t size = logical_size(t);
+  const int64_t each = v == DOMINANT && pg_tensor_ndim(t) == 3 ? size / pg_tensor_shape(t)[0] : size; // a matrix
   for (int64_t i = 0; i < size; i++) {
     const int64_t at = place(t, i);
-    const double x = draw(v, i, size);
+    const double x = draw(v, i % each, each);
     switch (pg_tensor_dtype(t)) {
     case PG_F64:
       ((double *)pg_tensor_data(t))[at] = x;

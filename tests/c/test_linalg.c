@@ -210,17 +210,6 @@ static void eigenvectors_of_nan_are_nan(void) {
   bench_close(b);
 }
 
-static void eigenvectors_have_no_derivative(void) {
-  pg_graph *g;
-  const int64_t shape[2] = {3, 3};
-  CHECK_STATUS(pg_graph_new(&g), PG_OK);
-  pg_value x = pg_input(g, PG_F64, 2, shape, NULL), y = pg_call1(g, "sum", pg_call1(g, "eigh", x)), d;
-  CHECK_STATUS(pg_vjp(g, 1, &y, NULL, 1, &x, &d), PG_ERR_UNSUPPORTED);
-  CHECK_THAT(strstr(pg_last_error(), "eigh: has no derivative"), "%s", pg_last_error());
-  CHECK_STATUS(pg_jvp(g, 1, &x, &x, 1, &y, &d), PG_ERR_UNSUPPORTED);
-  pg_graph_free(g);
-}
-
 static void operands_are_checked(void) {
   pg_graph *g;
   const int64_t square[2] = {3, 3}, flat[2] = {3, 4};
@@ -248,7 +237,6 @@ int main(void) {
   check_run("eigenvectors are eigenvectors", eigenvectors);
   check_run("a matrix that is not positive definite gives NaN", indefinite_matrices_give_nan);
   check_run("eigenvectors of NaN are NaN", eigenvectors_of_nan_are_nan);
-  check_run("eigenvectors have no derivative", eigenvectors_have_no_derivative);
   check_run("operands are checked", operands_are_checked);
   bench_close(&the_bench);
   return check_result();

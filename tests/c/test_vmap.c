@@ -134,7 +134,6 @@ static const value_case value_cases[] = {
     CALL("argcummax", 1, {S2(ANY, 3, 4)}, {0}),
     CALL("argmax", 1, {S2(ANY, 3, 4)}, {0}),
     CALL("stop", 1, {S1(ANY, 3)}, {0}),
-    CALL("eigh", 1, {S2(DOMINANT, 3, 3)}, {0}),
     WITH_LAYOUT("full", 1, {S0(ANY)}, {.dtype = PG_F64}),
     WITH_LAYOUT("segbroadcast", 1, {S1(ANY, 4)}, {0}),
     WITH_LAYOUT("block_codes", 1, {V(ANY)}, {.a = {2}}),

@@ -12,6 +12,9 @@ local LARGEST_BLOCK = 4096
 -- Flags of the operations.
 local UNSIGNED, LINEAR, LOSE_SIGN = 1, 2, 4
 
+-- The weight of pg.nn.stable_embedding, which keeps states of 32 bits, is known by this name.
+coded.STABLE = "stable_weight"
+
 coded.MAPS = { "dynamic", "linear" }
 
 -- The kind of codes by options: signed, map, keep_sign.

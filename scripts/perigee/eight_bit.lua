@@ -16,7 +16,6 @@ local tensors = require "perigee.tensors"
 local vectors = require "perigee.vectors"
 
 local CODES, ABSMAX = ".codes", ".absmax"
-local STABLE = "stable_weight$" -- pg.nn.stable_embedding's parameter
 
 -- Options of the wrapper itself; all others are the rule's.
 local DEFAULTS = { block = 256, min_size = 4096, map = "dynamic", keep_sign = true, decay_after = false,
@@ -55,7 +54,7 @@ end
 -- Whether a tensor keeps states of 32 bits.
 local function is_exact(self, entry)
   local exact = self.exact
-  if entry.size < self.min_size or entry.name:find(STABLE) then return true end
+  if entry.size < self.min_size or entry.name:find(coded.STABLE .. "$") then return true end
   if type(exact) == "function" then return exact(entry.name, entry.shape) end
   return exact ~= nil and entry.name:find(exact) ~= nil
 end

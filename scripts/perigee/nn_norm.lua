@@ -1,8 +1,10 @@
--- nn_norm.lua: layers that normalize: batch norm with its running statistics in buffers, layer norm, group norm. Weight
--- 1 and bias 0 to begin with, and names as in PyTorch.
+-- nn_norm.lua: layers that normalize: batch norm with its running statistics in buffers, layer norm, group norm, an
+-- embedding with a norm. Weight 1 and bias 0 to begin with, and names as in PyTorch.
 
 local call = require "perigee.nn_call"
+local coded = require "perigee.coded"
 local core = require "perigee.core"
+local init = require "perigee.nn_init"
 local layer_functions = require "perigee.layer_functions"
 local module = require "perigee.nn_module"
 local nn_options = require "perigee.nn_options"
@@ -149,6 +151,32 @@ function nn.group_norm(groups, channels, options)
       check_channel_axis(x, channels)
       return functions.group_norm(x, groups, { weight = o.affine and self.weight or nil,
         bias = o.affine and self.bias or nil, eps = o.eps })
+    end,
+  })
+end
+
+-- ---- stable embedding ----
+
+--- pg.nn.stable_embedding(n, dim, { init =, eps = 1e-5 }): Whole numbers [...] from 0 to n - 1 → rows [..., dim] of a
+-- weight [n, dim], through a layer norm: the embedding of Dettmers et al. (2022, arXiv 2110.02861) for optimizers with
+-- states of 8 bits. Positions are added behind it. The weight begins as pg.nn.init.glorot {} and is called
+-- stable_weight, by which pg.wrapper.eight_bit knows it and keeps its states in 32 bits; norm_weight and norm_bias
+-- [dim] are the layer norm's.
+function nn.stable_embedding(n, dim, options)
+  local owner = "pg.nn.stable_embedding"
+  check_size(owner, "n", n)
+  check_size(owner, "dim", dim)
+  options = nn_options.check(owner, options, { "init", "eps" })
+  return module.new(owner, {
+    takes_tensor = true,
+    kind = ("stable_embedding(%d, %d)"):format(n, dim),
+    parameters = {
+      { coded.STABLE, { n, dim }, init = options.init or init.public.glorot() },
+      { "norm_weight", { dim }, init = 1 }, { "norm_bias", { dim }, init = 0 },
+    },
+    forward = function(self, x)
+      return functions.layer_norm(functions.embedding(x, self[coded.STABLE]), { dim },
+        { weight = self.norm_weight, bias = self.norm_bias, eps = options.eps })
     end,
   })
 end

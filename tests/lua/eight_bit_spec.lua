@@ -280,6 +280,15 @@ end)
 -- ---- with everything else -------------------------------------------------------------------------------------------
 
 describe("8-bit states", function()
+  it("are not those of a stable embedding, wherever it is in a model", function()
+    local model = pg.nn.sequential { pg.nn.stable_embedding(200, 64), { "head", pg.nn.linear(64, 100) } }
+    local theta = model:init(pg.key(1))
+    local state = wrapper.eight_bit { rule = rule.adamw {} }:init(theta)
+    assert.are.equal(1, #state["m.codes"].layout)
+    assert.are.equal("head.weight", state["m.codes"].layout[1].name)
+    assert.are.equal(200 * 64 + 2 * 64 + 6400 / 256 + 100, state["m.absmax"].size)
+  end)
+
   it("stand inside and outside of other wrappers alike", function()
     local adamw = rule.adamw { lr = 0.01 }
     for _, name in ipairs { "lookahead", "ema", "swa", "cautious" } do

@@ -172,6 +172,8 @@ static pg_value simplify(const pg_graph *g, const pg_node *n) {
   case PG_OP_RESHAPE:
   case PG_OP_BROADCAST:
     return pg_same_type(a, n) ? n->in[0] : PG_NONE;
+  case PG_OP_VIEW:
+    return a->op == PG_OP_PACK ? a->in[n->attrs.a[0]] : PG_NONE;
   case PG_OP_CAST:
     return !a->weak && a->dtype == n->dtype ? n->in[0] : PG_NONE;
   case PG_OP_TRANSPOSE:
@@ -233,7 +235,7 @@ pg_value pg_node_make(pg_graph *g, int op, int nin, const pg_value *in, const pg
   }
   if (info->shape(g, &n) != PG_OK) return PG_NONE;
   pg_value known = simplify(g, &n);
-  if (known != PG_NONE || pg_sink_layout(g, &n, &known)) return known;
+  if (known != PG_NONE || pg_sink_layout(g, &n, &known) || pg_contract(g, &n, &known)) return known;
   return intern(g, &n);
 }
 

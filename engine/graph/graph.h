@@ -14,6 +14,9 @@ typedef struct pg_region pg_region;
 // (sink.c).
 enum { PG_OUT_OF_LAYOUT = 1, PG_INTO_LAYOUT = 2 };
 
+// Flag of a MUL that is an outer product of each of its last two axes, [..., K, 1] times [..., 1, N] (contract.c).
+enum { PG_OUTER_PRODUCT = 1 };
+
 typedef struct pg_node {
   uint16_t op; // pg_op
   uint8_t dtype;
@@ -70,6 +73,9 @@ pg_value pg_node_make(pg_graph *g, int op, int nin, const pg_value *in, const pg
 
 // A rule of sink.c that applies to the checked node n: true, and *out is what stands for it (PG_NONE on failure).
 bool pg_sink_layout(pg_graph *g, const pg_node *n, pg_value *out);
+
+// A rule of contract.c that applies to the checked node n: likewise.
+bool pg_contract(pg_graph *g, const pg_node *n, pg_value *out);
 
 // Shorthands used by derivative rules and composites.
 pg_value pg_op1(pg_graph *g, int op, pg_value a);

@@ -14,6 +14,11 @@ static bool leaves_layout(const pg_node *n) {
   return n->op == PG_OP_TRANSPOSE && n->attrs.flags == PG_OUT_OF_LAYOUT;
 }
 
+// Its two axes are to stay the last ones.
+static bool is_outer_product(const pg_node *n) {
+  return n->op == PG_OP_MUL && (n->attrs.flags & PG_OUTER_PRODUCT);
+}
+
 static pg_value transpose(pg_graph *g, pg_value x, int flags, int n, const int64_t *perm) {
   if (x == PG_NONE) return PG_NONE;
   pg_attrs attrs = {.n = n, .flags = flags};
@@ -182,6 +187,7 @@ bool pg_sink_layout(pg_graph *g, const pg_node *n, pg_value *out) {
   case PG_OP_CONCAT:
     return sink_concat(g, n, out);
   default:
-    return (n->op == PG_OP_STOP || pg_op_table[n->op]->cls == PG_CLASS_MAP) && sink_map(g, n, out);
+    return (n->op == PG_OP_STOP || pg_op_table[n->op]->cls == PG_CLASS_MAP) && !is_outer_product(n) &&
+           sink_map(g, n, out);
   }
 }

@@ -110,8 +110,8 @@ static pg_value multiply_columns(pg_graph *g, pg_value a, pg_value b) {
   return pg_reshape(g, pg_op2(g, PG_OP_MATMUL, rows, flip(g, a)), 3, (int64_t[]){size, m, 1});
 }
 
-// Outer products are elementwise, and fuse with what becomes of them: gradients of the weights of linear layers, one
-// example's each, need no memory where they are summed up.
+// Outer products are elementwise, and marked: gradients of the weights of linear layers, one example's each, need not
+// be formed where they are summed up (graph/contract.c).
 static pg_status batch_matmul(pg_batching *b, const pg_node *node, const pg_value *in, const bool *batched,
                               pg_value *out) {
   const pg_node left = *pg_at(b->g, in[0]), right = *pg_at(b->g, in[1]);
@@ -123,7 +123,8 @@ static pg_status batch_matmul(pg_batching *b, const pg_node *node, const pg_valu
   } else {
     const pg_value x = pg_batch_align(b, in[0], batched[0], node->ndim),
                    y = pg_batch_align(b, in[1], batched[1], node->ndim);
-    *out = pg_op2(b->g, outer ? PG_OP_MUL : PG_OP_MATMUL, x, y);
+    const pg_attrs attrs = {.flags = outer ? PG_OUTER_PRODUCT : 0};
+    *out = pg_node_make(b->g, outer ? PG_OP_MUL : PG_OP_MATMUL, 2, (pg_value[]){x, y}, &attrs, NULL);
   }
   return pg_built(*out);
 }

@@ -190,8 +190,6 @@ pg_value pg_reduce_run(pg_graph *g, int op, pg_value x, int first, int last, boo
 
 pg_value pg_view_of(pg_graph *g, pg_value vector, int i) {
   if (vector == PG_NONE) return PG_NONE;
-  const pg_node *node = pg_at(g, vector);
-  if (node->op == PG_OP_PACK) return node->in[i];
   pg_attrs attrs = {.n = 1, .a = {i}};
   return pg_node_make(g, PG_OP_VIEW, 1, &vector, &attrs, NULL);
 }

@@ -148,6 +148,19 @@ function benchmarks.paired_lenet() measure_pairs("lenet", "LeNet, ReLU, max-pool
 
 function benchmarks.paired_mlp25m() measure_pairs("mlp25m", "MLP 784-4096-4096-1220, batch 128") end
 
+-- ---- gradients of examples ----
+
+local MOST_PER_EXAMPLE = 4
+
+function benchmarks.per_example()
+  local mean, all, clipped = cases.per_example()
+  local times = alternate { runner_of(mean), runner_of(all), runner_of(clipped) }
+  for i, label in ipairs { "per-example gradients", "per-example gradients, clipped and averaged" } do
+    compare("LeNet, batch 64, " .. label, "their mean", median(times[1]), median(times[1 + i]),
+      ratio(times[1 + i], times[1]), { at_most = MOST_PER_EXAMPLE })
+  end
+end
+
 -- ---- updates alone ----
 
 function benchmarks.adamw25m()
@@ -253,7 +266,7 @@ end
 
 local ORDER = {
   "machine", "logreg", "mlp", "lenet", "lenet_tanh", "paired_logreg", "paired_lenet", "paired_mlp25m",
-  "switched_off", "adamw25m", "rules", "rules_torch", "matrix_rules", "ivon16m", "compile",
+  "switched_off", "per_example", "adamw25m", "rules", "rules_torch", "matrix_rules", "ivon16m", "compile",
 }
 
 -- The command: names of benchmarks, or none for all. → exit code

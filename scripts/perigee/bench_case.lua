@@ -123,6 +123,43 @@ function case.ivon16m()
   end
 end
 
+-- Gradients of LeNet-5, batch 64, each a program that writes to memory of its own: their mean, all of them, [64, …] for
+-- each tensor, and their average after each was clipped, as DP-SGD takes it.
+function case.per_example()
+  local problem = paired.lenet("relu")
+  local theta, x, y = problem.model:init(pg.key(2)), problem.tensors.x, problem.tensors.y
+
+  local function loss(at, images, labels)
+    return pg.cross_entropy(problem.model(at, images, {}), labels)
+  end
+
+  local function loss_of_one(at, image, label)
+    return loss(at, image:reshape(1, table.unpack(image.shape)), label:reshape(1))
+  end
+
+  local function clipped(at, image, label)
+    local g = pg.grad(loss_of_one)(at, image, label)
+    return g * (1 / (g * g):sum():sqrt()):minimum(1)
+  end
+
+  local function average_clipped(at, images, labels)
+    local g, parts = pg.vmap(clipped, { false, 1, 1 })(at, images, labels), {}
+    for i = 1, #g.layout do parts[i] = core.apply("view", { a = { i - 1 } }, g):mean(1) end
+    return core.apply("pack", { layout = theta.layout }, table.unpack(parts))
+  end
+
+  local function compile(f)
+    local trace <close> = core.trace()
+    local inputs = { trace:input(theta.dtype, theta.layout), trace:input(x.dtype, x.shape),
+      trace:input(y.dtype, y.shape) }
+    local program = trace:compile { (f(table.unpack(inputs))) }
+    for i, tensor in ipairs { theta, x, y } do program:bind(i, tensor) end
+    return function() program:run() end
+  end
+
+  return compile(pg.grad(loss)), compile(pg.vmap(pg.grad(loss_of_one), { false, 1, 1 })), compile(average_clipped)
+end
+
 -- A product of two n x n matrices.
 function case.gemm(n)
   local a, b = pg.randn(pg.key(6), { n, n }), pg.randn(pg.key(7), { n, n })

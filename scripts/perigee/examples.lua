@@ -1,13 +1,14 @@
 -- examples.lua: the examples of a traced batch one by one: batches of one cut out of it, and what stages see in place
--- of a gradient when they ask for those of the examples. Each gradient is taken by itself, in a scan over the examples,
--- so that it is exact for every model in which an example does not depend on the others; only one is in memory at a
--- time.
+-- of a gradient when they ask for those of the examples. Each gradient is that of a batch of one (pg.vmap), so it is
+-- exact for every model in which an example does not depend on the others. Examples are gone over in pieces, and only
+-- one piece's gradients are in memory at a time.
 
 local buffers = require "perigee.buffers"
 local core = require "perigee.core"
 local loops = require "perigee.loops"
 local names = require "perigee.names"
 local part = require "perigee.part"
+local tree = require "perigee.tree"
 
 local examples = {}
 
@@ -75,6 +76,50 @@ function examples.without_weights(batch)
   return plain
 end
 
+-- ---- pieces of a batch ----------------------------------------------------------------------------------------------
+
+local PIECE_BYTES = 64 << 20 -- about what the gradients of the examples of one piece may take
+local LANES = 16 -- kernels work on so many examples at a time
+
+-- How many of `count` examples go at once, whose gradients are like `like`: pieces of about equal sizes.
+local function piece_size(count, like)
+  local each = math.max(1, like.size) * (like.dtype == "f64" and 8 or 4)
+  local most = math.max(1, PIECE_BYTES // each)
+  if most > LANES then most = most // LANES * LANES end
+  local pieces = math.max(1, (count + most - 1) // most)
+  return (count + pieces - 1) // pieces
+end
+
+-- Rows first + 1 … first + count of each tensor, as `pieces` pieces where that is given.
+local function cut(slices, first, count, pieces)
+  local out = {}
+  for name, x in next, slices do
+    local shape = x.shape
+    local a, b, c = { first }, { count }, { 1 }
+    for i = 2, #shape do a[i], b[i], c[i] = 0, shape[i], 1 end
+    local cutting = core.apply("slice", { a = a, b = b, c = c }, x)
+    out[name] = pieces and cutting:reshape(pieces, count // pieces, table.unpack(shape, 2)) or cutting
+  end
+  return out
+end
+
+-- Go over `count` examples in pieces: sums, seen = f(slices of a piece, sums before or nil), starting from start() where
+-- there are several pieces. like: a vector like an example's gradient, of which a piece holds about 64 MiB. → the last
+-- sums, and what was seen, trees of tensors [rows of the piece, …], of all pieces in order.
+function examples.over(slices, count, like, f, start)
+  local size = piece_size(count, like)
+  if size == count then return f(slices) end
+  local pieces = count // size
+  local sums, seen = loops.scan(function(sums, some) return f(some, sums) end, start(), cut(slices, 0, pieces * size,
+    pieces))
+  seen = tree.map(seen, function(x) return x:reshape(pieces * size, table.unpack(x.shape, 3)) end)
+  local rest = count - pieces * size
+  if rest == 0 then return sums, seen end
+  local last
+  sums, last = f(cut(slices, pieces * size, rest), sums)
+  return sums, tree.zip(seen, last, function(x, y) return core.apply("concat", { a = { 0 } }, x, y) end, "a piece")
+end
+
 -- ---- gradients one by one -------------------------------------------------------------------------------------------
 
 local Each = {}
@@ -94,25 +139,48 @@ local function zeros_like(x)
   return core.apply("full", x.layout and { layout = x.layout, dtype = x.dtype } or { a = x.shape, dtype = x.dtype }, 0)
 end
 
+-- The sum over the first axis of x: of what core.vmap stacked, a vector of `layout` or a plain tensor.
+local function sum_of_stacked(x, layout)
+  if not layout then return x:sum(1) end
+  local parts = {}
+  for i = 1, #layout do parts[i] = core.apply("view", { a = { i - 1 } }, x):sum(1) end
+  return core.apply("pack", { layout = layout }, table.unpack(parts))
+end
+
 -- Sums over the rows of what f makes of each one's gradient, times its weight where there are any (weight: [rows] or
 -- nil), as a list. The loss and aux seen on the way are kept, averaged by the batch's own weights.
 local function add_up(self, f, weight)
-  local eval, own = self.eval, self.weight
+  local eval, own, n_aux = self.eval, self.weight, nil
   local slices, join = examples.split { batch = examples.without_weights(eval.batch), examples = eval.examples }
   slices[1] = core.apply("iota", { a = { eval.examples }, b = { 0 }, dtype = "i64" })
   slices[2] = weight
-  local carry = {}
-  for i, like in ipairs { f(zeros_like(self.like)) } do carry[i] = zeros_like(like) end
-  local n_aux
-  local sums, found = loops.scan(function(sums, slice)
+  local layouts = {}
+
+  local function one(slice)
     local number, w = slice[1], slice[2]
     slice[1], slice[2] = nil, nil
     local loss, aux, g = self.differentiate(join(slice), number)
-    local new, made = {}, { f(g) }
-    for i, sum in ipairs(sums) do new[i] = sum + (w and w:to(made[i].dtype) * made[i] or made[i]) end
+    local made = { f(g) }
+    for i, x in ipairs(made) do
+      layouts[i] = x.layout or false
+      if w then made[i] = w:to(x.dtype) * x end
+    end
     n_aux = aux.n
-    return new, { loss = loss, aux = examples.numbers(aux) }
-  end, carry, slices)
+    return made, { loss = loss, aux = examples.numbers(aux) }
+  end
+
+  local sums, found = examples.over(slices, eval.examples, self.like, function(some, before)
+    local made, seen = loops.vmap(one)(some)
+    for i, x in ipairs(made) do
+      made[i] = sum_of_stacked(x, layouts[i])
+      if before then made[i] = before[i] + made[i] end
+    end
+    return made, seen
+  end, function()
+    local zeros = {}
+    for i, x in ipairs { f(zeros_like(self.like)) } do zeros[i] = zeros_like(x) end
+    return zeros
+  end)
   self.loss = own and (own:to(found.loss.dtype) * found.loss):sum() or found.loss:mean()
   self.aux = examples.average(found.aux, n_aux, own)
   return sums

@@ -181,6 +181,7 @@ local function mapped_arguments(axes, args)
   if #leaves == 0 then raise("vmap: at least one argument to go over is needed") end
   local size = extent_of(leaves[1])
   for _, x in ipairs(leaves) do
+    if x.weak then raise("vmap: tensors are gone over, not numbers: pass them with axis false, or as pg.tensor") end
     if extent_of(x) ~= size then
       raise("vmap: the tensors to go over differ in the axis that is mapped (%s against %s)", tostring(extent_of(x)),
         tostring(size))

@@ -275,7 +275,7 @@ end
 -- key:fold(its name), so that a draw depends on nothing but the key and the name. dtype: "f32" by default. The table
 -- replaces the layers' own initializers: for one tensor ("1.conv.weight") or for all whose names end so ("weight").
 -- Initializers that need a matrix (he, glorot, orthogonal) leave tensors of one axis alone where they were not named
--- in full.
+-- in full. Inside a traced function it draws from a traced key: pg.vmap of it gives the parameters of many models.
 function Model:init(key, dtype, initializers)
   if type(dtype) == "table" then dtype, initializers = nil, dtype end
   if not core.is_tensor(key) or key.dtype ~= "key" then
@@ -290,10 +290,17 @@ function Model:init(key, dtype, initializers)
   elseif undrawn then
     core.raise(("model:init: '%s' fits only tensors of one axis, and its initializer draws matrices"):format(undrawn))
   end
-  local theta = core.vector(layout, dtype)
-  for i, entry in ipairs(entries) do
-    theta:segment_set(i, init.draw(entry.name, chosen[i], key:fold(entry.name), dtype, entry.declared))
+  local function draw(i)
+    local entry = entries[i]
+    return init.draw(entry.name, chosen[i], key:fold(entry.name), dtype, entry.declared)
   end
+  if key.traced then
+    local tensors = {}
+    for i = 1, #entries do tensors[i] = draw(i) end
+    return core.apply("pack", { layout = layout }, table.unpack(tensors))
+  end
+  local theta = core.vector(layout, dtype)
+  for i = 1, #entries do theta:segment_set(i, draw(i)) end
   return theta
 end
 

@@ -1,6 +1,6 @@
 -- rows.lua: statistics by rows, as tables keep them: what a row is and how statistics come out of rows. Three forms:
--- one row for the whole batch; one for each example, all numbers of its statistics, by a scan over batches of one; and
--- one for each example that holds the cotangent of the model's output only, for models that are linear in theta: there
+-- one row for the whole batch; one for each example, all numbers of its statistics, by batches of one (examples.lua);
+-- and one for each example that holds the cotangent of the model's output only, for models that are linear in theta: there
 -- the output's derivative does not depend on theta, so that gradients can be formed from such rows at any time. Traced
 -- rows are statistics whose fields are [rows, width]; arithmetic on them is that of statistics.
 
@@ -84,13 +84,16 @@ function Each:take(q, opts)
   local slices, join = examples.split(eval)
   if eval.witness then eval.witness:begin_evaluation(true) end
   local took, n_aux
-  local _, found = loops.scan(function(carry, slice)
+  local function row(slice)
     local one = eval:on({ batch = join(slice) }, q, opts)
     local out = { rows = {}, aux = examples.numbers(one.aux), loss = one.loss }
     for _, field in ipairs(statistics.fields(one.stats)) do out.rows[field] = flatten(one.stats[field]) end
     took, n_aux = one, one.aux.n
-    return carry, out
-  end, {}, slices)
+    return out
+  end
+  local _, found = examples.over(slices, eval.examples, eval.st.theta, function(some)
+    return {}, loops.vmap(row)(some)
+  end, function() return {} end)
   eval:note({ loss = found.loss:mean(), aux = examples.average(found.aux, n_aux) }, took, opts.live)
   return statistics.new(found.rows)
 end

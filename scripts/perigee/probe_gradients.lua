@@ -80,13 +80,10 @@ end
 
 -- Mean and quantiles of the numbers of a vector.
 local function summarize(x)
-  local list = x:flat():totable()
-  local total = 0
-  for _, v in ipairs(list) do total = total + v end
-  table.sort(list)
-  local function quantile(share) return list[1 + math.floor(share * (#list - 1) + 0.5)] end
-  return { mean = total / #list, min = list[1], q05 = quantile(0.05), q25 = quantile(0.25), median = quantile(0.5),
-    q75 = quantile(0.75), q95 = quantile(0.95), max = list[#list] }
+  local flat = x:flat()
+  local out, found = { mean = flat:mean():item() }, flat:quantile({ 0, 0.05, 0.25, 0.5, 0.75, 0.95, 1 }):totable()
+  for i, name in ipairs { "min", "q05", "q25", "median", "q75", "q95", "max" } do out[name] = found[i] end
+  return out
 end
 
 local FLOOR, MOST = 1e-24, 2 -- as in the authors' program

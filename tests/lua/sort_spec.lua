@@ -116,6 +116,20 @@ describe("sort", function()
     for i, t in ipairs(eager) do assert.equal(t:bytes(), traced[i]:bytes()) end
   end)
 
+  it("and what is found by order batch as a loop would", function()
+    local x = draw(6, { 4, 3, 20 }, "f32", true)
+    local function f(t)
+      local values, indices = t:sort(1)
+      local top, where = t:topk(3)
+      return values, indices, top, where, t:quantile({ 0.2, 0.9 }, 2), t:median(), t:cumsum(1), t:cumprod(),
+        t:logcumsumexp(1), t:cummax(), pg.searchsorted((t[1]:sort()), t), pg.clip_top(t, 0.2)
+    end
+    local all = { pg.vmap(f)(x) }
+    for i = 1, 4 do
+      for k, one in ipairs { f(x[i]) } do assert.equal(one:bytes(), all[k][i]:bytes(), "result " .. k) end
+    end
+  end)
+
   it("is differentiated through the permutation", function()
     local weights = pg.tensor({ 1, 10, 100 }, "f64")
     local slope = pg.grad(function(x) return ((x:sort()) * weights):sum() end)
@@ -309,6 +323,14 @@ describe("running", function()
         assert(d < 1e-15, name)
       end
     end
+  end)
+
+  it("sums have the same bits along any axis, across blocks", function()
+    local x = draw(8, { 9000, 3 }, "f32")
+    assert.equal(x:cumsum(1):bytes(), x:transpose():cumsum():transpose():bytes())
+    local wide = draw(8, { 4200, 300 }, "f32")
+    assert.equal(wide:cumsum(1, { reverse = true }):bytes(),
+      wide:transpose():cumsum(-1, { reverse = true }):transpose():bytes())
   end)
 
   it("sums of integers wrap nowhere they need not, and masks are counted", function()

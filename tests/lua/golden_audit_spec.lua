@@ -4,7 +4,8 @@ local support = require "support"
 local names = dofile "tests/golden/rules_names.lua"
 
 local EXCERPTS = { "rules", "rules_recent", "rules_paired", "rules_batches", "stages", "quantize" }
-local SPECS = { "rule", "rule_recent", "rule_tensors", "paired", "batch_size", "ghost", "stages", "quantize" }
+local SPECS = { "rule", "rule_recent", "rule_tensors", "paired", "batch_size", "ghost", "stages", "quantize",
+  "eight_bit" }
 
 -- Entry of special → what the names of its tests say.
 local TESTS_OF_SPECIAL = {

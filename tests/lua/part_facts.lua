@@ -185,4 +185,18 @@ stages.dice = { "lets out, with the error that is left, all that came in", funct
   assert(support.difference(sum:totable(), all) < 1e-13)
 end }
 
+stages.batch_test = { "takes no notice of the gradients' scale, and leaves their mean as it is", function()
+  for _, test in ipairs { "norm", "inner", "augmented", "coordinate" } do
+    local ratios = {}
+    for i, factor in ipairs { 1, 1e3 } do
+      local rows = {}
+      for k, row in ipairs(ROWS) do rows[k] = times(row, factor) end
+      local list, values = private_steps(stage.batch_test { test = test }, { rows })
+      ratios[i] = values.ratio:item()
+      assert(support.difference(list[1]:totable(), { -6.975 * factor, 2.75 * factor }) < 1e-13)
+    end
+    assert(ratios[1] > 1 and math.abs(ratios[2] / ratios[1] - 1) < 1e-12, test)
+  end
+end }
+
 return { wrapper = wrappers, stage = stages }

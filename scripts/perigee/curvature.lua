@@ -1,8 +1,11 @@
--- curvature.lua: the Hessian of a loss at a point, inside a trace: whole, or its diagonal. Rows are products of the
--- Hessian with unit vectors (Pearlmutter 1994), taken in a scan; nothing is computed for those who do not ask.
+-- curvature.lua: the Hessian of a loss at a point, inside a trace: whole, or its diagonal, by products of the Hessian
+-- with unit vectors (Pearlmutter 1994), taken in a scan; and the diagonal of the Gauss-Newton matrix, estimated on
+-- labels drawn from the model. Nothing is computed for those who do not ask.
 
 local core = require "perigee.core"
+local generic = require "perigee.generic"
 local loops = require "perigee.loops"
+local sometimes = require "perigee.sometimes"
 local vectors = require "perigee.vectors"
 
 local curvature = {}
@@ -24,10 +27,11 @@ function curvature.check_size(owner, theta, price)
   end
 end
 
--- Of a scalar loss(at) at a traced vector theta. book(n): called with the number of Hessian-vector products when they
--- are traced.
-function curvature.new(theta, loss, book)
-  return setmetatable({ theta = theta, loss = loss, book = book }, Curvature)
+-- Of a scalar loss(at, drawn) at a traced vector theta, in the step whose number, from 1, is t. Given a table as drawn
+-- the loss is that of labels drawn from the model, and drawn.count their number. book(n, m): called with the number of
+-- Hessian-vector products, or of further gradients, when they are traced.
+function curvature.new(theta, t, loss, book)
+  return setmetatable({ theta = theta, t = t, loss = loss, book = book }, Curvature)
 end
 
 -- of(product, e) for every unit vector e and its product with the Hessian, [n, …].
@@ -37,7 +41,7 @@ function Curvature:over_directions(of)
   local rounds = (n + lanes - 1) // lanes
   local index = core.apply("iota", { a = { n }, b = { 0 }, dtype = "i64" })
   local starts = core.apply("iota", { a = { rounds }, b = { 0 }, dtype = "i64" }) * lanes
-  self.book(n)
+  self.book(n, 0)
   local _, rows = loops.scan(function(carry, start)
     local at, list = core.mark(theta), {}
     local g = core.vjp({ self.loss(at) }, { false }, { at })[1]
@@ -61,6 +65,27 @@ function Curvature:diagonal()
   self.entries = self.entries or vectors.unflatten(
     self:over_directions(function(product, e) return product:dot(e) end), self.theta)
   return self.entries
+end
+
+-- The square of the mean loss's gradient on labels drawn from the model, times their number.
+function Curvature:square_on_drawn_labels()
+  local at, drawn = core.mark(self.theta), {}
+  local loss = self.loss(at, drawn)
+  if not drawn.count then
+    core.raise("the Gauss-Newton matrix is estimated on labels drawn from the model, and the loss does not ask for "
+      .. "them: pg.cross_entropy(logits, pg.labels(logits, batch.y, ctx))")
+  end
+  local g = core.vjp({ loss }, { false }, { at })[1]
+  return drawn.count * (g * g)
+end
+
+-- An estimate of the diagonal of the Gauss-Newton matrix of the mean loss, without bias (Liu et al. 2023, arXiv
+-- 2305.14342, equation 13), in one of every `every` steps from the first on; zeros in the others.
+function Curvature:gauss_newton(every)
+  self.book(0, 1 / every)
+  if every == 1 then return self:square_on_drawn_labels() end
+  return sometimes(generic.falls_on(self.t - 1, every), function() return { self:square_on_drawn_labels() } end,
+    { vectors.traced_full_like(self.theta, 0) })[1]
 end
 
 return curvature

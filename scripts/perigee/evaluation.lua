@@ -94,13 +94,15 @@ local function keys_of_sample(keys, k)
   return folded
 end
 
--- The Hessian of a piece's loss at theta, under the keys of its gradient; computed where the family asks for it. The
--- Hessian-vector products that this takes are added to piece.products.
+-- The curvature of a piece's loss at theta, under the keys of its gradient; computed where the family asks for it. The
+-- Hessian-vector products and gradients that this takes are added to piece.products and piece.further.
 function Evaluation:curvature(theta, piece, keys, live)
-  return curvature.new(theta, function(at)
-    return (self.evaluator:trace_loss(at, piece.batch, self:loss_context(keys, live, false, piece.buffers)))
-  end, function(products)
-    piece.products = piece.products + products
+  return curvature.new(theta, self.t, function(at, drawn)
+    local ctx = self:loss_context(keys, live, false, piece.buffers)
+    ctx.drawn = drawn
+    return (self.evaluator:trace_loss(at, piece.batch, ctx))
+  end, function(products, gradients)
+    piece.products, piece.further = piece.products + products, piece.further + gradients
   end)
 end
 
@@ -169,7 +171,7 @@ function Evaluation:on(piece, q, opts)
   local family, live = self.opt.family, opts.live or false
   local drawn = piece.number and not opts.one_noise and piece.number * family.samples or nil
   local found = {}
-  piece.products, piece.noise_key = 0, opts.noise_key or self.noise_key
+  piece.products, piece.further, piece.noise_key = 0, 0, opts.noise_key or self.noise_key
   function piece.keys(part) return self:example_keys(part, opts) end
   found.stats, found.loss, found.aux, found.count = family:evaluate(q, piece.noise_key, self.family_o,
     function(theta, k, first)
@@ -177,7 +179,7 @@ function Evaluation:on(piece, q, opts)
       if first then found.buffers = new or nil end
       return loss, g, aux, curve
     end, { mirrored = opts.antithetic, drawn = drawn, exchange = self.witness and self.witness:exchange() })
-  found.products = piece.products
+  found.count, found.products = found.count + piece.further, piece.products
   return found
 end
 

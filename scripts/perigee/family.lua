@@ -31,7 +31,7 @@ local function count_gradients(definition, o)
 end
 
 local DEFINITION = { "name", "hyper", "static", "limits", "stats", "shapes", "init", "sample", "perturb", "gradients",
-  "statistics", "update", "check" }
+  "statistics", "update", "check", "fits" }
 
 --- pg.family.define { name =, init =, sample =, statistics =, perturb =, gradients = 2, update =, stats = {"g"}, hyper
 -- = {}, static = {}, check =, shapes = } → family: A family of one's own: the posterior q, at which points the loss is
@@ -46,10 +46,12 @@ local DEFINITION = { "name", "hyper", "static", "limits", "stats", "shapes", "in
 --   statistics(g, aux, q, o, curvature, earlier) → { g = …, h = … }: traced; from the gradient at the (last) point.
 --     earlier: the list of those before it, where there is a perturb. stats: the fields it returns. curvature:matrix()
 --     is the Hessian of the batch's loss at the point, [n, n] over the numbers of theta; curvature:diagonal() its
---     diagonal, a vector: n Hessian-vector products each.
+--     diagonal, a vector: n Hessian-vector products each. curvature:gauss_newton(every) is an estimate of the diagonal
+--     of the Gauss-Newton matrix, in one of `every` steps: a gradient on labels that the loss draws by pg.labels.
 --   update(q, stats, o, ctx): traced; moves the precision by q.h = …; may be left out. ctx has t (step + 1) and
 --     weight_decay.
 --   hyper, static, limits: as in pg.rule.define. check(o): raises an error for options that do not fit together.
+--   fits(o) → nil, or why it goes with no correction.
 --   shapes(theta) → { H = { n, n } }: plain Lua; of statistics that are tensors and not vectors like theta.
 -- o also holds weight_decay (the prior's precision over ess). The result is the family; call it with hyperparameters,
 -- `samples` (points per step, default 1) and `antithetic` (in pairs of mirror images, default false) for others.
@@ -196,6 +198,11 @@ function Family:is_of_batch()
   return self.gradients > 1
 end
 
+-- nil, or why it goes with no correction.
+function Family:refuses()
+  return self.definition.fits and self.definition.fits(self.hyper.given)
+end
+
 -- Traced: move the precision.
 function Family:update(q, stats, o, ctx)
   if self.definition.update then
@@ -308,6 +315,15 @@ family.diagonal = family.define {
 -- unbiased, and noisy). noise = false evaluates at the mean and needs "exact". weight_decay may differ by tensor. A
 -- matrix that is not positive definite gives NaN.
 family.full = family.define(require "perigee.family_full")
+
+--- pg.family.gauss_newton { every = 10, beta2 = 0.99, h0 = 0 } → family: The mean alone, and a Hessian diagonal that
+-- pg.rule.sophia reads: the moving average of Sophia-G's estimates (Liu et al. 2023, arXiv 2305.14342, algorithm 3).
+--     stats.g = gradient g at q.mean
+--     in steps 1, 1 + every, …: stats.h = B s^2, s the gradient of the mean loss of B labels drawn from the model
+--                               q.h = beta2 q.h + (1 - beta2) stats.h
+-- B s^2 is, in expectation, the diagonal of the Gauss-Newton matrix, for a cross entropy that of the Fisher matrix. The
+-- loss must ask pg.labels for its labels. Costs 1 / every of a gradient; with corrections only every = 1.
+family.gauss_newton = family.define(require "perigee.family_gauss_newton")
 
 local ascent = require "perigee.family_ascent"
 

@@ -30,6 +30,11 @@ function generic.clip(x, low, high)
   return generic.minimum(generic.maximum(x, low), high)
 end
 
+-- Whether step number n, from 0, is one of every `every`.
+function generic.falls_on(n, every)
+  return generic.eq(n - every * generic.floor(n / every), 0)
+end
+
 -- Standard normal numbers of x's dtype and shape (layout, for a vector), drawn from `key` by logical index.
 function generic.normal_like(key, x)
   if not core.is_tensor(x) then core.raise("normal_like: noise is drawn for a tensor or vector, not for a number") end

@@ -2,6 +2,8 @@
 -- by their doc comments; what they cost is not declared anywhere but measured here, on a model of one parameter.
 
 local core = require "perigee.core"
+local labels = require("perigee.drawn_labels").labels
+local losses = require "perigee.loss"
 local names = require "perigee.names"
 local options = require "perigee.options"
 local reference = require "perigee.reference"
@@ -50,10 +52,13 @@ end
 -- and how many passes over the data a refresh takes.
 local function measure(opt)
   local evaluator = require "perigee.evaluator"
-  local source = evaluator.memory { x = core.tensor("f32", { 1 }) }
-  local eval = evaluator { source = source, loss = function(_, theta) return core.apply("sum", nil, theta * theta) end }
+  local source = evaluator.memory { y = core.tensor("i64", { 1 }) }
+  local eval = evaluator { source = source, key = core.key(0), loss = function(_, theta, batch, ctx)
+    local logits = theta:flat():reshape(1, 2)
+    return losses.cross_entropy(logits, labels(logits, batch.y, ctx))
+  end }
   opt:configure { steps_per_epoch = 1, total_steps = 1 }
-  local st = opt:init(core.vector(core.layout { { "w", { 1 } } }, "f32"), core.key(0))
+  local st = opt:init(core.vector(core.layout { { "w", { 2 } } }, "f32"), core.key(0))
   opt:evaluate_hypers(0)
   local batch = source:take(core.tensor("i64", { 1 }, { 0 }))
   local mode = opt.correction and "corrected" or "plain"
@@ -71,7 +76,7 @@ local function measure(opt)
     first = gradients { first = true, refreshed = (st.passes or 0) > 0 }, refreshed = gradients { refreshed = true } }
 end
 
-local function count(n, one, many) return ("%d %s"):format(n, n == 1 and one or many) end
+local function count(n, one, many) return ("%.4g %s"):format(n, n == 1 and one or many) end
 
 local function list_kept(kept) return #kept > 0 and "keeps " .. table.concat(kept, ", ") or "keeps nothing" end
 

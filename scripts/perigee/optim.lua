@@ -141,6 +141,12 @@ define("alpha_svrg", { sgd, { "correction", correction.alpha_svrg, { "alpha0", "
 define("sophia", { diagonal, { "rule", rule.sophia, { "lr", "beta1", "rho", "batch", "eps" } } },
   { beta2 = 0.99, hess_approx = "exact", noise = false })
 
+--- pg.optim.sophia_g { lr = 1e-4, rho = 0.04, every = 10, beta1 = 0.965, beta2 = 0.99, weight_decay = 0, … } →
+-- optimizer: gauss_newton × none × sophia: Sophia-G, for losses that ask pg.labels for their labels. See
+-- pg.family.gauss_newton and pg.rule.sophia.
+define("sophia_g", { { "family", family.gauss_newton, { "every", "beta2", "h0" } },
+  { "rule", rule.sophia, { "lr", "beta1", "rho", "batch", "eps" } } })
+
 for name, parts in next, (require "perigee.optim_rules") do define(name, parts) end
 
 return optim

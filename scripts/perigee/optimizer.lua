@@ -54,7 +54,7 @@ local function check_parts(spec)
 end
 
 local function check_fit(c, f)
-  local why = c and c:refuses(f)
+  local why = c and (c:refuses(f) or f:refuses())
   if why then
     core.raise(("pg.optimizer: correction %s does not go with family %s: %s"):format(c.name, f.name, why))
   end

@@ -31,13 +31,12 @@ M.lion = define {
 }
 
 --- pg.rule.sophia { lr = 1e-4, beta1 = 0.965, rho = 0.04, batch = 1, eps = 1e-15 } → rule: Sophia (Liu et al. 2023,
--- arXiv 2305.14342) over the Hessian diagonal of pg.family.diagonal, with decoupled weight decay.
+-- arXiv 2305.14342) over a family with a Hessian diagonal, with decoupled weight decay.
 --     m = beta1 m + (1 - beta1) g
 --     p = p (1 - lr weight_decay) - lr sign(m) min(1, |m| / (rho batch q.h + eps))
 -- Where h is 0 or below, or small, that is a step by the sign. q.h is the family's, moved by this step's statistics
--- already: hess_approx = "exact" with noise = false takes the place of the authors' estimates. They refresh h every
--- tenth step after it, by gradients on labels drawn from the model (Sophia-G, whose batch is the number of its tokens):
--- no family here draws labels. lr is rho times the paper's.
+-- already: pg.family.gauss_newton's for Sophia-G, whose h holds the number of labels that its authors' code has in
+-- batch; or pg.family.diagonal's. lr is rho times the paper's.
 M.sophia = define {
   name = "sophia",
   needs = { "h" },

@@ -15,8 +15,6 @@ local NOT_NEGATIVE, SHARE = "[0, inf)", "[0, 1)"
 
 local M = {}
 
--- Whether `every` steps have passed at step number n, from 0.
-local function falls_on(n, every) return generic.eq(n - every * generic.floor(n / every), 0) end
 
 -- ---- Shampoo --------------------------------------------------------------------------------------------------------
 
@@ -68,7 +66,7 @@ M.shampoo = define {
     if o.every == 1 or not s.L.layout then
       roots = inverse_roots(s.L, g, o)
     else
-      s.roots = sometimes(falls_on(ctx.t - 1, o.every), function() return { inverse_roots(s.L, g, o) } end,
+      s.roots = sometimes(generic.falls_on(ctx.t - 1, o.every), function() return { inverse_roots(s.L, g, o) } end,
         { s.roots })[1]
       roots = s.roots
     end
@@ -111,7 +109,7 @@ local function move_bases(g, s, o, t)
   s.Q = sometimes(generic.eq(t, 1), function()
     return { modes.update(s.GG, g, o, function(matrix) return select(2, linalg.eigh(matrix)) end) }
   end, { s.Q })[1]
-  local due = generic.logical_and(generic.gt(t, 1), falls_on(t - 1, o.every))
+  local due = generic.logical_and(generic.gt(t, 1), generic.falls_on(t - 1, o.every))
   local turned = sometimes(due, function(x) return { turn_bases(s.GG, x[1], x[2], x[3], o) } end, { s.Q, s.m, s.v })
   s.Q, s.m, s.v = turned[1], turned[2], turned[3]
 end

@@ -2,14 +2,14 @@
 -- gradients on such labels are what the diagonal of the Gauss-Newton matrix is estimated from.
 
 local check = require "perigee.tensor_args"
-local keys = require "perigee.keys"
+local draws = require "perigee.draws"
 local loops = require "perigee.loops"
 local text = require "perigee.tensor_text"
 local transform = require "perigee.transform"
 
 local M = {}
 
-local draw_for_each = loops.vmap(keys.categorical) -- a key for each example
+local draw_for_each = loops.vmap(draws.categorical) -- a key for each example
 
 --- pg.labels(logits, labels, ctx): The labels that a loss compares logits [..., classes] with: labels, as they are,
 -- except where a family (pg.family.gauss_newton) takes a gradient on labels drawn from the model; there, draws from
@@ -27,7 +27,7 @@ function M.labels(logits, labels, ctx)
   end
   drawn.count = labels.size
   local key = ctx.key:fold "labels"
-  local draw = key.ndim > 0 and draw_for_each or keys.categorical
+  local draw = key.ndim > 0 and draw_for_each or draws.categorical
   return draw(key, transform.stop_gradient(logits))
 end
 

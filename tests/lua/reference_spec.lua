@@ -86,7 +86,8 @@ describe("the reference", function()
     local hidden = { -- for the library itself
       model = {}, optimizer = { "program", "frame", "evaluate_hypers" }, sampler = {},
       evaluator = { "trace_loss" }, rule = { "apply", "allocate" },
-      family = { "init", "evaluate", "update", "gives", "has_noise", "is_of_batch" },
+      family = { "init", "evaluate", "update", "gives", "has_noise", "is_of_batch",
+        "refuses" },
       correction = { "is_active", "period", "is_due", "flags", "variant", "possible_flags", "declared_state",
         "refuses", "next_segment" },
       stage = { "apply" },

@@ -7,7 +7,6 @@ local define = require("perigee.rule_class").define
 local generic = require "perigee.generic"
 local linalg = require "perigee.linalg"
 local modes = require "perigee.modes"
-local orthogonal = require "perigee.orthogonal"
 local sometimes = require "perigee.sometimes"
 local tensors = require "perigee.tensors"
 
@@ -44,7 +43,8 @@ end
 -- roots to the next. power: in place of 1 / 2k (many ports have 1 / k). Axes longer than max_size are left alone, and
 -- with vectors = false tensors with one axis. The roots are by eigenvectors in f64, of the order of
 -- size^3; an L in f32 that is nearly singular has few right digits in its small eigenvalues, which a larger eps mends.
--- With `every` above 1 the first roots are of one gradient: begin with a small lr, or a large eps.
+-- With `every` above 1 the first roots are of one gradient, and multiply what the next ones have and it lacks by up to
+-- eps^(-1/2): begin with a small lr, or take a large eps (1).
 M.shampoo = define {
   name = "shampoo",
   hyper = { lr = 0.1, eps = 1e-4, beta2 = false, every = 1, power = false, max_size = 1024, vectors = true },
@@ -90,12 +90,11 @@ end
 local function turn_bases(GG, Q, m, v, o)
   local orders = {}
   local turned = modes.update(Q, m, o, function(basis, _, _, j)
-    local matrix = tensors.view(GG, j)
-    local applied = matrix:matmul(basis)
-    orders[j] = orthogonal.falling((basis * applied):sum(1))
-    return orthogonal.columns(applied:matmul(orders[j]))
+    local applied = tensors.view(GG, j):matmul(basis)
+    orders[j] = (basis * applied):sum(1):argsort(-1, { descending = true })
+    return (linalg.qr(applied:take(orders[j], 2)))
   end)
-  local permuted = modes.fold(v, o, function(one, axis, j) return modes.multiply(orders[j]:t(), one, axis) end)
+  local permuted = modes.fold(v, o, function(one, axis, j) return one:take(orders[j], axis) end)
   return turned, rotate(rotate(m, Q, o, true), turned, o), permuted
 end
 
@@ -122,8 +121,7 @@ end
 --     p = p - lr sqrt(1 - beta2^k) / (1 - beta1^k) (m / (sqrt(v) + eps) back from Q);  p = p (1 - lr weight_decay)
 --     GG_a = sb GG_a + (1 - sb) G_(a) G_(a)^T;  every `every` steps: Q_a by one power iteration and QR, m turned along
 -- sb: shampoo_beta, unless given beta2. Axes longer than max_size, and tensors with one axis unless vectors = true, are
--- Adam's. The QR here is by reflections one after the other: about n^3 for an axis of n in memory-bound work, in each
--- step that is due.
+-- Adam's.
 M.soap = define {
   name = "soap",
   hyper = { lr = 3e-3, beta1 = 0.95, beta2 = 0.95, shampoo_beta = false, eps = 1e-8, every = 10, max_size = 1024,

@@ -115,6 +115,13 @@ describe("linalg", function()
     assert(math.abs(select(2, linalg.slogdet(spd)):item() - by_factor) < 1e-12)
   end)
 
+  it("finds orthonormal columns of matrices of any rank", function()
+    for _, a in ipairs { random(1, { 5, 2 }):matmul(random(2, { 2, 5 })), pg.zeros({ 5, 3 }, "f64") } do
+      local q, r = linalg.qr(a)
+      assert(skewness(q) < 1e-14 and largest(q:matmul(r) - a) < 1e-14)
+    end
+  end)
+
   it("is canonical: the factors that a matrix was made of come back", function()
     local q, r = linalg.qr(random(1, { 8, 5 }))
     local q2, r2 = linalg.qr(q:matmul(r))

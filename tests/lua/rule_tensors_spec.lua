@@ -5,7 +5,6 @@ local replay = require "rule_replay"
 local pg, core = support.pg, support.core
 local golden = dofile "tests/golden/rules_recent.lua"
 local directions = require "perigee.directions"
-local orthogonal = require "perigee.orthogonal"
 local sometimes = require "perigee.sometimes"
 local rule = pg.rule
 
@@ -175,30 +174,12 @@ local function random_matrix(seed, m, n, is_orthonormal)
   local draw, list = support.stream(seed), {}
   for i = 1, m * n do list[i] = draw() end
   local matrix = core.tensor("f64", { m, n }, list)
-  return is_orthonormal and pg.jit(orthogonal.columns)(matrix) or matrix
+  return is_orthonormal and pg.linalg.qr(matrix) or matrix
 end
 
 local function largest(x) return x:abs():max():item() end
 
 describe("a matrix for each axis", function()
-  it("orthonormal columns span what a matrix's columns span, of full rank or not", function()
-    local full = random_matrix(3, 5, 5)
-    for _, a in ipairs { full, full:matmul(random_matrix(4, 5, 2)):matmul(random_matrix(5, 2, 5)), full * 0 } do
-      local q = pg.jit(orthogonal.columns)(a)
-      assert(largest(q:t():matmul(q) - pg.eye(5, "f64")) < 1e-13)
-      local r = q:t():matmul(a):totable()
-      for i = 2, 5 do
-        for j = 1, i - 1 do assert(math.abs(r[i][j]) < 1e-12) end
-      end
-    end
-  end)
-
-  it("columns are put in the order of falling values, equal ones in theirs", function()
-    local p = pg.jit(orthogonal.falling)(pg.tensor({ 2, 5, 2, 9 }, "f64"))
-    assert.are.same({ 9, 5, 2, 2 }, pg.tensor({ { 2, 5, 2, 9 } }, "f64"):matmul(p):totable()[1])
-    assert.are.same({ 3, 1, 0, 2 }, pg.tensor({ { 0, 1, 2, 3 } }, "f64"):matmul(p):totable()[1])
-  end)
-
   it("work is done in some runs only", function()
     local f = pg.jit(function(t, x)
       return sometimes(t:eq(2), function(given) return { given[1] * 3 } end, { x })[1]

@@ -2,7 +2,7 @@
 -- gradients on such labels are what the diagonal of the Gauss-Newton matrix is estimated from.
 
 local check = require "perigee.tensor_args"
-local draws = require "perigee.draws"
+local draws = require("perigee.draws").functions
 local loops = require "perigee.loops"
 local text = require "perigee.tensor_text"
 local transform = require "perigee.transform"

@@ -257,6 +257,7 @@ local SECTIONS = {
   { "Families", "^pg%.family" }, { "Families: methods", "^family:" },
   { "Corrections", "^pg%.correction" }, { "Corrections: methods", "^correction:" },
   { "Rules", "^pg%.rule" }, { "Rules: methods", "^rule:" },
+  { "Wrappers", "^pg%.wrapper" },
   { "Stages", "^pg%.stage" }, { "Ready-made optimizers", "^pg%.optim%." },
   { "Schedules and durations", "^pg%.schedule", "schedule" },
   { "Training", "^pg%.train$" }, { "Training: the result", "^result[:.]" },

@@ -106,10 +106,12 @@ function Evaluation:curvature(theta, piece, keys, live)
   end)
 end
 
--- What stage number i sees as ctx. noise_key: that of the evaluation; piece: its number, or nil.
-function Evaluation:stage_context(i, noise_key, piece)
+-- What stage number i sees as ctx. noise_key: that of the evaluation; piece: its number, or nil; theta: where the
+-- gradient was taken.
+function Evaluation:stage_context(i, noise_key, piece, theta)
   local number = self.gradients
-  return stages.context({ t = self.t, weight_decay = self.decay, examples = self.present }, function()
+  local fields = { t = self.t, weight_decay = self.decay, examples = self.present, theta = theta }
+  return stages.context(fields, function()
     local key = evaluation.fold(noise_key, evaluation.streams.stage, number, i)
     return piece and evaluation.fold(key, piece) or key
   end)
@@ -152,7 +154,7 @@ function Evaluation:gradient(theta, k, piece, live, first)
   self.gradients = self.gradients + 1
   local g = given
   for _, entry in ipairs(self.stages) do
-    g = entry:apply(g, self:stage_context(entry.place, piece.noise_key, piece.number))
+    g = entry:apply(g, self:stage_context(entry.place, piece.noise_key, piece.number, theta))
   end
   if not loss then
     loss, aux = given.loss, given.aux

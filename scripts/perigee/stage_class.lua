@@ -13,8 +13,9 @@ local Stage = part.class "stage"
 --- pg.stage.define { name =, apply =, state = {}, examples = false, active =, hyper = {}, static = {}, check = } →
 -- stage: A stage of one's own: what edits a gradient before statistics are formed (stages.per_evaluation of
 -- pg.optimizer) or after the correction (stages.combined).
---   apply(g, o, ctx, s) → g: traced; g is a vector, o the hyperparameters. ctx has t (step + 1), weight_decay, examples
---     (how many the batch has) and key, another one for each step and each gradient in it. s: the slots.
+--   apply(g, o, ctx, s) → g: traced; g is a vector, o the hyperparameters. ctx has t (step + 1), weight_decay, theta
+--     (where the gradient was taken; after the correction the mean), examples (how many the batch has) and key, another
+--     one for each step and each gradient in it. s: the slots.
 --   state: as in pg.rule.define: slots that checkpoints keep. Not per evaluation where a step evaluates several.
 --   examples: apply gets, in place of g, the gradients of the batch's examples one by one: g:mean(f) averages what
 --     f(gradient of one example), traced, returns: one or more tensors, by the batch's weights where it has any;

@@ -255,9 +255,11 @@ end
 local function trace_stages(self, stats)
   local eval, combined = self.eval, stages.trace(self.b, self.st.stages.combined, self.p, self.idle)
   local number = self.b:scalar(self.st.scalars, "step")
+  local fields = { t = self.t, weight_decay = self.decay, examples = eval.present, theta = self.p }
   for _, entry in ipairs(combined) do
-    stats.g = entry:apply(stats.g, stages.context({ t = self.t, weight_decay = self.decay, examples = eval.present },
-      function() return evaluation.fold(self.run_key, evaluation.streams.stage, number, entry.place) end))
+    stats.g = entry:apply(stats.g, stages.context(part.merge(fields, {}), function()
+      return evaluation.fold(self.run_key, evaluation.streams.stage, number, entry.place)
+    end))
   end
   return function()
     stages.register(self.b, eval.stages)

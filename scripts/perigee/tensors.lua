@@ -27,6 +27,13 @@ function tensors.map(x, f, ...)
   return tensors.pack(layout, list)
 end
 
+--- tensor:map_tensors(f [, y …]): The vector whose tensors are f(tensor, name, tensor of y …) for each tensor of this
+-- vector and of others with its layout, in their shapes: for rules and stages that treat matrices by rows.
+function core.methods.map_tensors(x, f, ...)
+  if not x.layout then core.raise("map_tensors: a vector was expected, whose tensors have names") end
+  return tensors.map(x, function(one, entry, _, ...) return f(one, entry.name, ...) end, ...)
+end
+
 -- A zero vector with a tensor for each of theta's tensors for which shape_of(shape, name) is not nil, of that shape; a
 -- single 0 where there is none.
 function tensors.zeros(theta, shape_of)

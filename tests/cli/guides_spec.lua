@@ -48,9 +48,9 @@ describe("the guide", function()
     assert.equal(18, count)
   end)
 
-  it("to rules, corrections and families", function()
+  it("to rules, corrections, families, wrappers and stages", function()
     if os.getenv "PERIGEE_TEST_LONG" ~= "1" then copy_sources() end -- without the operation that was not built
-    assert.equal(15, guide.follow("docs/add-method.md", directory, environment))
+    assert.equal(21, guide.follow("docs/add-method.md", directory, environment))
   end)
 
   it("to models and layers", function()

@@ -114,18 +114,18 @@ local function move_bases(g, s, o, t)
 end
 
 --- pg.rule.soap { lr = 3e-3, beta1 = 0.95, beta2 = 0.95, shampoo_beta = false, eps = 1e-8, every = 10, max_size = 1024,
--- vectors = false } → rule: SOAP (Vyas et al. 2024, arXiv 2409.11321), as its authors' code: Adam in the coordinates of
--- Shampoo's eigenvectors. Decoupled weight decay, after the step.
+-- vectors = false, debias = true } → rule: SOAP (Vyas et al. 2024, arXiv 2409.11321), as its authors' code: Adam in the
+-- coordinates of Shampoo's eigenvectors. Decoupled weight decay, after the step.
 --     first step: GG_a = (1 - sb) G_(a) G_(a)^T for each axis a, Q_a its eigenvectors; p does not move
 --     then, k = t - 1: r = g in the coordinates Q;  m = beta1 m + (1 - beta1) r;  v = beta2 v + (1 - beta2) r^2
 --     p = p - lr sqrt(1 - beta2^k) / (1 - beta1^k) (m / (sqrt(v) + eps) back from Q);  p = p (1 - lr weight_decay)
 --     GG_a = sb GG_a + (1 - sb) G_(a) G_(a)^T;  every `every` steps: Q_a by one power iteration and QR, m turned along
--- sb: shampoo_beta, unless given beta2. Axes longer than max_size, and tensors with one axis unless vectors = true, are
--- Adam's.
+-- debias = false leaves the factor of the betas out (correct_bias of that code). sb: shampoo_beta, unless given beta2.
+-- Axes longer than max_size, and tensors with one axis unless vectors = true, are Adam's.
 M.soap = define {
   name = "soap",
   hyper = { lr = 3e-3, beta1 = 0.95, beta2 = 0.95, shampoo_beta = false, eps = 1e-8, every = 10, max_size = 1024,
-    vectors = false },
+    vectors = false, debias = true },
   static = { "every", "max_size" },
   limits = { lr = NOT_NEGATIVE, beta1 = SHARE, beta2 = SHARE, shampoo_beta = SHARE, eps = NOT_NEGATIVE,
     every = "[1, inf)", max_size = NOT_NEGATIVE },
@@ -143,7 +143,7 @@ M.soap = define {
     s.v = generic.where(is_first, s.v, o.beta2 * s.v + (1 - o.beta2) * (r * r))
     local step = s.m / (generic.sqrt(s.v) + o.eps)
     if turns then step = rotate(step, s.Q, o, true) end
-    local rate = o.lr * generic.sqrt(1 - o.beta2 ^ k) / (1 - o.beta1 ^ k)
+    local rate = o.debias and o.lr * generic.sqrt(1 - o.beta2 ^ k) / (1 - o.beta1 ^ k) or o.lr
     local moved = (p - rate * step) * (1 - o.lr * ctx.weight_decay)
     if turns then move_bases(g, s, o, t) end
     return generic.where(is_first, p, moved)

@@ -112,6 +112,13 @@ describe("Adam and its kin", function()
     end)
   end)
 
+  it("soap with debias = false leaves the betas' factor out", function()
+    agrees(rule.soap { debias = false, max_size = 0 }, {}, function(p, g, t, lr, s)
+      if t == 1 then return p end
+      return p - lr * keep(s, "m", 0.95, g) / (math.sqrt(keep(s, "v", 0.95, g * g)) + 1e-8)
+    end)
+  end)
+
   it("schedule-free AdamW of the paper corrects the bias in lr, which weighs the average too", function()
     local decay = 0.1
     agrees(rule.schedule_free_adamw { form = "paper", warmup = 4 }, { weight_decay = decay }, function(y, g, t, lr, s)

@@ -527,6 +527,20 @@ local function fail_not_found(name, roots)
     .. "separated by colons)", name, HINTS[name] and ": " .. HINTS[name] or "", table.concat(places, ", "))
 end
 
+-- What look(path) says of the first path that it knows among those which `name` may stand for; else an error. beside:
+-- the recipe's directory.
+local function search(owner, name, beside, look)
+  if type(name) ~= "string" then fail("%s takes the name or path of a data set, not a %s", owner, type(name)) end
+  local roots = data_paths.search_path(name, beside)
+  for _, root in ipairs(roots) do
+    for _, below in ipairs { "", "libsvm/" } do
+      local found, path = look(root .. below .. name)
+      if found then return found, path end
+    end
+  end
+  return fail_not_found(name, roots)
+end
+
 --- pg.data.load(name [, opts]) → data set or split: A data set by name, as "fashion-mnist", or by path; files may be
 -- compressed (.gz, .xz). It is looked for beside the recipe and in pg.data.directories().
 --   IDX and CIFAR directories: { name, n, train, test }, splits of x f32 [n, channels, height, width] scaled by 1 / 255
@@ -540,15 +554,14 @@ end
 -- A split has n, the fields as they are stored (split.x) and the methods split:batch and so on. An unknown option or a
 -- bad file is an error that names it.
 function data.load(name, opts)
-  if type(name) ~= "string" then fail("pg.data.load takes the name or path of a data set, not a %s", type(name)) end
-  local roots = data_paths.search_path(name, data_paths.directory_of_caller())
-  for _, root in ipairs(roots) do
-    for _, below in ipairs { "", "libsvm/" } do
-      local loader, found = recognize(root .. below .. name)
-      if loader then return loader(name, found, opts or {}) end
-    end
-  end
-  return fail_not_found(name, roots)
+  local loader, found = search("pg.data.load", name, data_paths.directory_of_caller(), recognize)
+  return loader(name, found, opts or {})
+end
+
+--- pg.data.text(name) → string: The whole text of a file, by name or path, looked for as pg.data.load does;
+-- decompressed (.gz, .xz).
+function data.text(name)
+  return files.read_file((search("pg.data.text", name, data_paths.directory_of_caller(), data_paths.find_file)))
 end
 
 return data

@@ -227,6 +227,8 @@ function Rule:step(theta, stats, state, step, extra) -- luacheck: ignore self
   local private = state[PRIVATE]
   stats = statistics.new(stats)
   local signature = table.concat(statistics.fields(stats), ",")
+  -- programs move the parameters they were made with
+  if not rawequal(private.theta, theta) then private.programs, private.theta = {}, theta end
   local program = private.programs[signature]
   private.rule.hyper:evaluate(step)
   private.numbers.t = step + 1

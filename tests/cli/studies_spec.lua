@@ -61,9 +61,25 @@ describe("studies", function()
     end
   end)
 
+  it("directional_sharpness.lua: SGD steps where it is sharpest, clipped or not by two ways", function()
+    local out, code = run("", "directional_sharpness.lua data=made words=60 tokens=4000 width=4 hidden=8 batch=64 "
+      .. "steps=60 looks=2 watched=512")
+    assert.equal(0, code, out)
+    local part = out:sub((out:find("\nSGD trains", 1, true)))
+    local sgd, clipped, adam = row(part, "SGD "), row(part, "clipped SGD"), row(part, "Adam")
+    assert(sgd[1] > 2 * adam[1] and sgd[1] > clipped[1], out)
+    for field = 1, 4 do assert.equal(clipped[field], sgd[4 + field], out) end -- the same direction, by two ways
+    for _, x in ipairs { sgd[3] / sgd[4], adam[3] / adam[4] } do assert(x > 0.5 and x < 2, out) end
+    local own = out:sub((out:find("each trains by itself", 1, true)))
+    assert(row(own, "SGD")[3] > row(own, "Adam")[3], out)
+    expect_picture "directional_sharpness/own"
+  end)
+
   for words, name in pairs {
     ["dynamical_stability.lua data=teacher rows=24 width=6 seeds=1 steps=400"] = "dynamical_stability",
     ["last_iterate.lua data=made rows=500 longest=256 seeds=1 whole=16"] = "last_iterate",
+    ["directional_sharpness.lua data=made words=20 tokens=500 width=2 hidden=4 batch=16 steps=8 looks=2 watched=64"] =
+      "directional_sharpness",
   } do
     it(words:match "^%S+" .. " stands up to check, runs inside its steps and all", function()
       local out, code = run("check", words)

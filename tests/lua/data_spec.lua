@@ -282,6 +282,12 @@ describe("splits", function()
 end)
 
 describe("loading", function()
+  it("gives the text of a file", function()
+    assert.are.equal("one two\n", pg.data.text(write("words.txt", "one two\n")))
+    fails_naming("no-such.txt", pg.data.text, "no-such.txt")
+    fails_naming("pg.data.text takes the name", pg.data.text, 3)
+  end)
+
   it("reads LIBSVM with labels, bias and a test part", function()
     local path = write("toy", "2 1:1 3:3\n1 2:2\n")
     write("toy.t", "1 4:1\n")

@@ -31,7 +31,15 @@ local function displacements(r, options)
   return found
 end
 
-facts.sgd = { "is linear in the gradients, momentum and all", function()
+-- The first step from the default walk's beginning, and its gradient.
+local function first_step(r, options)
+  local _, _, path = walk(r, { steps = 1, options = options })
+  return path[2] - path[1], walks.noise(path[1].layout, 101)
+end
+
+facts.sgd = { "is linear in the gradients, momentum and all, and begins with lr times the first", function()
+  local step, g = first_step(rule.sgd { lr = 0.1, momentum = 0.9, dampening = 0.5 })
+  near(step, -0.1 * g, 1e-15)
   for _, nesterov in ipairs { false, true } do
     local d = displacements(rule.sgd { lr = 0.1, momentum = 0.9, nesterov = nesterov })
     near(d[1] + d[2], d[3], 1e-13)
@@ -88,7 +96,9 @@ facts.nadam = { "without momentum is Adam without it, and takes no notice of sca
   walks.scale_free(rule.nadam { lr = 0.1, eps = 0 })
 end }
 
-facts.adabelief = { "goes far where gradients are as expected, and takes no notice of scale", function()
+facts.adabelief = { "begins by signs over beta1, and goes far where gradients are as expected", function()
+  local step, g = first_step(rule.adabelief { lr = 0.1, eps = 0, rectify = false })
+  near(step, -0.1 / 0.9 * pg.sign(g), 1e-13)
   local function constant(_, theta) return theta * 0 + 1 end
   local how = { gradient = constant, steps = 100, zero = true }
   local far, adam = walk(rule.adabelief { lr = 0.01, rectify = false }, how), walk(rule.adam { lr = 0.01 }, how)
@@ -140,6 +150,8 @@ facts.vsgd = { "with K near 0 goes by signs", function()
 end }
 
 facts.constant_vsgd = { "has Adam's m with beta1 = K / (K + 1), and moves by at most lr", function()
+  local step, g = first_step(rule.constant_vsgd { lr = 0.1, K = 4 })
+  near(step, -0.1 * g / 5 / pg.sqrt(g * g / 25 + 1 / 5), 1e-14)
   local _, state, path = walk(rule.constant_vsgd { lr = 0.1, K = 4 })
   local _, adam = walk(rule.adam { beta1 = 0.8 })
   near(state.mu, adam.m, 1e-14)
@@ -151,6 +163,10 @@ facts.sgd_sai = { "is as long as its gradients, each tensor times a number that 
   local one, _, path = walk(r)
   local ten = walk(r, { scale = 10 })
   near(ten - path[1], 10 * (one - path[1]), 1e-12)
+  local step, g = first_step(r)
+  local matrix = core.apply("view", { a = { 0 } }, g)
+  local scale = pg.sqrt((matrix * matrix):sum()) / pg.std(matrix, { 1, 2 }, { correction = 1 })
+  near(core.apply("view", { a = { 0 } }, step), -0.1 * scale * matrix, 1e-12)
   local _, state = walk(r, { gradient = function(k, theta) return walks.noise(theta.layout, 101, k) end })
   local _, first = walk(r, { steps = 1 })
   assert.are.same(first.scale:totable(), state.scale:totable())
@@ -201,10 +217,13 @@ local function diagonal(list) return pg.eye(4, "f64") * pg.tensor(list, "f64") e
 
 local EYE = pg.eye(4, "f64")
 
-facts.muon = { "of a rotated problem is rotated Muon, and takes no notice of scale", function()
+facts.muon = { "of a rotated problem is rotated Muon, its values near 1, and takes no notice of scale", function()
   local R = rotation()
   local plain, rotated = turned(rule.muon { lr = 0.1 }, R, R:t())
   near(R:matmul(plain):matmul(R:t()), rotated, 1e-9)
+  local once = turned(rule.muon { lr = 0.1 }, R, R:t(), 1)
+  local _, values = pg.linalg.svd(once / 0.1)
+  assert(values:min():item() > 0.6 and values:max():item() < 1.3, tostring(values))
   walks.scale_free(rule.muon { lr = 0.1, eps = 1e-300, ["others.eps"] = 0 })
 end }
 
@@ -214,10 +233,11 @@ facts.swan = { "takes no notice of the scale and mean of a row, and moves by lr 
   assert(math.abs(math.sqrt((plain * plain):sum():item()) - 0.1 * 4) < 1e-12)
 end }
 
-facts.sinkgd = { "takes no notice of the scale of rows and columns", function()
+facts.sinkgd = { "takes no notice of the scale of rows and columns, and is as long as the root of its size", function()
   local r = rule.sinkgd { lr = 1, alpha = 1, sweeps = 100, outputs = "rows" }
   local plain, scaled = turned(r, diagonal { 1, 2, 0.5, 3 }, diagonal { 2, 1, 0.3, 1 }, 1)
   near(plain, scaled, 1e-6)
+  assert(math.abs((plain * plain):sum():item() - 16) < 1e-10)
 end }
 
 facts.shampoo = { "of one number is AdaGrad, and of a rotated problem rotated Shampoo", function()
@@ -228,7 +248,11 @@ facts.shampoo = { "of one number is AdaGrad, and of a rotated problem rotated Sh
   near(R:matmul(plain):matmul(R:t()), rotated, 1e-9)
 end }
 
-facts.soap = { "of a rotated problem is rotated SOAP", function()
+facts.soap = { "of a rotated problem is rotated SOAP, and without matrices Adam that sits out a step", function()
+  local _, _, late = walk(rule.soap { lr = 0.1, max_size = 0, eps = 0 }, { zero = true })
+  local _, _, adam = walk(rule.adam { lr = 0.1, beta1 = 0.95, beta2 = 0.95, eps = 0 }, { zero = true,
+    gradient = function(k, theta) return walks.noise(theta.layout, 101 + k) end })
+  for k = 1, 5 do near(late[k + 1], adam[k], 1e-14) end
   local R = rotation()
   local plain, rotated = turned(rule.soap { lr = 0.1, every = 2 }, R, R:t(), 5)
   near(R:matmul(plain):matmul(R:t()), rotated, 1e-9)
@@ -261,8 +285,10 @@ facts.schedule_free_adamw = { "is evaluated at the mean of RMSProp's iterates, i
   averages(rule.schedule_free_adamw { lr = 0.1, eps = 0 }, rule.adam { lr = 0.1, beta1 = 0, eps = 0 })
 end }
 
-facts.prodigy = { "takes no notice of the gradients' scale, and never makes its distance smaller", function()
+facts.prodigy = { "begins with d0, takes no notice of scale, and never makes its distance smaller", function()
   walks.scale_free(rule.prodigy { eps = 0 }, {}, 1e-9)
+  local step, g = first_step(rule.prodigy { eps = 0, d0 = 0.01 })
+  near(step, -0.01 * 0.1 / math.sqrt(0.001) * pg.sign(g), 1e-13)
   local theta = support.flat("f64", { 1, 1, 1 })
   local state, last = rule.prodigy:init(theta), 1e-6
   for k = 0, 40 do

@@ -159,35 +159,41 @@ function Evaluator:trace_loss(theta, traced, ctx, model)
   return loss, table.pack(table.unpack(results, 2, results.n))
 end
 
---- evaluator:evaluate(theta, given [, { train = false, key =, buffers = }]) → loss, aux: The loss at theta on a
--- batch, without a gradient: a number, and a list of what else the loss returns, whose tensors are overwritten by the
--- next call. key: default the evaluator's. buffers: the running statistics that batch norm needs unless training; they
--- are read, never changed.
-function Evaluator:evaluate(theta, given, options)
+-- The program of a loss on batches of one signature, with the gradient if asked for, as { program, binding, aux }.
+local function build_evaluation(self, theta, given, train, running, graded)
+  local entry = {}
+  local label = ("an evaluation%s, %d examples%s"):format(graded and " with its gradient" or "", batch.count(given),
+    train and ", as in training" or "")
+  entry.program = builder.trace(label, function(b)
+    local at = core.mark(b:input("theta", theta))
+    local traced
+    traced, entry.binding = batch.declare(b, given)
+    local key = b:input("key", self.key)
+    if traced.id then
+      key = core.apply("key_fold", nil, key, traced.id)
+    end
+    local loss, aux = self:trace_loss(at, traced, {
+      train = train, key = key, buffers = running and b:input("buffers", running), update_buffers = false,
+    })
+    b:output(loss)
+    if graded then b:output(core.vjp({ loss }, { false }, { at })[1]) end
+    entry.aux = evaluator.register_aux(b, aux)
+  end)
+  return entry
+end
+
+-- Run the program of a loss at theta on a batch.
+local function run_evaluation(self, owner, theta, given, options, graded)
   options = options or {}
   local train, running = options.train or false, options.buffers
   if running or not train then
-    buffers.check(self.model, running, "evaluator:evaluate(theta, batch, { buffers = st.buffers })")
+    buffers.check(self.model, running, owner)
   end
-  local signature = ("%s|%s|%s|%s"):format(batch.signature(given), theta.dtype, train, running and running.dtype)
+  local signature = ("%s|%s|%s|%s|%s"):format(batch.signature(given), theta.dtype, train, running and running.dtype,
+    graded)
   local entry = self.programs[signature]
   if not entry then
-    entry = {}
-    local label = ("an evaluation, %d examples%s"):format(batch.count(given), train and ", as in training" or "")
-    entry.program = builder.trace(label, function(b)
-      local traced_theta = b:input("theta", theta)
-      local traced
-      traced, entry.binding = batch.declare(b, given)
-      local key = b:input("key", self.key)
-      if traced.id then
-        key = core.apply("key_fold", nil, key, traced.id)
-      end
-      local loss, aux = self:trace_loss(traced_theta, traced, {
-        train = train, key = key, buffers = running and b:input("buffers", running), update_buffers = false,
-      })
-      b:output(loss)
-      entry.aux = evaluator.register_aux(b, aux)
-    end)
+    entry = build_evaluation(self, theta, given, train, running, graded)
     self.programs[signature] = entry
   end
   local program = entry.program
@@ -198,7 +204,25 @@ function Evaluator:evaluate(theta, given, options)
   end
   entry.binding:bind(program, given)
   program:run()
-  return program:number(1), entry.aux(program)
+  return entry
+end
+
+--- evaluator:evaluate(theta, given [, { train = false, key =, buffers = }]) → loss, aux: The loss at theta on a
+-- batch, without a gradient: a number, and a list of what else the loss returns, whose tensors are overwritten by the
+-- next call. key: default the evaluator's. buffers: the running statistics that batch norm needs unless training; they
+-- are read, never changed.
+function Evaluator:evaluate(theta, given, options)
+  local entry = run_evaluation(self, "evaluator:evaluate(theta, batch, { buffers = st.buffers })", theta, given,
+    options, false)
+  return entry.program:number(1), entry.aux(entry.program)
+end
+
+--- evaluator:value_and_grad(theta, given [, { train = false, key =, buffers = }]) → loss, gradient, aux: As
+-- evaluator:evaluate, with the gradient, a vector like theta that is overwritten by the next call.
+function Evaluator:value_and_grad(theta, given, options)
+  local entry = run_evaluation(self, "evaluator:value_and_grad(theta, batch, { buffers = st.buffers })", theta, given,
+    options, true)
+  return entry.program:number(1), entry.program:result(2), entry.aux(entry.program)
 end
 
 -- ---- a source over tensors in memory ----

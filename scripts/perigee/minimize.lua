@@ -140,7 +140,8 @@ end
 
 --- pg.minimize.find(f, x0 [, { tolerance = 1e-14, iterations = 60 }]) → result: The minimum of f, a function from a
 -- tensor to a tensor of shape [] that can be traced, from x0 on. Options and result as in pg.minimize.newton; x is a
--- list in the order of the tensor's elements.
+-- list in the order of the tensor's elements. For more than a few hundred numbers: pg.minimize.newton_cg, which needs
+-- no matrix, and pg.minimize.lbfgs, which needs only gradients and no convexity.
 function minimize.find(f, x0, opts)
   local pg = require "perigee"
   local shape, dtype = x0.shape, x0.dtype
@@ -159,5 +160,7 @@ end
 function minimize.difference(x, y) return add_scaled(x, -1, y) end
 
 minimize.newton_cg = require("perigee.minimize_cg").newton_cg
+minimize.lbfgs = require("perigee.minimize_lbfgs").lbfgs
+minimize.objective = require("perigee.minimize_objective").objective
 
 return minimize

@@ -51,4 +51,100 @@ describe("pg.minimize", function()
     assert.is_false(ok)
     assert.is_truthy(tostring(message):find("tolerance", 1, true), message)
   end)
+
+  it("lbfgs finds Rosenbrock's valley, of two numbers and of many", function()
+    local function valley(n)
+      return function(x)
+        local a, b = x:slice { 1, n - 1 }, x:slice { 2, n }
+        return ((1 - a) ^ 2 + 100 * (b - a ^ 2) ^ 2):sum()
+      end
+    end
+    for most, x0 in pairs { [60] = pg.tensor({ -1.2, 1 }, "f64"), [250] = pg.zeros({ 20 }, "f64") } do
+      local found = pg.minimize.lbfgs(valley(x0.size), x0)
+      assert.equal("converged", found.why)
+      assert((found.x - 1):abs():max():item() < 1e-8)
+      assert(found.iterations < most and found.evaluations < 2 * found.iterations, found.iterations)
+    end
+  end)
+
+  it("lbfgs with exact searches takes n steps for a quadratic of n numbers, as conjugate gradients", function()
+    for _, n in ipairs { 1, 2, 6, 12 } do
+      local a, b = spd(n, pg.key(n)), pg.randn(pg.key(2), { n }, "f64")
+      local found = pg.minimize.lbfgs(function(x) return 0.5 * x:dot(a:matmul(x)) - x:dot(b) end,
+        pg.zeros({ n }, "f64"), { curvature = 1e-8, tolerance = 1e-9 })
+      assert.equal("converged", found.why)
+      assert(found.iterations <= n, found.iterations)
+      assert((found.x - pg.linalg.solve(a, b)):abs():max():item() < 1e-9)
+    end
+  end)
+
+  it("lbfgs finds the minimum that newton_cg finds", function()
+    local f = logistic(400, 20)
+    local newton = pg.minimize.newton_cg(f, pg.zeros({ 20, 1 }, "f64"))
+    local found = pg.minimize.lbfgs(f, pg.zeros({ 20, 1 }, "f64"), { tolerance = 1e-12 })
+    assert.equal("converged", found.why)
+    assert(math.abs(found.value - newton.value) < 1e-15)
+    assert((found.x - newton.x):abs():max():item() < 1e-10)
+  end)
+
+  -- A model, its data in f64, and an evaluator of its loss.
+  local function classifier(batch)
+    local model = pg.nn.sequential { pg.nn.linear(5, 4), pg.nn.tanh(), pg.nn.linear(4, 3) }
+    local x, y = pg.randn(pg.key(1), { 50, 5 }, "f64"), (3 * pg.uniform(pg.key(2), { 50 })):floor():to "i64"
+    local evaluate = pg.evaluator { model = model, batch = batch, source = pg.evaluator.memory { x = x, y = y },
+      loss = function(m, theta, b, ctx) return pg.cross_entropy(m(theta, b.x, ctx), b.y) end }
+    local function whole(theta)
+      return pg.cross_entropy(model(theta, x), y) + 0.005 * (theta * theta):sum()
+    end
+    return evaluate, whole, model:init(pg.key(3), "f64")
+  end
+
+  it("objective is the loss over all the data, whatever the batches", function()
+    for _, batch in ipairs { 50, 7 } do
+      local evaluate, whole, theta = classifier(batch)
+      local value, gradient = pg.minimize.objective(evaluate, { weight_decay = 0.01 })(theta)
+      local expected, slope = pg.value_and_grad(whole)(theta)
+      assert(math.abs(value - expected:item()) < 1e-14)
+      assert((gradient - slope):abs():max():item() < 1e-14)
+    end
+  end)
+
+  it("lbfgs minimizes the loss of a model: traced, from an evaluator, or by a function that gives gradients", function()
+    local evaluate, whole, theta = classifier(20)
+    local found = pg.minimize.lbfgs(whole, theta)
+    local reports = {}
+    local same = pg.minimize.lbfgs(pg.minimize.objective(evaluate, { weight_decay = 0.01 }), theta,
+      { given = true, on_step = function(report) reports[#reports + 1] = report end })
+    assert.same({ "converged", "converged" }, { found.why, same.why })
+    assert(math.abs(found.value - same.value) < 1e-14)
+    assert.equal(same.iterations, #reports)
+    for i = 2, #reports do assert(reports[i].value <= reports[i - 1].value + 1e-14) end
+    assert.equal(theta.layout, same.x.layout)
+    local first = pg.minimize.lbfgs(evaluate, theta, { on_step = function() return false end })
+    assert.same({ "stopped", 1 }, { first.why, first.iterations })
+  end)
+
+  it("lbfgs says when it is not there", function()
+    local x0 = pg.ones({ 3 }, "f64")
+    local function line(x) return x:sum() end
+    local function power(x) return (x ^ 4):sum() end
+    local function kink(x) return x:abs():sum() end
+    assert.same({ "iterations", false }, (function(r) return { r.why, r.converged } end)(
+      pg.minimize.lbfgs(power, x0, { iterations = 2 })))
+    assert.equal("line", pg.minimize.lbfgs(line, x0).why)
+    assert.equal("line", pg.minimize.lbfgs(kink, x0 * pg.tensor({ 1, 0.7, 0.3 }, "f64")).why)
+    for text, call in pairs {
+      ["memory"] = function() pg.minimize.lbfgs(power, x0, { memry = 3 }) end,
+      ["curvature lies between 0 and 1"] = function() pg.minimize.lbfgs(power, x0, { curvature = 1 }) end,
+      ["tolerance is a number"] = function() pg.minimize.lbfgs(power, x0, { tolerance = "1" }) end,
+      ["a function or an evaluator comes first, not 3"] = function() pg.minimize.lbfgs(3, x0) end,
+      ["to begin with comes second, not 3"] = function() pg.minimize.lbfgs(power, 3) end,
+      ["the evaluator has no source"] = function()
+        pg.minimize.lbfgs(pg.evaluator { loss = power, model = {} }, x0)
+      end,
+    } do
+      local ok, message = pcall(call)
+      assert(not ok and message:find(text, 1, true), message)
+    end
+  end)
 end)

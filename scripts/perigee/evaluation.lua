@@ -120,7 +120,7 @@ end
 -- The gradients of the piece's examples one by one, for sample number k; see Evaluation:gradient.
 function Evaluation:each(theta, k, piece, live)
   if self.division or self.batch.count and not self.batch.sample_weight then
-    core.raise("gradients of single examples are taken one after the other, whole batches at a time: use micro = 1 and "
+    core.raise("gradients of single examples are taken of whole batches, in pieces of their own: use micro = 1 and "
       .. "batches without batch.count, or with batch.sample_weight beside it")
   elseif piece.batch ~= self.batch then
     core.raise("rows for each example, and a stage that asks for the examples' gradients: a row is one already")

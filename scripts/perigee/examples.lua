@@ -103,9 +103,9 @@ local function cut(slices, first, count, pieces)
   return out
 end
 
--- Go over `count` examples in pieces: sums, seen = f(slices of a piece, sums before or nil), starting from start() where
--- there are several pieces. like: a vector like an example's gradient, of which a piece holds about 64 MiB. → the last
--- sums, and what was seen, trees of tensors [rows of the piece, …], of all pieces in order.
+-- Go over `count` examples in pieces: sums, seen = f(slices of a piece, sums before or nil), starting from start()
+-- where there are several. like: a vector like an example's gradient, of which a piece holds about 64 MiB. → the last
+-- sums, and what was seen, trees of tensors with a row for each example.
 function examples.over(slices, count, like, f, start)
   local size = piece_size(count, like)
   if size == count then return f(slices) end

@@ -1,8 +1,8 @@
 -- rows.lua: statistics by rows, as tables keep them: what a row is and how statistics come out of rows. Three forms:
 -- one row for the whole batch; one for each example, all numbers of its statistics, by batches of one (examples.lua);
--- and one for each example that holds the cotangent of the model's output only, for models that are linear in theta: there
--- the output's derivative does not depend on theta, so that gradients can be formed from such rows at any time. Traced
--- rows are statistics whose fields are [rows, width]; arithmetic on them is that of statistics.
+-- and one for each example that holds the cotangent of the model's output only, for models that are linear in theta:
+-- there the output's derivative does not depend on theta, so that gradients can be formed from such rows at any time.
+-- Traced rows are statistics whose fields are [rows, width]; arithmetic on them is that of statistics.
 
 local core = require "perigee.core"
 local examples = require "perigee.examples"

@@ -298,8 +298,8 @@ static pg_status visit(walk *w, pg_value v) {
                     : pg_node_make(w->b.g, node->op, node->nin, w->operands, &node->attrs, node->region);
     return pg_built(w->map[v]);
   }
-  if (!info->batch) return pg_fail(PG_ERR_UNSUPPORTED, "vmap: %s has no batching rule", info->name);
   w->map[v] = PG_NONE;
+  if (!info->batch) return pg_batch_by_scan(&w->b, node, w->operands, w->batched_operands, &w->map[v]);
   if (node->layout && info->cls == PG_CLASS_MAP)
     return map_vectors(&w->b, node, w->operands, w->batched_operands, &w->map[v]);
   return info->batch(&w->b, node, w->operands, w->batched_operands, &w->map[v]);

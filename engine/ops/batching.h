@@ -46,7 +46,7 @@ pg_value pg_batch_pack(pg_batching *b, const pg_layout *layout, const pg_value *
 pg_status pg_batch_map(pg_batching *b, const pg_node *node, const pg_value *in, const bool *batched, pg_value *out);
 // Operations on the last axes of at most three operands, which take any axes in front, the same for all.
 pg_status pg_batch_rows(pg_batching *b, const pg_node *node, const pg_value *in, const bool *batched, pg_value *out);
-// Any operation on plain tensors: entry after entry, by a SCAN over the operation alone.
+// Any operation on plain tensors: entry after entry, by a SCAN over the operation alone. For those without a rule.
 pg_status pg_batch_by_scan(pg_batching *b, const pg_node *node, const pg_value *in, const bool *batched, pg_value *out);
 
 // The batched form of a region's node, if another of its outputs had it built: its results, or NULL; and keeping it.

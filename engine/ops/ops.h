@@ -129,7 +129,7 @@ typedef struct pg_op_info {
   // The tangent of node v from its inputs' tangents (PG_NONE = zero); *out PG_NONE means zero.
   pg_status (*jvp)(pg_graph *g, pg_value v, const pg_value *tangents, pg_value *out);
   // Batching rule (batching.h): what stands for `node`, of another graph, when its operands are `in` and those with
-  // batched[i], at least one, carry a leading axis; *out carries one too.
+  // batched[i], at least one, carry a leading axis; *out carries one too. NULL: entry after entry, by a scan.
   pg_status (*batch)(pg_batching *b, const pg_node *node, const pg_value *in, const bool *batched, pg_value *out);
   // CPU kernel of a library op; NULL for the classes that the generator prints.
   void (*cpu)(const pg_operand *out, const pg_operand *in, int nin, const pg_attrs *attrs, void *scratch);

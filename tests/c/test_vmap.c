@@ -6,7 +6,7 @@
 
 #include "engine/core/error.h"
 #include "engine/graph/graph.h"
-#include "engine/ops/ops.h"
+#include "engine/ops/batching.h"
 
 enum { ENTRIES = 3 };
 
@@ -316,6 +316,37 @@ static void check_value_case(void) {
   check_batches(b, b->ntensors);
 }
 
+// What an operation without a rule gets: a product of matrices, where the batch has one factor or both.
+static void an_operation_without_a_rule_is_scanned(void) {
+  enum { ROWS = 2, INNER = 3, COLUMNS = 4 };
+  const int64_t left[] = {ENTRIES, ROWS, INNER}, right[] = {ENTRIES, INNER, COLUMNS};
+  const pg_node product = {.op = PG_OP_MATMUL, .nin = 2, .ndim = 2, .where = ""};
+  for (int both = 0; both < 2; both++) {
+    pg_graph *g;
+    CHECK_STATUS(pg_graph_new(&g), PG_OK);
+    pg_batching b = {.g = g, .size = ENTRIES};
+    const pg_value in[2] = {pg_input(g, PG_F64, 3, left, NULL), pg_input(g, PG_F64, 3 - !both, right + !both, NULL)};
+    pg_value outs[2];
+    CHECK_STATUS(pg_batch_by_scan(&b, &product, in, (bool[]){true, both}, &outs[0]), PG_OK);
+    outs[1] = pg_call2(g, "matmul", in[0], in[1]);
+    const pg_value off = pg_call1(g, "abs", pg_call2(g, "sub", outs[0], outs[1]));
+    const pg_value most = pg_reduce(g, "max", off, 0, NULL, false);
+    pg_plan *plan;
+    const pg_compile_options options = {.executor = PG_EXEC_INTERPRET};
+    CHECK_STATUS(pg_compile(g, 1, &most, &options, &plan), PG_OK);
+    pg_tensor *inputs[2], *found;
+    CHECK_STATUS(pg_tensor_new(PG_F64, 3, left, NULL, &inputs[0]), PG_OK);
+    CHECK_STATUS(pg_tensor_new(PG_F64, 3 - !both, right + !both, NULL, &inputs[1]), PG_OK);
+    CHECK_STATUS(pg_tensor_new(PG_F64, 0, NULL, NULL, &found), PG_OK);
+    for (int i = 0; i < 2; i++) fill(inputs[i], ANY);
+    CHECK_STATUS(pg_run(plan, inputs, NULL, &found), PG_OK);
+    CHECK(*(double *)pg_tensor_data(found) <= 1e-14);
+    pg_tensor_release(inputs[0]), pg_tensor_release(inputs[1]), pg_tensor_release(found);
+    pg_plan_free(plan);
+    pg_graph_free(g);
+  }
+}
+
 static void every_operation_has_a_case(void) {
   for (int op = 0; op < PG_NUM_OPS; op++) {
     const pg_op_info *info = pg_op_table[op];
@@ -346,7 +377,10 @@ int main(int argc, char **argv) {
     check_run(describe("a batch of ", c->call.function, c->call.n, c->call.in, text, sizeof text), check_value_case);
     close_case();
   }
-  if (!only) CHECK_RUN(every_operation_has_a_case);
+  if (!only) {
+    CHECK_RUN(an_operation_without_a_rule_is_scanned);
+    CHECK_RUN(every_operation_has_a_case);
+  }
   pg_layout_release(layout);
   return check_result();
 }

@@ -281,6 +281,14 @@ describe("vmap composes", function()
     assert_near(columns, (x * y):sum(1))
   end)
 
+  it("with numbers that change from run to run, and tensors around it", function()
+    local f = pg.jit(function(p, k)
+      local b = p * 3
+      return pg.vmap(function(r, j) return r * k + b[1] * j * y[2] end, { 1, false })(p, k + 1)
+    end)
+    for _, k in ipairs { 0.5, 0.25 } do assert_near(f(x, k), x * k + (x[1] * 3) * (k + 1) * y[2]) end
+  end)
+
   it("with derivatives of every mode, on either side", function()
     local function f(p, q) return (p * q):tanh():sum() * p:norm() end
     check(pg.grad(f), x, y)

@@ -1,6 +1,7 @@
--- layer_functions.lua: what layers compute, as functions of pg: convolution, pooling, normalization, embedding. Shapes
--- are PyTorch's: images [batch, channels, height, width]. No mathematics here but the sentences that norms consist of;
--- per-channel work goes through the engine's channel_* functions, because inside a plan images lie batch-innermost.
+-- layer_functions.lua: what layers compute, as functions of pg: linear, convolution, pooling, normalization,
+-- embedding. Shapes are PyTorch's: images [batch, channels, height, width]. No mathematics here but the sentences that
+-- norms consist of; per-channel work goes through the engine's channel_* functions, because inside a plan images lie
+-- batch-innermost.
 
 local core = require "perigee.core"
 local nn_options = require "perigee.nn_options"
@@ -11,7 +12,20 @@ local apply, raise = core.apply, check.raise
 local F = {}
 local M = { functions = F }
 
--- ---- convolution and pooling ----
+-- ---- linear, convolution and pooling ----
+
+--- pg.linear(x, w, { bias = }) → [..., out]: x [..., in] times w [in, out], plus a bias [out].
+function F.linear(x, w, options)
+  check.check_tensor("linear", x)
+  check.check_tensor("linear", w)
+  local bias = nn_options.check("pg.linear", options, { "bias" }).bias
+  local shape = w.shape
+  if #shape ~= 2 or x.shape[x.ndim] ~= shape[1] then
+    raise("linear: x [..., in] and w [in, out] were expected, got %s and %s", text.type(x), text.type(w))
+  end
+  local y = apply("matmul", nil, x, w)
+  return bias and y + bias or y
+end
 
 local CONVOLUTION = { "bias", "stride", "pad", "dilation", "groups" }
 

@@ -12,7 +12,7 @@ require "perigee.nn_summary"
 
 local nn = {}
 
-for _, part in ipairs { "nn_layers", "nn_norm", "nn_residual", "nn_recalibrate", "metainit" } do
+for _, part in ipairs { "nn_layers", "nn_norm", "nn_residual", "nn_recalibrate", "nn_reparametrize", "metainit" } do
   for name, f in next, (require("perigee." .. part)) do nn[name] = f end
 end
 

@@ -162,7 +162,9 @@ local function grow(spec, path, place, tree)
   local node = { spec = spec, path = path, place = place, children = {} }
   node.parameters = number_declarations(spec.parameters, prefix, tree.parameters)
   node.buffers = number_declarations(spec.buffers, prefix, tree.buffers)
-  tree.watched[#tree.watched + 1] = spec.watched
+  local watched = spec.watched
+  if type(watched) ~= "table" then watched = { watched } end
+  table.move(watched, 1, #watched, #tree.watched + 1, tree.watched)
   for _, child in ipairs(spec.children) do
     node.children[child.name] = grow(child.module.spec, prefix .. child.name, child.place, tree)
   end
@@ -187,19 +189,29 @@ end
 -- ---- making modules ----
 
 -- A module. given: kind (its name in messages and summaries), parameters, buffers, children, forward(self, x, ctx);
--- watched: the user's function that it computes with; takes_tensor: the input must be one; keeps_memory: the result is
--- the input's memory, seen otherwise; branch: which children make up a residual branch. owner: for messages.
+-- watched: the user's function that it computes with, or a list of them; takes_tensor: the input must be one;
+-- keeps_memory: the result is the input's memory, seen otherwise; branch: which children make up a residual branch.
+-- owner: for messages.
 function module.new(owner, given)
   local taken = {}
-  local spec = {
+  return module.assemble {
     kind = given.kind, forward = given.forward, watched = given.watched, takes_tensor = given.takes_tensor,
     keeps_memory = given.keeps_memory, branch = given.branch,
     parameters = read_entries(owner, "parameters", given.parameters, taken),
     buffers = read_entries(owner, "buffers", given.buffers, taken),
     children = read_entries(owner, "children", given.children, taken),
   }
+end
+
+-- A module from lists of declarations and children that have been read.
+function module.assemble(spec)
   local tree = tree_of(spec)
   return setmetatable({ spec = spec, tree = tree, layout = tree.layout, buffer_layout = tree.buffer_layout }, Module)
+end
+
+-- The declarations { NAME = { shape… } } of `owner`, as module.assemble takes them.
+function module.read_parameters(owner, given)
+  return read_entries(owner, "parameters", given, {})
 end
 
 -- Modules one after the other.

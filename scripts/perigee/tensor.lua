@@ -416,6 +416,27 @@ function methods.view(x, name)
   return x:segment(i)
 end
 
+--- tensor:with(changes), pg.with(x, changes): A vector like x with some of its tensors replaced, by name or 1-based
+-- place: theta:with { ["1.weight"] = w }. A change may also be a function of the tensor that is there: { ["1.weight"] =
+-- function(w) return q:matmul(w) end }. Differentiable.
+function methods.with(x, changes)
+  local layout = check_tensor("with", x).layout
+  if not layout then raise("with: a vector was expected, got %s", shape_text(x)) end
+  if type(changes) ~= "table" then raise("with: a table of tensors was expected, got %s", names.describe(changes)) end
+  local list = {}
+  for i = 1, #layout do list[i] = methods.view(x, i) end
+  for key, change in next, changes do
+    local i = math.type(key) == "integer" and key or type(key) == "string" and layout:find(key)
+    if not i or not layout[i] then raise("%s", hints.unknown_segment(layout, tostring(key))) end
+    list[i] = type(change) == "function" and change(list[i]) or change
+    if not is_tensor(list[i]) or table.concat(list[i].shape, ",") ~= table.concat(layout[i].shape, ",") then
+      raise("with: '%s' has the shape [%s]; it was given %s", layout[i].name, table.concat(layout[i].shape, ", "),
+        names.describe(list[i]))
+    end
+  end
+  return apply("pack", { layout = layout }, table.unpack(list))
+end
+
 --- tensor:unpack(): All tensors of a vector: {name = tensor}.
 function methods.unpack(x)
   local layout, result = check_tensor("unpack", x).layout, {}

@@ -15,9 +15,10 @@ Adaptive.__name = "perigee.adaptive batch"
 --- pg.batch.adaptive { initial =, max = n, test = "norm", eta = 0.1, theta = 0.5, nu = 1, interval = 1 } → batch size:
 -- Batches that grow, as pg.train { batch = } takes it (AdAdaGrad; Lau, Liu & Kolar 2024, arXiv 2402.11215): after every
 -- `interval` steps the size becomes max(size, ceil(T)), at most max, where T is the size that the step's batch should
--- have had by pg.stage.batch_test. initial is at least 2, default of max the data. The test looks at the gradients of
--- single examples, so batch norm, micro-batches, corrections and several samples are refused. pg.rule.adagrad and
--- pg.rule.adagrad_norm make it AdAdaGrad and AdAdaGradNorm; any rule goes.
+-- have had by pg.stage.batch_test. What is left of an epoch is divided evenly into batches of at most that size.
+-- initial is at least 2, default of max the data. The test looks at the gradients of single examples, so batch norm,
+-- micro-batches, corrections and several samples are refused. pg.rule.adagrad and pg.rule.adagrad_norm make it
+-- AdAdaGrad and AdAdaGradNorm; any rule goes.
 function batch_size.adaptive(given)
   local owner = "pg.batch.adaptive"
   names.check(owner, given, { "initial", "max", "test", "eta", "theta", "nu", "interval" })

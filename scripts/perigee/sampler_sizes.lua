@@ -59,10 +59,13 @@ function sizes.by_schedule(split, key, dtype, given, length)
   return self
 end
 
--- Examples of a step before which `seen` were seen.
+-- Examples of a step before which `seen` were seen. Where a test chose the size, what is left of an epoch is divided
+-- evenly into batches of at most that size: a step on a few examples left over would be the noisiest of all.
 function Sized:count_at(step, seen)
-  local size = self.state and self.state.size or scheduled(self, step, seen)
-  return math.min(size, self.n - seen % self.n)
+  local rest = self.n - seen % self.n
+  if not self.state then return math.min(scheduled(self, step, seen), rest) end
+  local batches = (rest + self.state.size - 1) // self.state.size
+  return (rest + batches - 1) // batches
 end
 
 -- ---- by a test ------------------------------------------------------------------------------------------------------

@@ -201,7 +201,41 @@ describe("recipes", function()
     assert.is_truthy(files.read(place .. "/runs/late-ivon/late_start_step.svg"):find("^<svg"))
   end)
 
+  it("dp_sgd.lua says epsilon for each amount of noise, less for more of it", function()
+    local out, code = run("", "dp_sgd.lua epochs=2 batch=32 seeds=2 noise=0.8,2")
+    assert.equal(0, code, out)
+    local little, much = out:match "\nnoise 0.8 +([%d.]+) ", out:match "\nnoise 2 +([%d.]+) "
+    assert(tonumber(little) > tonumber(much) and tonumber(much) > 0.1, out)
+    assert.is_truthy(out:find("\nclipped, no noise +none +[%d.]+ ± [%d.]+ "), out)
+    assert.is_truthy(files.read(place .. "/runs/dp-plain-1/dp_sgd.svg"):find("^<svg"))
+  end)
+
+  it("adaptive_batch.lua lets batches grow at equal samples", function()
+    local out, code = run("", "adaptive_batch.lua epochs=8 seeds=1 fixed=16,80 etas=0.5,0.9 initial=4 interval=2")
+    assert.equal(0, code, out)
+    for _, rule in ipairs { "adagrad", "adagrad_norm" } do
+      local table_of = out:match("\n" .. rule .. ", mnist: 320 examples.-\n\n")
+      assert.equal("160", table_of:match "\n16 +(%d+) ", out)
+      local steps, largest = table_of:match "\nnorm test, eta = 0.5 +(%d+) +(%d+) "
+      assert(tonumber(steps) < 8 * 320 / 4 and tonumber(largest) > 4, out)
+    end
+    assert.is_truthy(files.read(place .. "/runs/batch-adagrad-16-1/adaptive_adagrad_size.svg"):find("^<svg"))
+  end)
+
+  it("ghost_batch_norm.lua adds its remedies one by one", function()
+    local out, code = run("", "ghost_batch_norm.lua small=16 large=64 epochs=2 seeds=1 width=8")
+    assert.equal(0, code, out)
+    for name, updates in pairs { ["small batch"] = 40, ["large batch"] = 10, ["%+ ghost batch norm"] = 10,
+      ["%+ regime adaptation"] = 40, ["the same, no ghosts"] = 40 } do
+      assert.equal(updates, tonumber(out:match("\n" .. name .. " +%d+ +[%d.]+ +%d+ +(%d+) ")), name .. " in\n" .. out)
+    end
+    assert.is_truthy(files.read(place .. "/runs/ghost-small-batch-1/ghost_batch_norm.svg"):find("^<svg"))
+  end)
+
   for words, name in pairs {
+    ["dp_sgd.lua noise=1 seeds=1 batch=16"] = "dp-noise-1-1",
+    ["adaptive_batch.lua seeds=1 rule=adagrad fixed=16 etas=0.5 initial=4 interval=2"] = "batch-adagrad-16-1",
+    ["ghost_batch_norm.lua small=16 large=64 epochs=2 seeds=1 width=8"] = "ghost-small-batch-1",
     ["poco_logreg.lua data=synthetic seeds=1 methods=IVON-PoCo"] = "poco-synthetic-IVON-PoCo-seed1",
     ["late_start.lua epochs=4 batch=20"] = "late-ivon",
     ["lenet_mnist.lua only=K=1 folds=2 seeds=1"] = "lenet-SVRG_K_1-1",

@@ -11,6 +11,7 @@
 enum {
   FROM_END = 1,     // a flag
   SUM_BLOCK = 4096, // part of the numerics
+  STREAMS = 4,      // blocks that are summed side by side
   COLUMNS = 256     // inner elements that one task takes at once
 };
 
@@ -100,6 +101,14 @@ static sum_part find_part(const sum_task *t, int64_t outer, int64_t block, int64
       for (int64_t c = 0; c < p->width; c++) y[c] = (T)((U)y[c - t->step] + (U)x[c]);                                  \
     }                                                                                                                  \
   }                                                                                                                    \
+  /* STREAMS whole blocks of one row side by side, so that an addition need not wait for the one before. */            \
+  static void sum_blocks_##T(const sum_task *t, const sum_part *p) {                                                   \
+    const T *x = (const T *)t->in->data + p->origin;                                                                   \
+    T *y = (T *)t->out->data + p->origin;                                                                              \
+    U sum[STREAMS] = {0};                                                                                              \
+    for (int64_t i = 0; i < SUM_BLOCK; i++, x += t->step, y += t->step)                                                \
+      for (int k = 0; k < STREAMS; k++) y[k * SUM_BLOCK * t->step] = (T)(sum[k] += (U)x[k * SUM_BLOCK * t->step]);     \
+  }                                                                                                                    \
   /* The last sums of the blocks become sums from the beginning. */                                                    \
   static void join_parts_##T(const sum_task *t, const sum_part *p) {                                                   \
     for (int64_t block = 1, at = SUM_BLOCK; block < t->blocks; block++, at += SUM_BLOCK) {                             \
@@ -110,9 +119,17 @@ static sum_part find_part(const sum_task *t, int64_t outer, int64_t block, int64
   }                                                                                                                    \
   /* And so do the others. */                                                                                          \
   static void lift_part_##T(const sum_task *t, const sum_part *p) {                                                    \
+    if (p->block == 0) return;                                                                                         \
     T *y = (T *)t->out->data + p->origin;                                                                              \
     const T *before = y - t->step;                                                                                     \
-    for (int64_t i = 0; p->block > 0 && i < p->length - 1; i++, y += t->step)                                          \
+    const int64_t count = p->length - 1;                                                                               \
+    if (t->inner == 1) {                                                                                               \
+      T *lowest = t->step > 0 ? y : y - count + 1;                                                                     \
+      const U sum = (U)*before;                                                                                        \
+      for (int64_t i = 0; i < count; i++) lowest[i] = (T)(sum + (U)lowest[i]);                                         \
+      return;                                                                                                          \
+    }                                                                                                                  \
+    for (int64_t i = 0; i < count; i++, y += t->step)                                                                  \
       for (int64_t c = 0; c < p->width; c++) y[c] = (T)((U)before[c] + (U)y[c]);                                       \
   }
 CUMSUM(float, float)
@@ -121,12 +138,11 @@ CUMSUM(int32_t, uint32_t)
 CUMSUM(int64_t, uint64_t)
 
 typedef void (*sum_fn)(const sum_task *t, const sum_part *p);
+#define SUMS(T)                                                                                                        \
+  { sum_part_##T, sum_blocks_##T, join_parts_##T, lift_part_##T }
 static const struct {
-  sum_fn sum, join, lift;
-} sums[] = {[PG_F32] = {sum_part_float, join_parts_float, lift_part_float},
-            [PG_F64] = {sum_part_double, join_parts_double, lift_part_double},
-            [PG_I32] = {sum_part_int32_t, join_parts_int32_t, lift_part_int32_t},
-            [PG_I64] = {sum_part_int64_t, join_parts_int64_t, lift_part_int64_t}};
+  sum_fn sum, sum_blocks, join, lift;
+} sums[] = {[PG_F32] = SUMS(float), [PG_F64] = SUMS(double), [PG_I32] = SUMS(int32_t), [PG_I64] = SUMS(int64_t)};
 
 static void each_part(const sum_task *t, int64_t first, int64_t last, sum_fn f) {
   for (int64_t i = first; i < last; i++) {
@@ -138,7 +154,16 @@ static void each_part(const sum_task *t, int64_t first, int64_t last, sum_fn f) 
 
 static void sum_parts(void *arg, int64_t first, int64_t last) {
   const sum_task *t = arg;
-  each_part(t, first, last, sums[t->out->dtype].sum);
+  const int64_t whole = t->n / SUM_BLOCK;
+  int64_t i = first;
+  while (t->inner == 1 && i < last) {
+    const int64_t block = i % t->blocks;
+    const bool several = block + STREAMS <= whole && i + STREAMS <= last;
+    const sum_part p = find_part(t, i / t->blocks, block, 0);
+    (several ? sums[t->out->dtype].sum_blocks : sums[t->out->dtype].sum)(t, &p);
+    i += several ? STREAMS : 1;
+  }
+  each_part(t, i, last, sums[t->out->dtype].sum);
 }
 
 static void lift_parts(void *arg, int64_t first, int64_t last) {

@@ -12,6 +12,7 @@ enum {
   RADIX = 1 << RADIX_BITS,
   SELECT_BITS = 11,
   SELECT_RADIX = 1 << SELECT_BITS,
+  WAYS = 2,            // tables that a selection counts in
   BLOCK = 512,         // elements read as keys at once
   SHORT = 40,          // rows that are sorted by insertion
   LONG_ROW = 32 * 1024 // rows from here on are shared out
@@ -24,8 +25,8 @@ static int64_t chunk_of(int64_t n) {
   return n < LONG_ROW ? LONG_ROW : 32 * BLOCK;
 }
 
-// A selection reads a row three times (64 bits: six times), and once more for the element's place: what one or two
-// ranks of a row are worth.
+// Whether to look for one rank after the other: a selection reads a row two or three times, sorting takes longer than
+// two of them.
 static bool selects(const pg_ordering *o) {
   return o->ranked && o->wanted <= 2 && o->n > 2 * BLOCK;
 }
@@ -35,13 +36,19 @@ static bool wants_few(const pg_ordering *o) {
   return !o->ranked && o->wanted > 0 && o->n > 2 * BLOCK && o->wanted <= o->n / 8;
 }
 
+// Entries that are sorted at most, once a selection has narrowed them down.
+static int64_t most_entries(const pg_ordering *o) {
+  if (selects(o)) return o->n / 32;
+  return wants_few(o) ? o->wanted + o->n / 32 : o->n;
+}
+
 static int64_t rank_at(const pg_ordering *o, int64_t row, int64_t j) {
   const int64_t rank = o->ranks[row * o->rank_stride + j];
   return rank < 0 ? 0 : pg_smaller(rank, o->n - 1);
 }
 
 static size_t bytes_of_counts(const pg_ordering *o) {
-  const int64_t radix = selects(o) || wants_few(o) ? SELECT_RADIX : RADIX;
+  const int64_t radix = selects(o) || wants_few(o) ? WAYS * SELECT_RADIX : RADIX;
   return (size_t)(pg_divide_up(o->n, chunk_of(o->n)) * radix) * sizeof(uint32_t);
 }
 
@@ -61,13 +68,19 @@ static bool find_places(uint32_t *counts, int64_t chunks, int64_t n) {
   return true;
 }
 
-// The digit of the candidate with this rank, which becomes its rank among those with the same digit.
-static unsigned find_digit(const uint32_t *counts, int64_t chunks, int64_t *rank) {
+// Bits of the next digit of a selection, of `left` that are open.
+static int digit_bits(int left) {
+  return left < SELECT_BITS ? left : SELECT_BITS;
+}
+
+// The digit of the candidate with this rank, by tables of counts. The rank becomes that among the candidates with the
+// same digit, whose number is left.
+static unsigned find_digit(const uint32_t *counts, int64_t tables, int64_t *rank, int64_t *number) {
   for (unsigned digit = 0;; digit++) {
-    int64_t count = 0;
-    for (int64_t c = 0; c < chunks; c++) count += counts[c * SELECT_RADIX + digit];
-    if (*rank < count || digit == SELECT_RADIX - 1) return digit;
-    *rank -= count;
+    *number = 0;
+    for (int64_t t = 0; t < tables; t++) *number += counts[t * SELECT_RADIX + digit];
+    if (*rank < *number || digit == SELECT_RADIX - 1) return digit;
+    *rank -= *number;
   }
 }
 
@@ -176,8 +189,8 @@ static int64_t groups_of(const pg_ordering *o) {
 
 // Bytes for one row at a time.
 static size_t bytes_of_row(const pg_ordering *o) {
-  const size_t entries = selects(o) ? 0 : 2 * (size_t)(wants_few(o) ? o->wanted : o->n);
-  const size_t bytes = bytes_of_counts(o) + entries * (is_wide(o->dtype) ? sizeof(wide_entry) : sizeof(uint64_t));
+  const size_t entry = is_wide(o->dtype) ? sizeof(wide_entry) : sizeof(uint64_t);
+  const size_t bytes = bytes_of_counts(o) + 2 * (size_t)most_entries(o) * entry;
   return (bytes + 63) / 64 * 64;
 }
 

@@ -70,9 +70,12 @@ typedef struct S(row) {
   const pg_ordering *o;
   int64_t row;
   ENTRY *entries;
-  KEY prefix, mask; // of a selection: keys with (key & mask) == prefix are counted
-  int shift;
-  uint32_t *counts; // [chunks][RADIX], of a selection [chunks][SELECT_RADIX]
+  uint32_t *counts; // [chunks][RADIX], of a selection [chunks][WAYS][SELECT_RADIX]
+  // Of a selection: how many bits of its keys are still open, the candidates, whose keys have (key & mask) == prefix,
+  // and the rank of the wanted one among them.
+  int left;
+  KEY prefix, mask;
+  int64_t candidates, rank;
 } S(row);
 
 // Keys at … at + count - 1.
@@ -96,62 +99,71 @@ static void S(load_entries)(void *arg, int64_t first, int64_t last) {
 
 // ---- selection -----------------------------------------------------------------------------------------------------
 
+// Counts of the candidates' next digit, in several ways at once: a counter that has just been written is not yet ready
+// to be read.
 static void S(count_candidates)(void *arg, int64_t first, int64_t last) {
   const S(row) *r = arg;
   const int64_t chunk = chunk_of(r->o->n);
+  const int shift = r->left - digit_bits(r->left);
+  const KEY prefix = r->prefix, mask = r->mask;
   KEY keys[BLOCK];
   for (int64_t c = first; c < last; c++) {
-    uint32_t *count = r->counts + c * SELECT_RADIX;
+    uint32_t(*count)[SELECT_RADIX] = (uint32_t(*)[SELECT_RADIX])r->counts + c * WAYS;
     const int64_t end = pg_smaller((c + 1) * chunk, r->o->n);
-    memset(count, 0, SELECT_RADIX * sizeof *count);
+    memset(count, 0, WAYS * sizeof *count);
     for (int64_t at = c * chunk; at < end; at += BLOCK) {
       const int64_t size = pg_smaller(BLOCK, end - at);
       S(load_keys)(r, at, size, keys);
       for (int64_t i = 0; i < size; i++)
-        if ((keys[i] & r->mask) == r->prefix) count[keys[i] >> r->shift & (SELECT_RADIX - 1)]++;
+        if ((keys[i] & mask) == prefix) count[i % WAYS][keys[i] >> shift & (SELECT_RADIX - 1)]++;
     }
   }
 }
 
-// The key of this rank, a digit at a time from the top; *ties: the rank of its element among those with the same key.
-static KEY S(find_key)(S(row) * r, int64_t rank, int64_t *ties) {
-  const int64_t chunks = pg_divide_up(r->o->n, chunk_of(r->o->n));
-  int left = KEY_BITS;
+// Candidates for this rank of the row, a digit at a time from the top, until no more than `most` are left; smaller:
+// they count together with the elements below them.
+static void S(narrow)(S(row) * r, int64_t rank, int64_t most, bool smaller) {
+  const int64_t n = r->o->n, chunks = pg_divide_up(n, chunk_of(n));
+  r->left = KEY_BITS;
   r->prefix = r->mask = 0;
-  while (left > 0) {
-    const int bits = left < SELECT_BITS ? left : SELECT_BITS;
-    r->shift = left - bits;
-    pg_parallel_for(chunks, 2.0 * (double)r->o->n, S(count_candidates), r);
-    const KEY digit = (KEY)find_digit(r->counts, chunks, &rank) & (((KEY)1 << bits) - 1);
-    r->prefix |= digit << r->shift;
-    r->mask |= (((KEY)1 << bits) - 1) << r->shift;
-    left -= bits;
+  r->candidates = n;
+  r->rank = rank;
+  while (r->left > 0 && r->candidates + (smaller ? rank - r->rank : 0) > most) {
+    const int bits = digit_bits(r->left);
+    const KEY ones = ((KEY)1 << bits) - 1;
+    pg_parallel_for(chunks, 2.0 * (double)n, S(count_candidates), r);
+    const KEY digit = find_digit(r->counts, chunks * WAYS, &r->rank, &r->candidates) & ones;
+    r->left -= bits;
+    r->prefix |= digit << r->left;
+    r->mask |= ones << r->left;
   }
-  *ties = rank;
-  return r->prefix;
 }
 
-// The place of element number `ties` of those with this key.
-static int64_t S(find_place)(const S(row) * r, KEY key, int64_t ties) {
+// The place of candidate number r->rank, all of them having the same key.
+static int64_t S(find_place)(const S(row) * r) {
   KEY keys[BLOCK];
+  int64_t before = r->rank;
   for (int64_t at = 0; at < r->o->n; at += BLOCK) {
     const int64_t count = pg_smaller(BLOCK, r->o->n - at);
     S(load_keys)(r, at, count, keys);
     for (int64_t i = 0; i < count; i++)
-      if (keys[i] == key && ties-- == 0) return at + i;
+      if (keys[i] == r->prefix && before-- == 0) return at + i;
   }
   return 0;
 }
 
-// Enter the elements below `key`, and the first ties + 1 of those with it.
-static int64_t S(enter_first)(const S(row) * r, KEY key, int64_t ties) {
+// Enter the first `most` candidates and, smaller: the elements below them; how many these are together.
+static int64_t S(enter_candidates)(const S(row) * r, int64_t most, bool smaller) {
+  const KEY prefix = r->prefix, mask = r->mask;
   KEY keys[BLOCK];
   int64_t found = 0;
   for (int64_t at = 0; at < r->o->n; at += BLOCK) {
     const int64_t count = pg_smaller(BLOCK, r->o->n - at);
     S(load_keys)(r, at, count, keys);
     for (int64_t i = 0; i < count; i++) {
-      if (keys[i] < key || (keys[i] == key && ties-- >= 0)) r->entries[found++] = S(enter)(keys[i], at + i);
+      const KEY top = keys[i] & mask;
+      if (top > prefix || (top < prefix && !smaller) || (top == prefix && most-- <= 0)) continue;
+      r->entries[found++] = S(enter)(keys[i], at + i);
     }
   }
   return found;
@@ -159,23 +171,29 @@ static int64_t S(enter_first)(const S(row) * r, KEY key, int64_t ties) {
 
 // ---- a row ---------------------------------------------------------------------------------------------------------
 
-// The wanted ranks one by one.
+// The wanted ranks one by one; neighbours mostly lie among the same candidates.
 static void S(select_ranks)(S(row) * r, int64_t *out) {
+  const ENTRY *sorted = NULL;
+  int64_t before = 0; // elements below the sorted candidates
   for (int64_t j = 0; j < r->o->wanted; j++) {
-    int64_t ties;
-    const KEY key = S(find_key)(r, rank_at(r->o, r->row, j), &ties);
-    out[j] = S(find_place)(r, key, ties);
+    const int64_t rank = rank_at(r->o, r->row, j);
+    if (!sorted || rank < before || rank >= before + r->candidates) {
+      S(narrow)(r, rank, most_entries(r->o), false);
+      const int64_t count = r->left > 0 ? S(enter_candidates)(r, r->candidates, false) : 0;
+      sorted = count > 0 ? S(sort)(r->entries, r->entries + count, count, r->counts) : NULL;
+      before = rank - r->rank;
+    }
+    out[j] = sorted ? S(place_of)(sorted[rank - before]) : S(find_place)(r);
   }
 }
 
-// Sort the row, or of a row of which the first few are wanted only those.
+// Sort the row or, of a row of which the first few are wanted, these and a few more.
 static void S(sort_row)(S(row) * r, int64_t *out) {
   const pg_ordering *o = r->o;
   int64_t count = o->n;
   if (wants_few(o)) {
-    int64_t ties;
-    const KEY key = S(find_key)(r, o->wanted - 1, &ties);
-    count = S(enter_first)(r, key, ties);
+    S(narrow)(r, o->wanted - 1, most_entries(o), true);
+    count = S(enter_candidates)(r, r->left == 0 ? r->rank + 1 : r->candidates, true);
   } else {
     pg_parallel_for(pg_divide_up(count, BLOCK), (double)count, S(load_entries), r);
   }

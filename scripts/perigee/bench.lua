@@ -10,6 +10,7 @@ local peer = require "perigee.bench_peer"
 local report = require "perigee.bench_report"
 local rules = require "perigee.bench_rules"
 local timing = require "perigee.bench_time"
+local tools = require "perigee.bench_tools"
 local torch_peer = require "perigee.bench_torch"
 
 local bench = {}
@@ -35,8 +36,9 @@ local function start_yardstick(name, size, arrays)
 end
 
 -- Our step of a case beside each PyTorch's. bounds: at_most on ours / theirs (aim: further), at_least on theirs / ours.
-local function compare_with_torch(name, label, bounds)
-  local ours = runner_of(cases[name]())
+-- make: what sets our side up, by default the case of that name.
+local function compare_with_torch(name, label, bounds, make)
+  local ours = runner_of((make or cases[name])())
   local found = torch_peer.each(function(torch)
     torch_peer.each_fastest(torch, name, function(how)
       local times = alternate { runner_of_peer(torch), ours }
@@ -249,6 +251,15 @@ function benchmarks.ivon16m()
   compare_with_torch("ivon16m", "IVON, 16.8M parameters, sample and update", { at_least = 6 })
 end
 
+-- ---- tools ----
+
+function benchmarks.tools()
+  for _, tool in ipairs(tools) do
+    compare_with_torch("tool_" .. tool.name, tool.label, {}, tool.make)
+    collectgarbage()
+  end
+end
+
 -- In a process of its own, whose cache is empty.
 function benchmarks.compile()
   local place = os.tmpname()
@@ -266,7 +277,8 @@ end
 
 local ORDER = {
   "machine", "logreg", "mlp", "lenet", "lenet_tanh", "paired_logreg", "paired_lenet", "paired_mlp25m",
-  "switched_off", "per_example", "adamw25m", "rules", "rules_torch", "matrix_rules", "ivon16m", "compile",
+  "switched_off", "per_example", "adamw25m", "rules", "rules_torch", "matrix_rules", "ivon16m", "tools",
+  "compile",
 }
 
 -- The command: names of benchmarks, or none for all. → exit code

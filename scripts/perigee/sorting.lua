@@ -145,7 +145,7 @@ function M.quantile(x, q, axis, opts)
   for i = k or #shape, k or 1, -1 do
     if keepdims then shape[i] = 1 else table.remove(shape, i) end
   end
-  local found = quantiles_of(k and put_last(x, k) or x:reshape { x.size }, shares)
+  local found = quantiles_of(k and put_last(x, k) or x.ndim == 1 and x or x:reshape { x.size }, shares)
   if listed then
     found = put_first(found, found.ndim)
     table.insert(shape, 1, #shares)

@@ -228,6 +228,30 @@ def update_cases():
     return cases
 
 
+def make_tool(step, *shape, dtype=torch.float32):
+    """Set up a function of normal numbers."""
+
+    def setup(_variant):
+        torch.manual_seed(1)
+        x = torch.randn(*shape, dtype=dtype)
+        return lambda: step(x)
+
+    return setup, lambda: ["eager"]
+
+
+MILLION = 1000000
+TOOLS = {
+    "tool_sort": make_tool(lambda x: x.sort(stable=True), MILLION),
+    "tool_sort_f64": make_tool(lambda x: x.sort(stable=True), MILLION, dtype=torch.float64),
+    "tool_sort_rows": make_tool(lambda x: x.sort(stable=True), 10000, 100),
+    "tool_topk": make_tool(lambda x: x.topk(100), MILLION),
+    "tool_topk_rows": make_tool(lambda x: x.topk(40), 128, 50000),
+    "tool_median": make_tool(lambda x: x.quantile(0.5), MILLION),
+    "tool_cumsum": make_tool(lambda x: x.cumsum(0), MILLION),
+    "tool_gamma": make_tool(lambda x: torch._standard_gamma(torch.full_like(x, 2)), MILLION),
+}
+
+
 # name: (set-up, its variants)
 CASES = {
     "logreg": (logreg, lambda: training_variants(torch.optim.SGD)),
@@ -237,4 +261,5 @@ CASES = {
     "adamw25m": (make_update(torch.optim.AdamW), lambda: update_variants(torch.optim.AdamW)),
     "ivon16m": (ivon16m, lambda: ["eager"]),
     **update_cases(),
+    **TOOLS,
 }

@@ -81,6 +81,30 @@ describe("recipes", function()
     end
   end)
 
+  it("eight_bit.lua loses nothing by the dynamic map, and says when a loss is no number any more", function()
+    local out, code = run("", "eight_bit.lua epochs=8 batch=32 seeds=2 timed=2000000")
+    assert.equal(0, code, out)
+    local function row(name) return out:match("\n" .. name .. "  +([^\n]*)") end
+    local _, share, _, accuracy, loss = row("32 bits"):match("([%d.]+) +([%d.]+)%% +([%d.]+) +([%d.]+)%%.- ([%de.-]+)$")
+    assert(tonumber(share) == 100 and tonumber(accuracy) > 90, out)
+    for _, block in ipairs { "256", "2048" } do
+      local bytes, part, ns, reached, ended =
+        row("8 bits, blocks of " .. block):match("([%d.]+) +([%d.]+)%% +([%d.]+) +([%d.]+)%%.- ([%de.-]+)$")
+      assert(tonumber(bytes) < 2.1 and tonumber(part) <= 26 and tonumber(ns) > 0, out)
+      assert(math.abs(tonumber(reached) - tonumber(accuracy)) < 3 and math.abs(tonumber(ended) - tonumber(loss)) < 0.1,
+        out)
+    end
+    for _, name in ipairs { "small tensors too", "linear, v alone", "linear" } do -- no number, or one beyond use
+      local cell = row(name):match("[%d.]+ +[%d.]+%% +[%d.]+ +(.*)")
+      assert(cell:find("^diverged, %d of 2, at step %d+") or tonumber(cell:match("^([%d.]+)%%")) < 50, out)
+    end
+    assert(row("linear, m alone"):find("%d%%"), out)
+    assert.is_truthy(out:find("● 32 bits", 1, true))
+    out = run("", "eight_bit.lua net=lenet epochs=1 seeds=1 timed=0 only=2048")
+    assert.is_truthy(out:find("lenet, 61,706 parameters", 1, true), out)
+    assert.is_nil(out:find("\n32 bits"))
+  end)
+
   local tiny = "metainit.lua blocks=1 width=4 rows=128 epochs=2 seeds=2 search=3 rates=0.01,1e30 "
 
   it("metainit.lua tries every rate from every initialization, and says which diverged", function()
@@ -240,6 +264,7 @@ describe("recipes", function()
     ["late_start.lua epochs=4 batch=20"] = "late-ivon",
     ["lenet_mnist.lua only=K=1 folds=2 seeds=1"] = "lenet-SVRG_K_1-1",
     ["variance_ratio.lua epochs=1 seeds=1"] = "variance-norm-locked-1",
+    ["eight_bit.lua only=2048 seeds=1 epochs=1 timed=0"] = "eight_bit-8_bits_blocks_of_2048-1",
     ["passes.lua only=passes, batch=10 seeds=1 limit=5"] = "passes",
   } do
     it(words:match "^%S+" .. " stands up to check", function()

@@ -1,5 +1,5 @@
--- bench_tools.lua: our side of `perigee bench tools`: order, running sums and draws, each called eagerly on a tensor. What
--- PyTorch does with one of the same name stands in tests/bench/torch_cases.py.
+-- bench_tools.lua: our side of `perigee bench tools`: order, running sums and draws, each called eagerly on a tensor.
+-- What PyTorch does with one of the same name stands in tests/bench/torch_cases.py.
 
 local pg = require "perigee"
 

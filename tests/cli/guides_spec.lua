@@ -54,7 +54,7 @@ describe("the guide", function()
   end)
 
   it("to models and layers", function()
-    assert.equal(16, guide.follow("docs/add-module.md", directory, environment))
+    assert.equal(19, guide.follow("docs/add-module.md", directory, environment))
   end)
 
   it("to recipes", function()

@@ -4,18 +4,14 @@
 
 local core = require "perigee.core"
 local generic = require "perigee.generic"
-local loops = require "perigee.loops"
 local sometimes = require "perigee.sometimes"
+local unit_vectors = require "perigee.unit_vectors"
 local vectors = require "perigee.vectors"
 
 local curvature = {}
 
 local Curvature = {}
 Curvature.__index = Curvature
-
--- Directions of one round of the scan, batched: they share its forward and backward pass. Measured on a logistic
--- regression and small networks, more gain nothing.
-local LANES = 16
 
 local MOST = 4096 -- parameters
 
@@ -36,21 +32,12 @@ end
 
 -- of(product, e) for every unit vector e and its product with the Hessian, [n, …].
 function Curvature:over_directions(of)
-  local theta, n = self.theta, self.theta.size
-  local lanes = math.min(LANES, n)
-  local rounds = (n + lanes - 1) // lanes
-  local index = core.apply("iota", { a = { n }, b = { 0 }, dtype = "i64" })
-  local starts = core.apply("iota", { a = { rounds }, b = { 0 }, dtype = "i64" }) * lanes
-  self.book(n, 0)
-  local _, rows = loops.scan(function(carry, start)
-    return carry, loops.vmap(function(lane)
-      local at = core.mark(theta)
-      local g = core.vjp({ self.loss(at) }, { false }, { at })[1] -- the same for all lanes, and computed once
-      local e = vectors.unflatten(index:eq(start + lane):to(theta.dtype), theta)
-      return of(core.jvp({ at }, { e }, { g })[1], e)
-    end)(core.apply("iota", { a = { lanes }, b = { 0 }, dtype = "i64" }))
-  end, {}, starts)
-  return rows:flatten(1, 2):slice { 1, n } -- without what the last round has beyond n
+  self.book(self.theta.size, 0)
+  return unit_vectors.over(self.theta, function(e)
+    local at = core.mark(self.theta)
+    local g = core.vjp({ self.loss(at) }, { false }, { at })[1] -- the same for all, and computed once
+    return of(core.jvp({ at }, { e }, { g })[1], e)
+  end)
 end
 
 -- The whole Hessian, [n, n] over the numbers of theta without pads.

@@ -9,6 +9,7 @@ local fingerprint = require "perigee.fingerprint"
 local names = require "perigee.names"
 local tree = require "perigee.tree"
 local text = require "perigee.tensor_text"
+local unit_vectors = require "perigee.unit_vectors"
 
 local is_tensor = core.is_tensor
 local M = {}
@@ -304,45 +305,26 @@ local function flat(x)
   return x.layout and x:flat() or x:reshape { x.size }
 end
 
--- Direction i of the space of x: eager, all 0 but a single 1.
-local function direction(x, i)
-  local layout = x.layout
-  if not layout then
-    local e = core.tensor(x.dtype, x.shape)
-    e:data_write(i - 1, 1)
-    return e
-  end
-  local e = core.vector(layout, x.dtype)
-  for k = 1, #layout do
-    local s = layout[k]
-    if i - 1 >= s.logical and i - 1 < s.logical + s.size then e:data_write(s.offset + i - 1 - s.logical, 1) end
-  end
-  return e
-end
-
 --- pg.hessian(f [, { wrt = 1 }]) → function: The same arguments as f → the whole Hessian, for up to 4096 numbers.
 -- [n, n] by the numbers of x if it is a vector, else of x's shape twice.
 function M.hessian(f, opts)
   check_function("hessian", f)
   local wrt = wrt_of("hessian", opts)
   if #wrt ~= 1 then raise("hessian: one argument to differentiate by") end
-  local column = compiled(function(v, ...)
-    return flat(hessian_vector("hessian", f, wrt, v, ...)[1])
-  end, f, opts)
-  return fingerprint.wrap(core.entry(function(...)
-    local x = select(wrt[1], ...)
+  return compiled(function(...)
+    local x, args = select(wrt[1], ...), table.pack(...)
     if not is_tensor(x) then
       raise("hessian: argument %d must be a tensor or a vector, got %s", wrt[1], names.describe(x))
     end
     if x.size > MOST_ROWS then raise("hessian: %d numbers are too many (at most %d); use pg.hvp", x.size, MOST_ROWS) end
-    local rows, n = {}, x.size
-    for i = 1, n do rows[i] = column(direction(x, i), ...):reshape { 1, n } end
-    local h = core.apply("concat", { a = { 0 } }, table.unpack(rows))
+    local h = unit_vectors.over(x, function(e)
+      return flat(hessian_vector("hessian", f, wrt, e, table.unpack(args, 1, args.n))[1])
+    end)
     if x.layout or x.ndim == 1 then return h end
     local shape = x.shape
     for _, extent in ipairs(x.shape) do shape[#shape + 1] = extent end
     return h:reshape(shape)
-  end), f)
+  end, f, opts)
 end
 
 -- ---- inside traced functions ----

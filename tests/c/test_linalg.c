@@ -217,13 +217,26 @@ static void operands_are_checked(void) {
   pg_value a = pg_input(g, PG_F64, 2, square, NULL), wide = pg_input(g, PG_F64, 2, flat, NULL);
   pg_value f32 = pg_input(g, PG_F32, 2, square, NULL), whole = pg_input(g, PG_I64, 2, square, NULL);
   pg_value four = pg_input(g, PG_F64, 1, &flat[1], NULL);
-  static const char *const square_ones[] = {"cholesky", "eigh"};
-  for (int i = 0; i < 2; i++) {
+  static const char *const square_ones[] = {"cholesky", "eigh", "slogdet"};
+  for (int i = 0; i < 3; i++) {
     CHECK(pg_call1(g, square_ones[i], wide) == PG_NONE);
     CHECK_THAT(strstr(pg_last_error(), "a square matrix was expected, got f64 [3, 4]"), "%s", pg_last_error());
     CHECK(pg_call1(g, square_ones[i], whole) == PG_NONE);
     CHECK_THAT(strstr(pg_last_error(), "f32 or f64, not i64 [3, 3]"), "%s", pg_last_error());
   }
+  static const char *const tall_ones[] = {"qr", "svd"};
+  for (int i = 0; i < 2; i++) {
+    CHECK(pg_call1(g, tall_ones[i], wide) == PG_NONE);
+    CHECK_THAT(strstr(pg_last_error(), "at least as many rows as columns were expected, got f64 [3, 4]"), "%s",
+               pg_last_error());
+    CHECK(pg_call1(g, tall_ones[i], four) == PG_NONE);
+    CHECK_THAT(strstr(pg_last_error(), "a matrix was expected, got f64 [4]"), "%s", pg_last_error());
+  }
+  pg_value huge = pg_input(g, PG_F32, 2, (int64_t[]){20000, 20000}, NULL);
+  CHECK(pg_call1(g, "qr", huge) == PG_NONE);
+  CHECK_THAT(strstr(pg_last_error(), "qr: at most 16383 columns, got f32 [20000, 20000]"), "%s", pg_last_error());
+  CHECK(pg_call2(g, "solve", huge, huge) == PG_NONE);
+  CHECK_THAT(strstr(pg_last_error(), "solve: at most 16383 rows, got 20000"), "%s", pg_last_error());
   CHECK(pg_call2(g, "triangular_solve", a, f32) == PG_NONE);
   CHECK_THAT(strstr(pg_last_error(), "f64 [3, 3] and f32 [3, 3]"), "%s", pg_last_error());
   CHECK(pg_call2(g, "triangular_solve", a, four) == PG_NONE);

@@ -13,6 +13,7 @@
 
 local pg = require "perigee"
 local networks = require "parts.networks"
+local tuning = require "parts.tuning"
 
 local o = pg.options {
   examples = 2400, test = 5000, folds = 4, batch = 32, seeds = 5, search = 12, budget = 30, points = 10, only = "",
@@ -64,43 +65,18 @@ local methods = {
 
 -- ---- measuring ------------------------------------------------------------------------------------------------------
 
-local CHUNK = 1000
-
-local score = pg.jit(function(theta, x, y)
-  local out = model(theta, x, { train = false })
-  return pg.cross_entropy(out, y), pg.metric.accuracy(out, { y = y }):to("f32"):mean()
-end)
-
--- A function of theta: mean loss and accuracy over a split.
-local function measure_on(split)
-  local batches = {}
-  for first = 1, split.n, CHUNK do
-    batches[#batches + 1] = split:rows(first, math.min(first + CHUNK - 1, split.n)):all()
-  end
-  return function(theta)
-    local total, right = 0, 0
-    for _, batch in ipairs(batches) do
-      local n, mean, accuracy = batch.id.shape[1], score(theta, batch.x, batch.y)
-      total, right = total + n * mean:item(), right + n * accuracy:item()
-    end
-    return total / split.n, right / split.n
-  end
-end
-
 -- pg.train at a cost of `gradients` for each example; nil where it diverges. more: further arguments.
 local function fit(optimizer, split, gradients, seed, more)
   local spec = { name = "lenet", model = model, data = split, loss = loss, optimizer = optimizer, batch = o.batch,
     seed = seed, budget = { gradients = math.ceil(gradients * split.n) } }
   for name, v in pairs(more) do spec[name] = v end
-  local ok, run = pcall(pg.train, spec)
-  if ok then return run end
-  if not tostring(run):find("not finite", 1, true) then error(run, 0) end
+  return tuning.train(spec)
 end
 
 -- ---- cross-validation -----------------------------------------------------------------------------------------------
 
 local folds = train:folds(o.folds, pg.key(1))
-for _, fold in ipairs(folds) do fold.measure = measure_on(fold.test) end
+for _, fold in ipairs(folds) do fold.measure = tuning.judge(model, fold.test) end
 
 -- Mean loss over the folds' held-out examples; infinity if a fold diverges.
 local function validate(method, setting)
@@ -114,30 +90,9 @@ local function validate(method, setting)
   return sum
 end
 
-local function describe(setting)
-  local parts = {}
-  for name, v in pairs(setting) do parts[#parts + 1] = ("%s %g"):format(name, v) end
-  return table.concat(parts, ", ")
-end
-
--- The names of the parameters whose value is the first or last of its list.
-local function at_edge(setting, lists)
-  local names = {}
-  for name, list in pairs(lists) do
-    if setting[name] == list[1] or setting[name] == list[#list] then names[#names + 1] = name end
-  end
-  return table.concat(names, ", ")
-end
-
 local function choose(method)
-  local lists, best, all = method.grid[o.grid], nil, {}
-  for setting in pg.grid(lists) do
-    local value = validate(method, setting)
-    all[#all + 1] = ("%s: %.4f"):format(describe(setting), value)
-    if not best or value < best.loss then best = { setting = setting, loss = value } end
-  end
-  best.edge = at_edge(best.setting, lists)
-  print(("%s\n  %s"):format(method.name, table.concat(all, "   ")))
+  local best = tuning.choose(method.grid[o.grid], function(setting) return validate(method, setting) end)
+  print(("%s\n  %s"):format(method.name, best.tried))
   return best
 end
 
@@ -146,7 +101,10 @@ end
 -- A sixth is held out, to say when to stop; train's loss is taken on as many examples.
 local held = train.n // 6
 local fitted, validation = train:rows(1, train.n - held), train:rows(-held, -1)
-local look = { validation = measure_on(validation), test = measure_on(test), train = measure_on(fitted:take(held)) }
+local look = {
+  validation = tuning.judge(model, validation), test = tuning.judge(model, test),
+  train = tuning.judge(model, fitted:take(held)),
+}
 
 -- One fit: lists of what was seen each time that another part of the budget was spent.
 local function follow(method, setting, seed)
@@ -164,13 +122,6 @@ local function follow(method, setting, seed)
   if run and #seen.cost > 0 then return seen, run.directory end
 end
 
-local function mean_and_spread(list)
-  local mean, square = 0, 0
-  for _, v in ipairs(list) do mean = mean + v / #list end
-  for _, v in ipairs(list) do square = square + (v - mean) ^ 2 end
-  return mean, (square / math.max(1, #list - 1)) ^ 0.5
-end
-
 local function smallest(list)
   local best = 1
   for i, v in ipairs(list) do if v < list[best] then best = i end end
@@ -183,7 +134,7 @@ local function curve_of(name, fits, quantity)
   for k in ipairs(curve.x) do
     local column = {}
     for i, seen in ipairs(fits) do column[i] = seen[quantity][k] end
-    curve.y[k], curve.low[k], curve.high[k] = mean_and_spread(column), math.min(table.unpack(column)),
+    curve.y[k], curve.low[k], curve.high[k] = tuning.mean_and_spread(column), math.min(table.unpack(column)),
       math.max(table.unpack(column))
   end
   return curve
@@ -198,12 +149,13 @@ local function summarize(name, chosen, fits)
     for quantity, list in pairs(early) do list[i] = seen[quantity][best] end
   end
   local function percent(list)
-    local mean, spread = mean_and_spread(list)
+    local mean, spread = tuning.mean_and_spread(list)
     return ("%.2f ± %.2f"):format(100 * mean, 100 * spread)
   end
-  return { name, describe(chosen.setting), chosen.edge, ("%.4f"):format(chosen.loss), percent(early.accuracy),
-    ("%.4f"):format(mean_and_spread(early.test)), ("%.3g"):format(mean_and_spread(early.cost)), percent(final.accuracy),
-    ("%.4f"):format(mean_and_spread(final.test)), ("%.1e"):format(mean_and_spread(final.train)) }
+  return { name, tuning.describe(chosen.setting), chosen.edge, ("%.4f"):format(chosen.score), percent(early.accuracy),
+    ("%.4f"):format(tuning.mean_and_spread(early.test)), ("%.3g"):format(tuning.mean_and_spread(early.cost)),
+    percent(final.accuracy), ("%.4f"):format(tuning.mean_and_spread(final.test)),
+    ("%.1e"):format(tuning.mean_and_spread(final.train)) }
 end
 
 print(("%d examples, %d folds, %g gradients per example in a fold's fit; loss on what is held out\n"):format(train.n,
@@ -219,7 +171,7 @@ for _, method in ipairs(methods) do
     if #fits > 0 then
       rows[#rows + 1], curves[#curves + 1] = summarize(method.name, chosen, fits), curve_of(method.name, fits, "train")
     else
-      rows[#rows + 1] = { method.name, describe(chosen.setting), chosen.edge, "diverges" }
+      rows[#rows + 1] = { method.name, tuning.describe(chosen.setting), chosen.edge, "diverges" }
     end
   end
 end

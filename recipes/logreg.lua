@@ -3,51 +3,24 @@
 --   perigee recipes/logreg.lua                        a9a (LIBSVM), 15 epochs, 3 seeds
 --   perigee recipes/logreg.lua data=mushrooms epochs=20
 --
--- F(w) = mean over examples of log(1 + exp(-y x·w)) + l2/2 |w|². Its minimum is found first, by Newton's method to the
--- last bits of double precision; a *gap* is F(w) - F(w*). Steps are constant, from a grid in powers of two that grows
--- until the best one lies inside. A corrected method takes two gradients a step and a full pass an epoch: three times
--- the gradient evaluations of the plain one, so the table compares at equal epochs and at equal evaluations.
+-- F(w) = mean over examples of log(1 + exp(-y x·w)) + l2/2 |w|². Its minimum is found first, by Newton's method; a
+-- *gap* is F(w) - F(w*). Steps are constant, from a grid in powers of two that grows until the best one lies inside. A
+-- corrected method takes two gradients a step and a full pass an epoch: three times the gradient evaluations of the
+-- plain one, so the table compares at equal epochs and at equal evaluations.
 
 local pg = require "perigee"
+local logistic = require "parts.logistic"
+local tuning = require "parts.tuning"
 
 local o = pg.options {
   data = "a9a", l2 = 1e-3, batch = 32, epochs = 15, seeds = 3, rows = 0,
   h0 = 0.1, beta2 = 0.99999, explain = true,
 }
 
--- ---- the problem ----------------------------------------------------------------------------------------------------
-
-local train = pg.data.load(o.data, { labels = "pm1" })
-if o.rows > 0 then train = train:take(o.rows) end
-local whole = train:all("f64")
-local x, y = whole.x, whole.y
-local n, d = train.n, x.shape[2]
-
-local model = pg.nn.sequential { pg.nn.linear(d, 1, { bias = false }) }
-
-local function loss(net, theta, batch)
-  return pg.softplus(-batch.y * net(theta, batch.x):squeeze(2)):mean()
-end
-
-local function objective(w)
-  return pg.softplus(-y * x:matmul(w):squeeze(2)):mean() + 0.5 * o.l2 * (w * w):sum()
-end
-
-local minimum = pg.minimize.find(objective, pg.zeros({ d, 1 }, "f64"))
-print(("%s: %d examples, %d features; minimum F = %.15g, |gradient| = %.1e after %d Newton steps"):format(o.data, n, d,
-  minimum.value, minimum.gradient, minimum.iterations))
-
--- F(w) - F(w*). Close to the minimum the difference of two values loses its digits, so there it is the quadratic form
--- of the Hessian at w*, which differs from it by a relative error of the size of |w - w*|.
-local value = pg.jit(objective)
-local function gap_of(w)
-  local step = pg.minimize.difference(w, minimum.x)
-  local quadratic = 0.5 * pg.minimize.quadratic(minimum.hessian, step)
-  if quadratic < 1e-9 then return quadratic end
-  return value(pg.tensor(w, "f64"):reshape { d, 1 }):item() - minimum.value
-end
-
-local function weights_of(theta) return theta["1.weight"]:reshape { d }:totable() end
+local problem = logistic.load { data = o.data, rows = o.rows, l2 = o.l2 }
+local n, minimum = problem.n, problem.minimum
+print(("%s: %d examples, %d features; minimum F = %.15g, |gradient| = %.1e after %d Newton steps"):format(o.data, n,
+  problem.parameters, minimum.value, minimum.gradient, minimum.iterations))
 
 -- ---- the methods ----------------------------------------------------------------------------------------------------
 
@@ -70,35 +43,23 @@ local methods = {
 
 -- ---- running --------------------------------------------------------------------------------------------------------
 
-local function median(list)
-  local sorted = { table.unpack(list) }
-  table.sort(sorted)
-  local m = #sorted // 2
-  return #sorted % 2 == 1 and sorted[m + 1] or 0.5 * (sorted[m] + sorted[m + 1])
-end
-
--- One run: the gap after every epoch (gaps[0] is the start's), and the gradient evaluations an epoch took.
+-- One run: the gap after every epoch (gaps[0] is the start's), and the gradient evaluations an epoch took. A step size
+-- that diverges is an answer, too: its gaps are infinite.
 local function run_once(optimizer, seed, epochs, on_epoch)
-  local gaps, theta = {}, pg.zeros(model.layout, "f64")
-  gaps[0] = gap_of(weights_of(theta))
-  local ok, run = pcall(pg.train, {
-    name = "logreg", model = model, theta = theta, data = train, loss = loss, optimizer = optimizer, out = false,
-    epochs = epochs, batch = o.batch, seed = seed,
+  local gaps, theta = {}, pg.zeros(problem.model.layout, "f64")
+  gaps[0] = problem:gap(theta)
+  local run = tuning.train {
+    name = "logreg", model = problem.model, theta = theta, data = problem.train, loss = problem.loss,
+    optimizer = optimizer, out = false, epochs = epochs, batch = o.batch, seed = seed,
     hooks = { on_epoch = function(ctx, epoch)
-      local w = weights_of(ctx.theta)
-      gaps[epoch] = gap_of(w)
-      if on_epoch then on_epoch(w, epoch) end
+      gaps[epoch] = problem:gap(ctx.theta)
+      if on_epoch then on_epoch(1 * ctx.theta["1.weight"], epoch) end
     end },
-  })
-  if not ok then -- a step size that diverges is an answer, too
-    if not tostring(run):find("not finite", 1, true) then error(run, 0) end
-    for epoch = 1, epochs do gaps[epoch] = math.huge end
-    return gaps, 0
-  end
+  }
   -- `perigee check` and `perigee emit` take a few steps only: then every epoch has what the run ended with.
-  local last = #gaps < epochs and gap_of(weights_of(run.theta))
-  for epoch = #gaps + 1, epochs do gaps[epoch] = last end
-  return gaps, run.cost:gradients() / epochs
+  local known, last = run and #gaps or 0, run and #gaps < epochs and problem:gap(run.theta) or math.huge
+  for epoch = known + 1, epochs do gaps[epoch] = last end
+  return gaps, run and run.cost:gradients() / epochs or 0
 end
 
 -- Medians over the seeds, for one step size.
@@ -114,29 +75,18 @@ local function run_seeds(make, lr)
       local gap = found[seed][epoch]
       column[seed] = gap ~= gap and math.huge or gap
     end
-    gaps[epoch] = median(column)
+    gaps[epoch] = tuning.median(column)
   end
   return { lr = lr, gaps = gaps, per_epoch = per_epoch, final = gaps[o.epochs] }
 end
 
--- The best power of two: beginning with three, the grid grows at the side where the best one lies.
+-- The best power of two.
 local function search(method)
-  local tried, low, high, best = {}, -3, -1, nil
-  local function try(k)
-    tried[k] = run_seeds(method.make, 2.0 ^ k)
-    if not best or tried[k].final < tried[best].final then best = k end
-  end
-  for k = low, high do try(k) end
-  while best == low or best == high do
-    if best == low then
-      low = low - 1
-      try(low)
-    else
-      high = high + 1
-      try(high)
-    end
-    if high - low > 24 then break end
-  end
+  local tried = {}
+  local best, low, high = tuning.search(2.0, -2, 24, function(lr, k)
+    tried[k] = run_seeds(method.make, lr)
+    return tried[k].final
+  end)
   local result = tried[best]
   result.grid = ("2^%d … 2^%d"):format(low, high)
   return result
@@ -206,19 +156,13 @@ if o.explain then
       local epochs = 2 * o.epochs
       local gaps = run_once(pg.optim.ivon_poco(with(variant[2], { lr = lr, every = pg.epochs(1) })), seed, epochs,
         function(w, epoch) if 3 * epoch > 2 * epochs then tail[#tail + 1] = w end end)
-      local mean = {}
-      for i = 1, d do
-        mean[i] = 0
-        for _, w in ipairs(tail) do mean[i] = mean[i] + w[i] / #tail end
-      end
-      local around = 0
-      for _, w in ipairs(tail) do
-        around = around + 0.5 * pg.minimize.quadratic(minimum.hessian, pg.minimize.difference(w, mean)) / #tail
-      end
-      total[seed], offset[seed], spread[seed] = gaps[epochs], gap_of(mean), around
+      local mean, around = 0 * tail[1], 0
+      for _, w in ipairs(tail) do mean = mean + w / #tail end
+      for _, w in ipairs(tail) do around = around + problem:quadratic(w - mean) / #tail end
+      total[seed], offset[seed], spread[seed] = gaps[epochs], problem:quadratic(mean - minimum.x), around
     end
-    lines[#lines + 1] = { variant[1], ("%.1e"):format(median(total)), ("%.1e"):format(median(offset)),
-      ("%.1e"):format(median(spread)) }
+    lines[#lines + 1] = { variant[1], ("%.1e"):format(tuning.median(total)),
+      ("%.1e"):format(tuning.median(offset)), ("%.1e"):format(tuning.median(spread)) }
   end
   print()
   print(("IVON-PoCo at the same step size, %d epochs:"):format(2 * o.epochs))

@@ -19,6 +19,7 @@
 -- training could have had for it. What came out, and what it does not show, stands in docs/results/metainit.md.
 
 local pg = require "perigee"
+local tuning = require "parts.tuning"
 
 local o = pg.options {
   data = "fashion-mnist", net = { "residual", "plain" }, blocks = 4, width = 8, rows = 2000, epochs = 5, batch = 64,
@@ -101,16 +102,13 @@ for rate in o.rates:gmatch("[^,%s]+") do rates[#rates + 1] = tonumber(rate) end
 
 -- One run: { loss = of the last epoch, accuracy =, curve = }, or nil if it diverged.
 local function run_once(name, theta, rate, seed)
-  local ok, run = pcall(pg.train, {
+  local run = tuning.train {
     name = name, model = model, theta = theta, data = data, loss = loss, seed = seed,
     optimizer = pg.optim.momentum { lr = rate, momentum = 0.9 }, epochs = o.epochs, batch = o.batch, out = false,
     eval_every = o.epochs, metrics = { accuracy = pg.metric.accuracy },
     log_every = math.max(1, math.ceil(data.train.n / o.batch) // 4),
-  })
-  if not ok then
-    if not tostring(run):find("not finite", 1, true) then error(run, 0) end
-    return nil
-  end
+  }
+  if not run then return nil end
   local curve, sum, count = run:curve("loss", "gradients", name), 0, 0
   for i = #curve.y, math.max(1, #curve.y - 3), -1 do sum, count = sum + curve.y[i], count + 1 end
   return { loss = sum / count, accuracy = run.metrics.accuracy, curve = curve, cost = run.cost:gradients() }

@@ -2,15 +2,9 @@
 -- x is passes over the data: gradient evaluations / n, those of full passes among them.
 
 local pg = require "perigee"
+local tuning = require "parts.tuning"
 
-local measure = {}
-
-function measure.median(list)
-  local sorted = { table.unpack(list) }
-  table.sort(sorted)
-  local m = #sorted // 2
-  return #sorted % 2 == 1 and sorted[m + 1] or 0.5 * (sorted[m] + sorted[m + 1])
-end
+local measure = { median = tuning.median }
 
 -- Not a number, or beyond every start: the step size was too large.
 local function settle(gap) return gap == gap and gap < 1e6 and gap or math.huge end
@@ -28,7 +22,7 @@ function measure.run(problem, optimizer, how)
   end
   local out
   if not how.name then out = false end
-  local ok, run = pcall(pg.train, {
+  local run = tuning.train {
     name = how.name or "run", out = out, model = problem.model, theta = start,
     data = problem.train, loss = problem.loss, optimizer = optimizer, batch = how.batch, seed = how.seed,
     budget = { gradients = how.passes * problem.n }, log_every = steps, hash_every = 0,
@@ -38,9 +32,8 @@ function measure.run(problem, optimizer, how)
       end or nil,
       on_epoch = how.each,
     },
-  })
-  if not ok then
-    if not tostring(run):find("not finite", 1, true) then error(run, 0) end
+  }
+  if not run then
     add(math.huge, how.passes * problem.n)
     return curve, math.huge
   end
@@ -83,19 +76,7 @@ end
 -- The power of two whose score_of(lr) is least: beginning with three around 2^first, the grid grows on the side where
 -- the best one lies. → lr, the grid as text
 function measure.search(score_of, first)
-  local scores, low, high = {}, first - 1, first + 1
-  local function score(k)
-    scores[k] = scores[k] or score_of(2.0 ^ k)
-    return scores[k]
-  end
-  local best = first
-  repeat
-    for k = low, high do
-      if score(k) < score(best) then best = k end
-    end
-    local inside = best > low and best < high
-    if best == low then low = low - 1 elseif best == high then high = high + 1 end
-  until inside or high - low > 20
+  local best, low, high = tuning.search(2.0, first, 20, score_of)
   return 2.0 ^ best, ("2^%d … 2^%d"):format(low, high)
 end
 

@@ -163,6 +163,44 @@ describe("recipes", function()
     end
   end)
 
+  local small_vsgd = "vsgd_table.lua width=4 depth=1 steps=6 held=64 rates=0.01,0.02 batch=32 timed=1 "
+
+  it("vsgd_table.lua tunes every method on what is held out, and tables the rest", function()
+    local out, code = run("", small_vsgd .. "seeds=2")
+    assert.equal(0, code, out)
+    assert.is_truthy(out:find("256 images, 64 held out, 100 to test; ConvMixer-4/1, 266 parameters; 6 steps of 32", 1,
+      true), out)
+    for _, method in ipairs { "VSGD, decay", "VSGD", "Adam", "AdamW", "SGD" } do
+      local momentum = method == "SGD" and ", momentum 0.99?" or ""
+      assert.is_truthy(out:find("\n  " .. method .. " +lr 0.01" .. momentum .. ": [%d.]+   lr 0.0"), method)
+      assert.is_truthy(out:find("\n" .. method .. " +lr 0.0[12]" .. momentum .. " +[%d.]+ +[%d.]+ ± [%d.]+ +[%d.]+ +"
+        .. "[%d.]+ +[%d.]+\n"), method .. " in\n" .. out)
+    end
+  end)
+
+  it("vsgd_table.lua part=gamma sweeps the prior", function()
+    local out, code = run("", small_vsgd .. "part=gamma only=1e-0 seeds=1")
+    assert.equal(0, code, out)
+    for _, gamma in ipairs { "1e%-09", "1e%-08", "1e%-07" } do
+      assert.is_truthy(out:find("\n" .. gamma .. " +lr 0.0[12] +[%d.]+ +[%d.]+ ± 0.0 "), gamma .. " in\n" .. out)
+    end
+    assert.is_nil(out:find("\n0.001 "))
+  end)
+
+  it("optimizer_zoo.lua has a row for every rule", function()
+    local out, code = run("", "optimizer_zoo.lua epochs=1 seeds=1 side=8 most=2 examples=100")
+    assert.equal(0, code, out)
+    local methods = shell(("'%s' methods"):format(perigee))
+    local count = 0
+    for name in methods:match("\nrules: [^\n]+\n(.-)\n\n"):gmatch("%f[^\n%z]  ([%w_]+)") do
+      if name ~= "split" then
+        count = count + 1
+        assert.is_truthy(out:find("\n" .. name .. " +[%d.e+-]+ +%d "), name .. " in\n" .. out)
+      end
+    end
+    assert.is_true(count > 30)
+  end)
+
   it("variance_ratio.lua finds that locking lowers the variance", function()
     local out, code = run("", "variance_ratio.lua epochs=1 seeds=1 dropout=0.1")
     assert.equal(0, code, out)

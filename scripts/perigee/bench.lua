@@ -8,6 +8,7 @@ local names = require "perigee.names"
 local paired = require "perigee.bench_paired"
 local peer = require "perigee.bench_peer"
 local report = require "perigee.bench_report"
+local eight_bit = require "perigee.eight_bit"
 local rules = require "perigee.bench_rules"
 local timing = require "perigee.bench_time"
 local tools = require "perigee.bench_tools"
@@ -227,6 +228,26 @@ function benchmarks.rules()
   end
 end
 
+-- Updates with states of 8 bits beside those of 32 bits, and beside a loop that moves as many bytes.
+function benchmarks.eight_bit()
+  local loop <close> = start_yardstick("rmw", rules.parameters, "3+1")
+  for _, entry in ipairs(rules.coded) do
+    local runs = { runner_of(rules.updater(entry[2], {})),
+      runner_of(rules.updater(eight_bit { rule = entry[2] }, { random = true })) }
+    if loop then
+      loop:setup(rules.parameters, entry.loop, core.threads())
+      runs[3] = runner_of_peer(loop)
+    end
+    local times, name = alternate(runs), entry[1] .. ", states of 8 bits, 25M parameters"
+    compare(name, "states of 32 bits", median(times[1]), median(times[2]), ratio(times[2], times[1]))
+    if loop then
+      compare(name, ("loop, %s arrays"):format(entry.loop), median(times[3]), median(times[2]),
+        ratio(times[3], times[2]))
+    end
+    collectgarbage()
+  end
+end
+
 function benchmarks.rules_torch() compare_rules_with_torch(rules.elementwise, rules.reducing, rules.matrix) end
 
 local OF_GEMM, MATRIX_ROUNDS = 0.6, 3 -- a step takes seconds
@@ -277,7 +298,8 @@ end
 
 local ORDER = {
   "machine", "logreg", "mlp", "lenet", "lenet_tanh", "paired_logreg", "paired_lenet", "paired_mlp25m",
-  "switched_off", "per_example", "adamw25m", "rules", "rules_torch", "matrix_rules", "ivon16m", "tools",
+  "switched_off", "per_example", "adamw25m", "rules", "rules_torch", "eight_bit", "matrix_rules", "ivon16m",
+  "tools",
   "compile",
 }
 

@@ -1,5 +1,6 @@
--- bench_rules.lua: the update rules of `perigee bench rules` and `matrix_rules`: what each reads and writes, so that it
--- can be held against a plain loop over as many arrays (tests/bench/rmw.c), or what its products of matrices cost.
+-- bench_rules.lua: the update rules of `perigee bench rules`, `eight_bit` and `matrix_rules`: what each reads and
+-- writes, so that it can be held against a plain loop over as many arrays (tests/bench/rmw.c), or what its products of
+-- matrices cost.
 
 local core = require "perigee.core"
 local pg = require "perigee"
@@ -78,6 +79,13 @@ rules.reducing = {
 for _, entry in ipairs(rules.reducing) do entry.at_least = OF_TWO end
 -- Sums over rows and columns, and two of whole matrices: several passes, for which no share is asked.
 table.insert(rules.reducing, { "adafactor", pg.rule.adafactor, loop = "2+1", torch = "adafactor" })
+
+-- { name, rule, loop = arrays of about as many bytes as its update moves with states of 8 bits }: 16 for each parameter
+-- of AdamW, 14 of SGD with momentum.
+rules.coded = {
+  { "adamw", pg.rule.adamw, loop = "3+1" },
+  { "sgd, momentum", pg.rule.sgd { momentum = 0.9 }, loop = "2+1" },
+}
 
 -- products: how many products of two [1000, 1000] matrices a step makes for each of the 25. Shampoo and SOAP between
 -- two of their decompositions, which come in the first step here.

@@ -35,6 +35,9 @@ static inline __attribute__((always_inline)) void go_over(size_t from, size_t to
 static void go_2_1(size_t from, size_t to, float *const *a) {
   go_over(from, to, 2, 1, a);
 }
+static void go_3_1(size_t from, size_t to, float *const *a) {
+  go_over(from, to, 3, 1, a);
+}
 static void go_3_2(size_t from, size_t to, float *const *a) {
   go_over(from, to, 3, 2, a);
 }
@@ -54,7 +57,8 @@ static void go_6_4(size_t from, size_t to, float *const *a) {
 static const struct loop {
   int nread, nwritten;
   void (*go)(size_t from, size_t to, float *const *a);
-} loops[] = {{2, 1, go_2_1}, {3, 2, go_3_2}, {4, 2, go_4_2}, {4, 3, go_4_3}, {5, 4, go_5_4}, {6, 4, go_6_4}};
+} loops[] = {{2, 1, go_2_1}, {3, 1, go_3_1}, {3, 2, go_3_2}, {4, 2, go_4_2},
+             {4, 3, go_4_3}, {5, 4, go_5_4}, {6, 4, go_6_4}};
 
 static const struct loop *find_loop(int nread, int nwritten) {
   for (size_t i = 0; i < sizeof loops / sizeof *loops; i++)

@@ -55,74 +55,6 @@ bool pg_same_space(const pg_node *n, const pg_unit *u) {
          memcmp(n->shape, u->shape, (size_t)n->ndim * sizeof *n->shape) == 0;
 }
 
-// ---- what units read ----
-
-// Inside a group, an operand of a map of the group's own space is read at the same index.
-static void visit_operand(const pg_compilation *c, int unit, pg_value operand, void (*visit)(void *, int, bool),
-                          void *arg);
-
-// The operands of a node that is computed where it is read. Codes and scales are read tile by tile, as they are
-// written; those that another unit makes have to be there first.
-static void visit_operands_of_free(const pg_compilation *c, int unit, const pg_node *n,
-                                   void (*visit)(void *, int, bool), void *arg) {
-  for (int i = 0; i < n->nin; i++) {
-    if (n->op != PG_OP_BLOCK_VALUES) {
-      visit_operand(c, unit, n->in[i], visit, arg);
-      continue;
-    }
-    const int buf = pg_coded_view(c, n->in[i]).buf;
-    visit(arg, buf, c->plan->bufs[buf].unit >= 0);
-  }
-}
-
-static void visit_operand(const pg_compilation *c, int unit, pg_value operand, void (*visit)(void *, int, bool),
-                          void *arg) {
-  const pg_unit *u = &c->units[unit];
-  pg_value v = pg_canon(c->g, operand);
-  const pg_strided *view = &c->views[v];
-  if (view->splat || pg_unit_has(c, unit, v)) return;
-  const pg_node *n = pg_at(c->g, v);
-  if (pg_is_free(c->g, v) && pg_same_space(n, u)) { // will be cloned; it reads its key, or codes
-    visit_operands_of_free(c, unit, n, visit, arg);
-    return;
-  }
-  bool same_index = pg_same_space(n, u) && !pg_is_reduction(n->op) && c->value_buf[v] == view->buf &&
-                    view->offset == 0 && pg_view_is_contiguous(n, view);
-  visit(arg, view->buf, !same_index);
-}
-
-void pg_unit_reads(const pg_compilation *c, int unit, void (*visit)(void *, int, bool), void *arg) {
-  const pg_unit *u = &c->units[unit];
-  for (size_t m = 0; m < u->count; m++) {
-    pg_value v = u->members[m];
-    if (u->kind == PG_UNIT_COPY) {
-      if (!c->views[v].splat) visit(arg, c->views[v].buf, true);
-      continue;
-    }
-    const pg_node *n = pg_at(c->g, v);
-    if (n->op == PG_OP_BLOCK_VALUES) {
-      visit_operands_of_free(c, unit, n, visit, arg);
-      continue;
-    }
-    for (int i = 0; i < n->nin; i++) {
-      if (n->op == PG_OP_SEGBROADCAST) {
-        const pg_strided values = pg_per_tensor_view(c, n->in[i]);
-        if (!values.splat) visit(arg, values.buf, true);
-        continue;
-      }
-      if (u->kind == PG_UNIT_GROUP) {
-        visit_operand(c, unit, n->in[i], visit, arg);
-        continue;
-      }
-      pg_value x = pg_canon(c->g, n->in[i]);
-      if ((u->kind == PG_UNIT_LIBRARY || u->kind == PG_UNIT_LOOP) &&
-          c->value_buf[x] >= 0) // a copy made for the call is what it reads
-        visit(arg, c->value_buf[x], true);
-      if (!c->views[x].splat) visit(arg, c->views[x].buf, true);
-    }
-  }
-}
-
 // ---- legality of merging ----
 
 typedef struct search {
@@ -133,10 +65,9 @@ typedef struct search {
 
 static bool reaches(pg_compilation *c, int from, int target);
 
-static void search_step(void *arg, int buf, bool whole) {
-  (void)whole;
+static void search_step(void *arg, const pg_read *read) {
   search *s = arg;
-  int unit = s->c->plan->bufs[buf].unit;
+  int unit = s->c->plan->bufs[read->buf].unit;
   if (s->found || unit < 0 || unit == s->from) return;
   if (unit == s->target) {
     if (!s->skip_direct) s->found = true;
@@ -168,9 +99,9 @@ typedef struct direct {
   bool blocked;
 } direct;
 
-static void direct_step(void *arg, int buf, bool whole) {
+static void direct_step(void *arg, const pg_read *read) {
   direct *d = arg;
-  if (d->c->plan->bufs[buf].unit == d->target && whole) d->blocked = true;
+  if (d->c->plan->bufs[read->buf].unit == d->target && read->whole) d->blocked = true;
 }
 
 // Whether `from` reads results of `target` other than element by element, which rules out one loop for both.
@@ -399,10 +330,9 @@ typedef struct reading {
   bool found;
 } reading;
 
-static void look_for_read(void *arg, int buf, bool whole) {
-  (void)whole;
+static void look_for_read(void *arg, const pg_read *read) {
   reading *r = arg;
-  if (buf == r->buf) r->found = true;
+  if (read->buf == r->buf) r->found = true;
 }
 
 // A result that takes the place of an input is written by the loop that the other readers of this input are in, where
@@ -474,10 +404,9 @@ typedef struct ordering {
 
 static void order_unit(ordering *o, int unit);
 
-static void order_read(void *arg, int buf, bool whole) {
-  (void)whole;
+static void order_read(void *arg, const pg_read *read) {
   ordering *o = arg;
-  int unit = o->c->plan->bufs[buf].unit;
+  int unit = o->c->plan->bufs[read->buf].unit;
   if (unit >= 0) order_unit(o, unit);
 }
 

@@ -81,15 +81,31 @@ static bool copies_from_input(const pg_compilation *c, int k, int input) {
 
 typedef struct hazard {
   const pg_compilation *c;
-  int input, position, first_write;
+  int input, position, target;
   bool found;
 } hazard;
 
-static void check_read(void *arg, int buf, bool whole) {
+// Where inside its root a buffer begins, in elements.
+static int64_t offset_in_root(const pg_plan *p, int b) {
+  int64_t bytes = 0;
+  for (; p->bufs[b].place == PG_PLACE_INSIDE; b = p->bufs[b].parent) bytes += p->bufs[b].parent_off;
+  return bytes / (int64_t)pg_dtype_size(p->bufs[b].dtype);
+}
+
+// Whether something is read from the input that was written over before, or is while it is read.
+static void check_read(void *arg, const pg_read *read) {
   hazard *h = arg;
-  const pg_buf *b = &h->c->plan->bufs[buf];
-  if (b->place != PG_PLACE_INPUT || b->index != h->input) return;
-  if (h->position > h->first_write || (h->position == h->first_write && whole)) h->found = true;
+  const pg_plan *p = h->c->plan;
+  const pg_buf *from = &p->bufs[read->buf];
+  if (from->place != PG_PLACE_INPUT || from->index != h->input) return;
+  for (size_t b = 0; b < p->nbufs && !h->found; b++) {
+    if (p->bufs[b].unit < 0 || root_of(p, (int)b) != h->target) continue;
+    const int64_t first = offset_in_root(p, (int)b), last = first + p->bufs[b].size - 1;
+    if (read->last < first || last < read->first) continue;
+    const int order = h->c->units[p->bufs[b].unit].order;
+    const bool keeps_pace = read->in_order && read->first == first;
+    if (h->position > order || (h->position == order && !keeps_pace)) h->found = true;
+  }
 }
 
 pg_status pg_check_donations(pg_compilation *c, const int *order, int count) {
@@ -97,18 +113,14 @@ pg_status pg_check_donations(pg_compilation *c, const int *order, int count) {
   for (int k = 0; k < c->nout; k++) {
     int input = p->donate[k];
     if (input < 0 || !is_in_place(c, k)) continue;
-    int target = pg_exact_buf(c, c->outs[k]);
-    hazard h = {.c = c, .input = input, .first_write = count};
-    for (size_t b = 0; b < p->nbufs; b++)
-      if (p->bufs[b].unit >= 0 && root_of(p, (int)b) == target && c->units[p->bufs[b].unit].order < h.first_write)
-        h.first_write = c->units[p->bufs[b].unit].order;
+    hazard h = {.c = c, .input = input, .target = pg_exact_buf(c, c->outs[k])};
     for (int i = 0; i < count; i++) {
       h.position = i;
       pg_unit_reads(c, order[i], check_read, &h);
     }
     for (int other = 0; other < c->nout; other++)
       if (other != k && copies_from_input(c, other, input)) h.found = true;
-    if (h.found) p->bufs[target].place = PG_PLACE_ARENA; // copied at the end
+    if (h.found) p->bufs[h.target].place = PG_PLACE_ARENA; // copied at the end
   }
   return PG_OK;
 }

@@ -4,6 +4,7 @@
 //
 //   view.c   values → views of buffers, or splats of one number
 //   fuse.c   nodes → units
+//   reads.c  what units read
 //   lower.c  units → kernels and steps
 //   place.c  buffers → inputs, outputs, offsets in the shared arena
 //   plan.c   the whole, and running
@@ -206,8 +207,18 @@ int pg_unit_new(pg_compilation *c, pg_unit_kind kind); // -1 on failure
 pg_status pg_unit_add(pg_compilation *c, int unit, pg_value v);
 bool pg_unit_has(const pg_compilation *c, int unit, pg_value v);
 pg_status pg_order_units(pg_compilation *c, int **order, int *count);
-// Call visit(arg, buf, whole) for each buffer that a unit reads. whole: not element by element at the unit's own index.
-void pg_unit_reads(const pg_compilation *c, int unit, void (*visit)(void *arg, int buf, bool whole), void *arg);
+
+// reads.c
+// What a unit reads: elements first … last of a buffer.
+typedef struct pg_read {
+  int buf;
+  bool whole;    // not element by element at the unit's own index
+  bool in_order; // in the order in which the unit writes, from `first` on, each element before it is written
+  int64_t first, last;
+} pg_read;
+typedef void (*pg_read_visitor)(void *arg, const pg_read *read);
+// Call visit for everything that a unit reads.
+void pg_unit_reads(const pg_compilation *c, int unit, pg_read_visitor visit, void *arg);
 
 // lower.c
 pg_status pg_lower_units(pg_compilation *c, const int *order, int count);

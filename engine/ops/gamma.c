@@ -102,7 +102,7 @@ static pg_status shape_gamma_slope(const pg_graph *g, pg_node *node) {
 }
 
 static pg_status fail_second(void) {
-  return pg_fail(PG_ERR_UNSUPPORTED, "gamma: draws have a first derivative by their shape but no second one; put "
+  return pg_fail(PG_ERR_UNSUPPORTED, "gamma: the derivative of draws by their shape has no derivative itself; put "
                                      "pg.stop_gradient around the shape");
 }
 

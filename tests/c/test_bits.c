@@ -17,7 +17,7 @@ static double uniform(void) {
 typedef struct pool { // one graph with inputs to apply functions to
   pg_graph *g;
   pg_tensor *inputs[64];
-  pg_value x, y, p, vector, labels, square, rows, key, per, scalar;
+  pg_value x, y, p, vector, labels, square, rows, key, per, scalar, matrix;
   pg_value images, kernels, inner, inner_out, windows; // for convolutions and pooling, in both layouts
   pg_layout *layout;
   pg_value outs[256];
@@ -44,6 +44,24 @@ static pg_value add_input(pool *s, pg_dtype dtype, int ndim, const int64_t *shap
   return pg_input(s->g, dtype, ndim, shape, layout);
 }
 
+// A positive definite matrix.
+static pg_value add_matrix(pool *s, pg_dtype dtype) {
+  enum { N = 7 };
+  const int number = s->g->ninputs;
+  const pg_value matrix = add_input(s, dtype, 2, (int64_t[]){N, N}, NULL, 0, 0);
+  void *data = pg_tensor_data(s->inputs[number]);
+  for (int i = 0; i < N; i++)
+    for (int j = 0; j <= i; j++) {
+      const double u = i == j ? N : uniform();
+      for (int side = 0; side < 2; side++) {
+        const int at = side ? i * N + j : j * N + i;
+        if (dtype == PG_F32) ((float *)data)[at] = (float)u;
+        if (dtype == PG_F64) ((double *)data)[at] = u;
+      }
+    }
+  return matrix;
+}
+
 static void open_pool(pool *s, pg_dtype dtype, const int64_t *size) {
   memset(s, 0, sizeof *s);
   CHECK_STATUS(pg_graph_new(&s->g), PG_OK);
@@ -60,6 +78,7 @@ static void open_pool(pool *s, pg_dtype dtype, const int64_t *size) {
   s->rows = add_input(s, PG_I64, 1, (int64_t[]){11}, NULL, 0, (double)size[0]);
   s->key = add_input(s, PG_KEY, 1, size, NULL, 1, 9);
   s->per = add_input(s, dtype, 1, (int64_t[]){3}, NULL, -1, 1);
+  s->matrix = add_matrix(s, dtype);
   s->scalar = pg_scalar(s->g);
   const int64_t batch = size[1] > 64 ? 70 : size[1];
   s->images = add_input(s, dtype, 4, (int64_t[]){batch, 3, 6, 5}, NULL, -2, 2);
@@ -128,7 +147,8 @@ static bool apply_somehow(pool *s, const pg_function *f) {
                               {s->inner, s->inner_out, x, x},
                               {s->inner, s->windows, x, x},
                               {s->inner, s->inner, x, x},
-                              {s->windows, x, x, x}};
+                              {s->windows, x, x, x},
+                              {s->matrix, s->matrix, x, x}};
   const int low = f->min_arity, high = f->max_arity < 0 || f->max_arity > 4 ? (low > 2 ? low : 2) : f->max_arity;
   for (int n = high; n >= low; n--)
     for (size_t k = 0; k < sizeof sets / sizeof *sets; k++)

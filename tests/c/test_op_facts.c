@@ -546,7 +546,7 @@ static void functions_refuse_nonsense(void) {
         if (!pg_value_is_weak(s.g, in[i]) && !pg_dtype_is_float(pg_value_dtype(s.g, in[i]))) continue;
         const pg_status status = pg_vjp(s.g, 1, &y, &ct, 1, &in[i], &found);
         if (status == PG_ERR_UNSUPPORTED) { // says that there is none
-          CHECK_THAT(strstr(pg_last_error(), "derivative"), "%s: %s", function->name, pg_last_error());
+          CHECK_THAT(strstr(pg_last_error(), "has no derivative"), "%s: %s", function->name, pg_last_error());
           continue;
         }
         CHECK_STATUS(status, PG_OK);

@@ -6,9 +6,11 @@ local bench_rules = require "perigee.bench_rules"
 
 local N = 40000
 
+local HALVES = core.layout { { "a", { N / 2 } }, { "b", { N / 2 } } }
+
 -- What the program of an update says of itself.
-local function program_of(r, entry)
-  local layout = core.layout { { "a", { N / 2 } }, { "b", { N / 2 } } }
+local function program_of(r, entry, layout)
+  layout = layout or HALVES
   local function full(x) return core.apply("full", { layout = layout, dtype = "f32" }, x) end
   local theta = full(0.1)
   local state = r:init(theta, { weight_decay = 0.01 })
@@ -35,6 +37,13 @@ describe("an update", function()
       end)
     end
   end
+
+  it("by adafactor, matrix by matrix, writes each in its place", function()
+    local entries = {}
+    for i = 1, 16 do entries[i] = { "w" .. i, { 50, 50 } } end
+    local info = program_of(pg.rule.adafactor, {}, core.layout(entries))
+    assert(info.arena_bytes < 4 * N, info.arena_bytes)
+  end)
 
   it("that reads a slot before it writes it is one loop", function()
     assert.are.equal(1, program_of(pg.rule.lion, {}).kernels)

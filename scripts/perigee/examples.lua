@@ -78,14 +78,15 @@ end
 
 -- ---- pieces of a batch ----------------------------------------------------------------------------------------------
 
-local PIECE_BYTES = 64 << 20 -- about what the gradients of the examples of one piece may take
-local LANES = 16 -- kernels work on so many examples at a time
+local CACHED_BYTES = 16 << 20  -- of the gradients of a piece's examples, if there is room for enough of them
+local MOST_BYTES = 256 << 20   -- of those, unless one example's takes more
+local LANES = 16               -- kernels work on so many examples at a time
 
 -- How many of `count` examples go at once, whose gradients are like `like`: pieces of about equal sizes.
 local function piece_size(count, like)
   local each = math.max(1, like.size) * (like.dtype == "f64" and 8 or 4)
-  local most = math.max(1, PIECE_BYTES // each)
-  if most > LANES then most = most // LANES * LANES end
+  local cached = CACHED_BYTES // each // LANES * LANES
+  local most = cached > 0 and cached or math.max(1, math.min(LANES, MOST_BYTES // each))
   local pieces = math.max(1, (count + most - 1) // most)
   return (count + pieces - 1) // pieces
 end
@@ -104,8 +105,8 @@ local function cut(slices, first, count, pieces)
 end
 
 -- Go over `count` examples in pieces: sums, seen = f(slices of a piece, sums before or nil), starting from start()
--- where there are several. like: a vector like an example's gradient, of which a piece holds about 64 MiB. → the last
--- sums, and what was seen, trees of tensors with a row for each example.
+-- where there are several. like: a vector like an example's gradient, of which a piece holds 16 MiB, or 16 where they
+-- are large, or 256 MiB. → the last sums, and what was seen, trees of tensors with a row for each example.
 function examples.over(slices, count, like, f, start)
   local size = piece_size(count, like)
   if size == count then return f(slices) end

@@ -161,9 +161,22 @@ describe("vmap of a network's gradient", function()
 end)
 
 describe("pieces of a batch", function()
+  it("are large enough for the kernels, unless memory forbids it", function()
+    for size, most in pairs { [1] = 50, [1 << 17] = 25, [1 << 21] = 13, [1 << 25] = 2, [1 << 28] = 1 } do
+      local largest = 0
+      pg.jit(function(x)
+        return examples.over({ x = x }, 50, { size = size, dtype = "f32" }, function(some)
+          largest = math.max(largest, some.x.shape[1])
+          return {}, { some.x }
+        end, function() return {} end)
+      end)(pg.arange(50))
+      assert.equal(most, largest)
+    end
+  end)
+
   it("add up to the whole, the last one smaller", function()
     local x = normal("pieces", { 50, 3 })
-    local like = { size = 1 << 19, dtype = "f64" } -- 16 at a time
+    local like = { size = 1 << 17, dtype = "f64" } -- 16 at a time
     local sizes = {}
     local sums, seen = pg.jit(function(slices)
       local sums, seen = examples.over({ x = slices }, 50, like, function(some, before)

@@ -1,6 +1,7 @@
 -- batch.lua: batches as programs see them. A batch is a table of tensors (x, y, …), run-time numbers, and static
 -- booleans and strings. batch.id: i64 example ids. batch.sample_weight: the weights of the rows, where they differ
 -- (weighted.lua); its rows are then examples and places that nobody has, and batch.count says how many are the former.
+-- A field of the host's batch called outer.x is field x of batch.outer in programs: of another stream (streams.lua).
 -- Batches of one signature (names, dtypes, shapes, statics) share programs.
 
 local core = require "perigee.core"
@@ -71,6 +72,17 @@ function batch.signature(b)
   return table.concat(parts, ";")
 end
 
+-- Put a value of a traced batch in its place: a name with a dot is that of a field of another stream's batch.
+local function place(traced, name, value)
+  local stream, field = name:match "^([^.]+)%.(.+)$"
+  if not stream then
+    traced[name] = value
+    return
+  end
+  traced[stream] = traced[stream] or {}
+  traced[stream][field] = value
+end
+
 -- Declare a batch in a builder: returns the traced batch and a binding for others of its signature.
 function batch.declare(builder, b)
   local tensors, numbers, statics = sort_entries(b)
@@ -79,13 +91,14 @@ function batch.declare(builder, b)
   local traced = {}
   for i, name in ipairs(tensors) do
     self.inputs[i], self.bound[i] = "batch." .. name, false
-    traced[name] = builder:input(self.inputs[i], b[name])
+    place(traced, name, builder:input(self.inputs[i], b[name]))
   end
   for _, name in ipairs(numbers) do
-    traced[name] = builder:scalar(self.values, name)
+    place(traced, name, builder:scalar(self.values, name))
   end
   for _, name in ipairs(statics) do
-    traced[name], self.statics[name] = b[name], b[name]
+    place(traced, name, b[name])
+    self.statics[name] = b[name]
   end
   return traced, self
 end

@@ -117,15 +117,26 @@ function Context:log(record)
   self.journal:append(line)
 end
 
---- ctx:batch(split, n [, { dtype = "f32" }]) → { x =, y =, id = }: A batch of n examples of a split for this step: a
--- keyed permutation for each epoch, the short last batch as it is. The next call fills the same tensors again.
+--- ctx:batch(split, n [, { dtype = "f32", stream = }]) → { x =, y =, id = }: A batch of n examples of a split for this
+-- step: a keyed permutation for each epoch, the short last batch as it is; n may be a sampler (pg.sampler). stream: a
+-- name; streams of one split go through it in orders of their own. The next call for the same split and stream fills
+-- the same tensors again.
 function Context:batch(split, n, opts)
-  local source = self.samplers[split]
-  if not source or source.batch_size ~= math.min(n, split.n) then
-    source = sampler.shuffled(split, n, self.run_key:fold(("split %d"):format(split.n)), opts)
-    self.samplers[split] = source
+  opts = opts or {}
+  names.check("ctx:batch", opts, { "dtype", "stream" })
+  local stream = opts.stream or ""
+  local known = self.samplers[split] or {}
+  self.samplers[split] = known
+  local found = known[stream]
+  if not found or found.n ~= n then
+    local key = self.run_key:fold(("split %d"):format(split.n))
+    if opts.stream then key = key:fold(stream) end
+    local source = sampler.is(n) and n:bind(split, key, opts.dtype)
+      or sampler.shuffled(split, n, key, { dtype = opts.dtype })
+    found = { n = n, source = source }
+    known[stream] = found
   end
-  return (source:at(self.step))
+  return (found.source:at(self.step))
 end
 
 --- ctx:stop(): End the run after this step.

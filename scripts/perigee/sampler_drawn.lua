@@ -77,6 +77,21 @@ function drawn.uniforms(key, count)
   end
 end
 
+-- ---- without replacement, in batches of one size --------------------------------------------------------------------
+
+-- Batches of `rows` examples from one epoch's order after the other: where an epoch ends within a batch, the rest is of
+-- the next one.
+function drawn.going_round(split, key, dtype, rows)
+  return drawn.new { split = split, key = key, dtype = dtype, rows = rows, expected = rows, draw = function(self, step)
+    local n = self.n
+    for i = 0, rows - 1 do
+      local place = step * rows + i
+      self.indices:data_write(i, self:order_of(place // n):data_read(place % n))
+    end
+    return rows
+  end }
+end
+
 -- ---- with replacement -----------------------------------------------------------------------------------------------
 
 function drawn.bind_replacement(split, key, dtype, given)

@@ -15,6 +15,7 @@ local progress = require "perigee.progress"
 local run = require "perigee.run"
 local sampler = require "perigee.sampler"
 local sampler_sizes = require "perigee.sampler_sizes"
+local streams = require "perigee.streams"
 local train_check = require "perigee.train_check"
 
 local train = {}
@@ -175,7 +176,9 @@ local function build(spec)
   if source.redraws then train_check.check_redraws(st, spec.sampler and "sampler " .. spec.sampler.name or "batch") end
   local eval = evaluator { loss = spec.loss, model = spec.model, source = source, key = st.key, batch = pass_batch,
     micro = spec.micro, steps_per_epoch = not varies and source.per_epoch or nil }
-  local batches = source:prepare(c and pass_batch or nil)
+  local batches, others = source:prepare(c and pass_batch or nil), streams.bind(spec.streams, key, theta.dtype)
+  for _, batch in ipairs(batches) do streams.add(others, 0, batch) end
+  if #others > 0 then train_check.check_streams(st) end
   st.batch_size, st.pass_size = source.batch_size, pass_batch
   local steps, limit = length_of(spec, opt, st, eval, source, pass_batch)
   eval.total_steps = steps
@@ -186,7 +189,7 @@ local function build(spec)
       opt:program(st, eval, st.pass_mode, source.passes[size])
     end
   end
-  return { key = key, opt = opt, st = st, eval = eval, source = source, steps = steps, limit = limit,
+  return { key = key, opt = opt, st = st, eval = eval, source = source, streams = others, steps = steps, limit = limit,
     course = course.new { source = source, limit = limit, every = spec.eval_every or 1, cost = st.cost,
       samples = samples or nil, gradients = spec.budget and spec.budget.gradients },
     split = train_split, evaluate = test_split and make_evaluation(spec, test_split, st, key) }
@@ -266,6 +269,9 @@ end
 --   batch: examples in a step: a number; a schedule or function(step); or pg.batch.adaptive { … }, where a test lets it
 --     grow. An epoch is the data once, whatever the sizes; schedules of other things may count examples by
 --     pg.schedule.by_samples. Or sampler: what decides them (pg.sampler).
+--   streams = { outer = { data = split, batch = 32 } }: further batches of a step, by name, each from its own data in
+--     its own order, or by a sampler (sampler = …): the loss finds them as batch.outer.x. Not in evaluations, where
+--     ctx.train is false, nor in full passes. Weights of a stream are the loss's affair: batch.outer.sample_weight.
 --   epochs, steps or budget = { gradients = n }: how long; one of them.
 --   micro = 1: pieces that a step's batch is evaluated in, one after the other, for the memory of one. Each piece draws
 --     noise of its own (families that sample), and stages per evaluation edit each piece's gradient; what the loss
@@ -317,6 +323,7 @@ function train.train(spec)
     local k = ctx.step
     way:begin(k)
     local batch, epoch = source:at(k, opt:order_of(st, source:epoch_of(k)))
+    streams.add(parts.streams, k, batch)
     pass_hooks.epoch = epoch
     local recorder = ctx.invocation.recorder
     pass_hooks.dump = recorder and recorder:begin(name, st, batch)
@@ -385,6 +392,7 @@ function train.inspection(spec, name)
     step = function(parts, k)
       local source = parts.source
       local batch, epoch = source:at(k - 1, parts.opt:order_of(parts.st, source:epoch_of(k - 1)))
+      streams.add(parts.streams, k - 1, batch)
       parts.opt:step(parts.st, parts.eval, batch, parts.st.key, { epoch = epoch })
     end,
   }

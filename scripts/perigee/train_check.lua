@@ -8,13 +8,15 @@ local metric = require "perigee.metric"
 local names = require "perigee.names"
 local optimizer = require "perigee.optimizer"
 local sampler = require "perigee.sampler"
+local streams = require "perigee.streams"
 local schedule = require "perigee.schedule"
 
 local train_check = {}
 
 local KNOWN = { "name", "model", "data", "loss", "optimizer", "epochs", "steps", "budget", "batch", "pass_batch",
   "seed", "metrics", "hooks", "eval_every", "eval_batch", "log_every", "hash_every", "checkpoint_every", "keep", "from",
-  "out", "theta", "buffers", "dtype", "device", "micro", "sampler" }
+  "out", "theta", "buffers", "dtype", "device", "micro", "sampler",
+  "streams" }
 
 local function need(ok, format, ...)
   if not ok then core.raise("pg.train: " .. format:format(...)) end
@@ -147,6 +149,13 @@ function train_check.check_redraws(st, who)
   need(not why, "correction %s %s, and %s draws each batch afresh", c.name, why, who)
 end
 
+-- Raise an error where the method takes full passes, which streams have no part in.
+function train_check.check_streams(st)
+  local c = st.optimizer.correction
+  need(not c or (st.passes or 0) == 0, "correction %s takes passes over the data, which have no batches of streams",
+    c and c.name)
+end
+
 -- Raise at the recipe's line what is wrong with the options of pg.train.
 function train_check.check(spec)
   need(spec ~= nil, "its options are missing: model, data, loss, optimizer, epochs, batch")
@@ -161,6 +170,7 @@ function train_check.check(spec)
   check_plain(spec)
   check_length(spec)
   check_metrics(spec.metrics or {})
+  if spec.streams ~= nil then streams.check(spec.streams) end
   check_functions("hooks", spec.hooks or {}, { "on_step", "on_epoch" })
   check_data(spec)
 end

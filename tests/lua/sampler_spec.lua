@@ -449,3 +449,95 @@ describe("pg.train with a sampler", function()
     end
   end)
 end)
+
+describe("streams", function()
+  -- Two problems on one theta: the mean of an outer stream's rows pulls, and so do the step's own.
+  local outer = pg.data.from { x = pg.randn(pg.key(21), { 7, 2 }, "f64") + 5 }
+  local inner = pg.data.from { x = pg.randn(pg.key(22), { 9, 2 }, "f64") }
+  local zero = pg.data.from { x = pg.zeros({ 4, 2 }, "f64") }
+  local function square(theta, rows)
+    local d = rows - theta:flat()
+    return (d * d):sum(2):mean()
+  end
+  local function train(more)
+    local spec = { name = "streams", data = inner, theta = support.flat("f64", { 0, 0 }), dtype = "f64", steps = 10,
+      batch = 3, out = false, optimizer = pg.optim.sgd { lr = 0.1 }, streams = { outer = { data = outer, batch = 3 } },
+      loss = function(_, theta, batch) return square(theta, batch.x) + square(theta, batch.outer.x) end }
+    for name, value in pairs(more or {}) do spec[name] = value or nil end
+    return pg.train(spec)
+  end
+
+  it("reach the loss by name, each example once an epoch of its own", function()
+    local seen = {}
+    local drawn = require "perigee.sampler_drawn"
+    local source = drawn.going_round(outer, pg.key(1):fold("stream outer"), "f64", 3)
+    for k = 0, 6 do
+      for _, id in ipairs(source:at(k).id:totable()) do seen[#seen + 1] = id end
+    end
+    for epoch = 0, 2 do
+      local part = table.move(seen, 7 * epoch + 1, 7 * epoch + 7, 1, {})
+      table.sort(part)
+      assert.are.same({ 0, 1, 2, 3, 4, 5, 6 }, part)
+    end
+    -- by hand: the same steps
+    local theta = { 0, 0 }
+    local own = pg.sampler.shuffled(inner, 3, pg.key(1), { dtype = "f64" })
+    for k = 0, 9 do
+      local a, b = own:at(k).x:mean(1):totable(), source:at(k).x:mean(1):totable()
+      for j = 1, 2 do theta[j] = theta[j] + 0.2 * (a[j] + b[j] - 2 * theta[j]) end
+    end
+    assert(support.difference(train().theta:totable(), theta) < 1e-13)
+  end)
+
+  it("go with weights, pieces, single examples, samplers and several names", function()
+    local plain = train()
+    assert(support.difference(train({ micro = 3 }).theta:totable(), plain.theta:totable()) < 1e-13)
+    local private = pg.optimizer { rule = pg.rule.sgd { lr = 0.1 }, stages = { per_evaluation = {
+      pg.stage.private { clip = 1e300, noise_multiplier = 0 } } } }
+    assert(support.difference(train({ optimizer = private }).theta:totable(), plain.theta:totable()) < 1e-13)
+    local all = pg.sampler.define { name = "all", capacity = 12, sample = function(_, _, n)
+      local indices = {}
+      for i = 0, n - 1 do indices[#indices + 1] = i end
+      return indices
+    end }
+    local result = train { batch = false, sampler = all, streams = { a = { data = outer, sampler = all },
+      b = { data = zero, batch = 4 } }, steps = 300, loss = function(_, theta, batch)
+      local d = batch.a.x - theta:flat()
+      local weighted = (batch.a.sample_weight:unsqueeze(2) * d * d):sum()
+      return square(theta, batch.x) + weighted + square(theta, batch.b.x)
+    end }
+    local want = (inner.x:mean(1) + outer.x:mean(1)) / 3
+    assert(support.difference(result.theta:totable(), want:totable()) < 1e-12)
+  end)
+
+  it("refuse passes, and what is no stream", function()
+    local svrg = pg.optimizer { rule = pg.rule.sgd { lr = 0.1 }, correction = pg.correction.svrg { every = 3 } }
+    assert.matches("correction svrg takes passes", refusal(train, { optimizer = svrg }))
+    local storm = pg.optimizer { rule = pg.rule.sgd { lr = 0.1 }, correction = pg.correction.storm {} }
+    assert.is_truthy(train({ optimizer = storm }))
+    assert.matches("streams.outer needs one of batch", refusal(train, { streams = { outer = { data = outer } } }))
+    local no_data = { outer = { data = 3, batch = 1 } }
+    assert.matches("streams.outer.data must be a split", refusal(train, { streams = no_data }))
+    assert.matches("is no name of a field", refusal(train, { streams = { ["a.b"] = { data = outer, batch = 1 } } }))
+  end)
+
+  it("of a loop of one's own have orders of their own, and may be drawn by any sampler", function()
+    local seen = { a = {}, b = {}, plain = {}, counts = {} }
+    local split = pg.data.from { x = pg.zeros { 12, 1 } }
+    pg.run { name = "loop", steps = 6, out = false, state = {}, step = function(_, ctx)
+      for _, stream in ipairs { "a", "b" } do
+        local ids = ctx:batch(split, 4, { stream = stream }).id:totable()
+        seen[stream][#seen[stream] + 1] = table.concat(ids, " ")
+      end
+      seen.plain[#seen.plain + 1] = table.concat(ctx:batch(split, 4).id:totable(), " ")
+      seen.counts[#seen.counts + 1] = ctx:batch(split, pg.sampler.poisson { batch = 4 }, { stream = "c" }).count
+    end }
+    assert.are_not.same(seen.a, seen.b)
+    assert.are_not.same(seen.a, seen.plain)
+    local ids = {}
+    for id in table.concat(table.move(seen.a, 1, 3, 1, {}), " "):gmatch "%d+" do ids[#ids + 1] = tonumber(id) end
+    table.sort(ids)
+    assert.are.same({ 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11 }, ids)
+    assert.are.equal(6, #seen.counts)
+  end)
+end)

@@ -44,12 +44,12 @@ function coded.decode(codes, scales, layout, block, kind)
   return core.apply("block_values", { layout = layout, a = { block }, flags = kind }, codes, scales)
 end
 
--- How many scales a vector of a layout has whose tensors in `sizes` (name → numbers) have codes.
-function coded.count_scales(layout, is_coded, block)
+-- How many scales a vector of a layout has, codes being those of another.
+function coded.count_scales(layout, codes, block)
   local count = 0
   for i = 1, #layout do
     local size = layout[i].size
-    count = count + (is_coded(layout[i]) and (size + block - 1) // block or size)
+    count = count + (codes:find(layout[i].name) and (size + block - 1) // block or size)
   end
   return count
 end

@@ -110,14 +110,25 @@ local function layout_of(slot, layout, dtype)
   return slots.allocate(slot, core.vector(layout, dtype)).layout
 end
 
--- Codes and absmax as they begin.
-local function begin(self, slot, theta)
-  local kind, layout = kind_of(self, slot.name), layout_of(slot, theta.layout, theta.dtype)
-  if not layout then return core.tensor("u8", { 0 }), slots.allocate(slot, theta) end
-  local codes = coded_layout(self, layout)
-  if slot.init ~= 0 then return coded.encode(slots.allocate(slot, theta), codes, self.block, kind) end
-  local count = coded.count_scales(layout, function(entry) return not is_exact(self, entry) end, self.block)
-  return core.apply("full", { layout = codes, dtype = "u8" }, coded.zero(kind)), core.tensor(theta.dtype, { count })
+-- Codes and absmax of what a slot begins with.
+local function begin(self, slot, theta, layout)
+  return coded.encode(slots.allocate(slot, theta), coded_layout(self, layout), self.block, kind_of(self, slot.name))
+end
+
+-- One of them each; those of zeros, as most slots begin with, without making any.
+local function begin_codes(self, slot, theta)
+  local layout = layout_of(slot, theta.layout, theta.dtype)
+  if not layout then return core.tensor("u8", { 0 }) end
+  if slot.init ~= 0 then return (begin(self, slot, theta, layout)) end
+  return core.apply("full", { layout = coded_layout(self, layout), dtype = "u8" },
+    coded.zero(kind_of(self, slot.name)))
+end
+
+local function begin_absmax(self, slot, theta)
+  local layout = layout_of(slot, theta.layout, theta.dtype)
+  if not layout then return slots.allocate(slot, theta) end
+  if slot.init ~= 0 then return (select(2, begin(self, slot, theta, layout))) end
+  return core.tensor(theta.dtype, { coded.count_scales(layout, coded_layout(self, layout), self.block) })
 end
 
 -- The rule inside with those of the options `o` that are its own.
@@ -136,9 +147,9 @@ local function declare(self, o)
     else
       state[slot.name .. CODES] = function(theta)
         branchcheck.check(rule)
-        return (begin(self, slot, theta))
+        return begin_codes(self, slot, theta)
       end
-      state[slot.name .. ABSMAX] = function(theta) return (select(2, begin(self, slot, theta))) end
+      state[slot.name .. ABSMAX] = function(theta) return begin_absmax(self, slot, theta) end
     end
   end
   return state

@@ -30,6 +30,7 @@ add(require "perigee.loops")
 add(require("perigee.layer_functions").functions)
 add(require("perigee.clipping").functions)
 add { per_tensor = require("perigee.per_tensor").per_tensor }
+require "perigee.tensors" -- map_tensors of vectors
 for name, method in next, core.methods do core.methods[name] = core.entry(method) end
 
 -- pg.NAME → module, or field of a module.

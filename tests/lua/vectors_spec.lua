@@ -26,3 +26,21 @@ describe("unflatten", function()
     assert(not ok and message:find("12", 1, true) and message:find("13", 1, true), message)
   end)
 end)
+
+describe("map_tensors", function()
+  local layout = support.layout { { 2, 2 }, { 3 } }
+  local a = support.vector(layout, "f64", { { 1, 2, 3, 4 }, { 5, 6, 7 } })
+  local b = support.vector(layout, "f64", { { 1, 1, 2, 2 }, { 10, 20, 30 } })
+  local function add(x, name, y) return name == "t1" and x:matmul(y) or x + y end
+
+  it("goes through tensors in their shapes, of several vectors together, traced too", function()
+    local want = { 5, 5, 11, 11, 15, 26, 37 }
+    assert.are.same(want, a:map_tensors(add, b):totable())
+    assert.are.same(want, support.pg.jit(function(x, y) return x:map_tensors(add, y) end)(a, b):totable())
+  end)
+
+  it("is for vectors", function()
+    local ok, message = pcall(function() return support.pg.ones { 2 }:map_tensors(add) end)
+    assert(not ok and message:find("a vector was expected", 1, true), message)
+  end)
+end)

@@ -111,9 +111,23 @@ static pg_status jvp_of_sum(pg_graph *g, pg_value v, const pg_value *tangents, p
 
 // ---- batching ------------------------------------------------------------------------------------------------------
 
+// Whether the entries lie among the images already, as behind a convolution with weights that are the same for all.
+static bool lies_among_images(const pg_batching *b, const pg_node *node, const pg_value *in) {
+  for (int i = 0; i < node->nin; i++)
+    if (pg_at(b->g, in[i])->op == PG_OP_TRANSPOSE && pg_at(b->g, in[i])->attrs.flags == PG_OUT_OF_LAYOUT) return true;
+  return false;
+}
+
+// Channels are independent, and so are images: the entries become some of either.
 static pg_status batch_pool(pg_batching *b, const pg_node *node, const pg_value *in, const bool *batched,
                             pg_value *out) {
   pg_value images[2];
+  if (!lies_among_images(b, node, in)) {
+    for (int i = 0; i < node->nin; i++) images[i] = pg_batch_merge(b->g, pg_batch_spread(b, in[i], batched[i]), 0, 2);
+    const pg_value pooled = pg_node_make(b->g, node->op, node->nin, images, &node->attrs, NULL);
+    *out = pg_batch_split(b->g, pooled, 0, b->size, node->shape[0]);
+    return pg_built(*out);
+  }
   for (int i = 0; i < node->nin; i++) images[i] = pg_batch_into_images(b, pg_batch_spread(b, in[i], batched[i]));
   *out = pg_batch_out_of_images(b, pg_node_make(b->g, node->op, node->nin, images, &node->attrs, NULL));
   return pg_built(*out);

@@ -75,11 +75,34 @@ describe("studies", function()
     expect_picture "directional_sharpness/own"
   end)
 
+  it("sgld_vs_ivon.lua: chains and a full Gaussian find the exact posterior, IVON the best diagonal one", function()
+    local small = "sgld_vs_ivon.lua sets=6 full_sets=2 chains=2 hidden=5 grid=15 "
+    local out, code = run("", small .. "only=linear steps=4000 ivon_steps=2000 von_steps=300")
+    assert.equal(0, code, out)
+    local IN, OUT = 2, 8 -- ratios of standard deviations to the exact ones, in the gap and outside
+    for _, method in ipairs { "SGLD, all data", "SGHMC, all data", "pSGHMC", "VON" } do
+      local x = row(out, method)
+      assert(math.abs(x[IN] - 1) < 0.15 and math.abs(x[OUT] - 1) < 0.15, method .. " in\n" .. out)
+    end
+    local best, found = row(out, "exact, diagonal"), row(out, "IVON")
+    assert(math.abs(found[IN] - best[IN]) < 0.1 and math.abs(found[OUT] - best[OUT]) < 0.15, out)
+    assert(found[IN] < 0.6 and found[OUT] > 1.1, out)
+    expect_picture "sgld_vs_ivon/linear"
+
+    out, code = run("", small .. "only=network steps=800 looks=40 ivon_steps=200 von_steps=40 hmc_steps=200 samples=20")
+    assert.equal(0, code, out)
+    assert(tonumber(out:match "(%d+)%% accepted") > 50, out)
+    assert(row(out, "IVON")[IN] < 1, out)
+    expect_picture "sgld_vs_ivon-2/network"
+  end)
+
   for words, name in pairs {
     ["dynamical_stability.lua data=teacher rows=24 width=6 seeds=1 steps=400"] = "dynamical_stability",
     ["last_iterate.lua data=made rows=500 longest=256 seeds=1 whole=16"] = "last_iterate",
     ["directional_sharpness.lua data=made words=20 tokens=500 width=2 hidden=4 batch=16 steps=8 looks=2 watched=64"] =
       "directional_sharpness",
+    ["sgld_vs_ivon.lua only=network sets=2 full_sets=1 chains=2 steps=40 looks=5 ivon_steps=20 von_steps=5 "
+      .. "hmc_steps=8 samples=5 hidden=3"] = "sgld_vs_ivon",
   } do
     it(words:match "^%S+" .. " stands up to check, runs inside its steps and all", function()
       local out, code = run("check", words)

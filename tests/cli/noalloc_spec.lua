@@ -35,7 +35,8 @@ for _, method in ipairs(methods) do
   for i = 0, 200 do calls[i], memory[i], refreshed[i] = 0, 0, false end
   pg.train {
     name = method[1], out = false, model = method[3] or model, data = { train = data, test = data }, loss = loss,
-    batch = not method.sampler and (method.batch or 32) or nil, sampler = method.sampler, micro = method[4], seed = 1, optimizer = method[2], steps = 110, eval_every = 0,
+    batch = not method.sampler and (method.batch or 32) or nil, sampler = method.sampler, micro = method[4], seed = 1,
+    optimizer = method[2], steps = 110, eval_every = 0,
     log_every = 1000, hash_every = 0,
     hooks = { on_step = function(ctx, info)
       calls[ctx.step], memory[ctx.step], refreshed[ctx.step] = count(), core.memory_used(), info.refreshed

@@ -101,6 +101,28 @@ describe("a batch with weights", function()
     end
   end)
 
+  it("of images is right through convolutions, pooling, group norm and augmentation, over SAM too", function()
+    local images, ids = pg.randn(pg.key(6), { 6, 1, 8, 8 }, "f64"), core.tensor("i64", { 6 }, { 0, 1, 2, 3, 4, 5 })
+    local labels = core.tensor("i32", { 6 }, { 0, 1, 2, 0, 1, 2 })
+    local model = pg.nn.sequential { pg.nn.conv2d(1, 2, 3, { pad = 1 }), pg.nn.tanh(), pg.nn.max_pool2d(2),
+      pg.nn.group_norm(1, 2), pg.nn.flatten(), pg.nn.dropout(0.2), pg.nn.linear(32, 3) }
+    local eval = pg.evaluator { model = model, key = pg.key(3), loss = function(m, theta, batch, ctx)
+      return pg.cross_entropy(m(theta, pg.augment.crop_flip(batch.x, ctx, { pad = 2 }), ctx), batch.y)
+    end }
+    for _, family in ipairs { pg.family.point {}, pg.family.sam { rho = 0.1 } } do
+      local function one_step(batch)
+        local opt = pg.optimizer { rule = pg.rule.sgd { lr = 1 }, family = family }
+        local st = opt:init(model:init(pg.key(5), "f64"))
+        local _, info = opt:step(st, eval, batch)
+        st.seen = { loss = info.loss }
+        return st
+      end
+      local first = { 1, 4 }
+      agree(one_step { x = images:slice(first), y = labels:slice(first), id = ids:slice(first) },
+        one_step { x = images, y = labels, id = ids, count = 4, sample_weight = core.tensor("f64", { 6 }, QUARTERS) })
+    end
+  end)
+
   it("without ids draws apart for each row", function()
     local batch = rows_of({ 7, 7 }, { 1, -1 })
     assert(step(batch).seen.loss == 0)

@@ -262,6 +262,7 @@ static void close_walk(walk *w) {
 }
 
 static pg_status open_walk(walk *w, int n, const pg_value *roots) {
+  for (int k = 0; k < n; k++) PG_TRY(pg_built(roots[k]));
   size_t most = 1;
   for (size_t v = 0; v < w->body->count; v++)
     if ((size_t)w->body->nodes[v].nin > most) most = (size_t)w->body->nodes[v].nin;
@@ -284,7 +285,7 @@ static pg_status visit(walk *w, pg_value v) {
     const int64_t i = node->attrs.a[0] + (node->op == PG_OP_SCALAR ? w->body->ninputs : 0);
     w->map[v] = w->args[i];
     w->batched[v] = w->batched_args[i];
-    return PG_OK;
+    return pg_built(w->map[v]);
   }
   for (int i = 0; i < node->nin; i++) {
     w->operands[i] = w->map[node->in[i]];

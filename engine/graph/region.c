@@ -4,9 +4,12 @@
 #include "engine/graph/plan.h"
 #include "engine/ops/rules.h"
 
-// A region that owns the graphs; frees them on failure. The caller holds one reference.
+// A region that owns the graphs; frees them on failure, also where building an output failed. The caller holds one
+// reference.
 static pg_region *new_region(pg_graph *body, pg_graph *cond, pg_value cond_out, int nouts, const pg_value *outs) {
-  pg_region *r = pg_alloc(1, sizeof *r);
+  bool built = !cond || cond_out != PG_NONE;
+  for (int i = 0; i < nouts; i++) built = built && outs[i] != PG_NONE;
+  pg_region *r = built ? pg_alloc(1, sizeof *r) : NULL;
   if (r) r->outs = pg_alloc((size_t)nouts, sizeof *r->outs);
   if (!r || !r->outs) {
     pg_free(r);
@@ -25,7 +28,7 @@ static pg_region *new_region(pg_graph *body, pg_graph *cond, pg_value cond_out, 
 
 static pg_status make_outputs(pg_graph *g, int op, pg_region *r, pg_attrs attrs, const pg_value *in,
                               pg_value *results) {
-  if (!r) return PG_ERR_MEMORY;
+  if (!r) return pg_last_status();
   int nin = r->body->ninputs + r->body->nscalars;
   pg_status status = PG_OK;
   for (int k = 0; k < r->nout && status == PG_OK; k++) {

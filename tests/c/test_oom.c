@@ -1,9 +1,11 @@
 // test_oom.c: the n-th allocation of the engine fails, for n = 1, 2, … until everything succeeds: building a graph,
-// differentiating, compiling and running it. Each failure must arrive as PG_ERR_MEMORY with a message (or be survived),
-// leave nothing behind that is still counted or allocated, and not spoil the next attempt. Linked with --wrap, so that
-// only the engine's own allocations fail; with SAN=1 the leak check of the sanitizer sees what was not freed.
+// differentiating, batching, compiling and running it. Each failure must arrive as PG_ERR_MEMORY with a message (or be
+// survived), leave nothing behind that is still counted or allocated, and not spoil the next attempt. Linked with
+// --wrap, so that only the engine's own allocations fail; with SAN=1 the leak check of the sanitizer sees what was not
+// freed.
 #include <stdlib.h>
 
+#include "engine/core/error.h"
 #include "tests/c/network.h"
 
 static long countdown = -1; // allocations until one fails; below 0: none does
@@ -60,7 +62,7 @@ void __wrap_free(void *p) {
 static const network small = {PG_F32, 4, 6, 5, 3};
 
 // Everything from nothing to two steps taken, on tensors, and everything given back.
-static pg_status attempt(pg_executor executor, float *loss) {
+static pg_status attempt_training(pg_executor executor, float *loss) {
   pg_layout *layout = NULL;
   pg_plan *plan = NULL;
   network_data d = {0};
@@ -79,7 +81,75 @@ static pg_status attempt(pg_executor executor, float *loss) {
   return status;
 }
 
-static void fail_each_allocation(pg_executor executor) {
+enum { STEPS = 2, CLIENTS = 3 };
+
+// Inputs of a graph as network_build declares them, with axes in front of x, y and the key.
+static void declare_inputs(pg_graph *g, const pg_layout *layout, int axes, const int64_t *front, pg_value *in) {
+  const int64_t behind[3][2] = {{small.batch, small.in}, {small.batch, 0}, {0, 0}};
+  const pg_dtype dtypes[3] = {small.dtype, PG_U8, PG_KEY};
+  for (int i = 0; i < 3; i++) in[i] = pg_input(g, small.dtype, 0, NULL, layout);
+  for (int i = 0; i < 3; i++) {
+    int64_t shape[4] = {0};
+    memcpy(shape, front, (size_t)axes * sizeof *front);
+    memcpy(shape + axes, behind[i], sizeof behind[i]);
+    in[3 + i] = pg_input(g, dtypes[i], axes + 2 - i, shape, NULL);
+  }
+  for (int i = 0; i < 2; i++) in[NETWORK_INPUTS + i] = pg_scalar(g);
+}
+
+static const int64_t extents[2] = {CLIENTS, STEPS};
+
+// A scan of training steps in g, each under a remat: the last theta and the losses.
+static pg_status build_steps(pg_graph *g, const pg_layout *layout, pg_value *outs) {
+  pg_graph *step, *call;
+  pg_value in[NETWORK_INPUTS + 2], all[NETWORK_OUTPUTS], results[NETWORK_OUTPUTS];
+  PG_TRY(pg_graph_new(&call));
+  pg_status status = network_build(call, &small, layout, all);
+  if (status == PG_OK) status = pg_graph_new(&step);
+  if (status != PG_OK) {
+    pg_graph_free(call);
+    return status;
+  }
+  declare_inputs(step, layout, 0, NULL, in);
+  status = pg_remat(step, call, NETWORK_OUTPUTS, all, in, results);
+  if (status != PG_OK) {
+    pg_graph_free(step);
+    return status;
+  }
+  declare_inputs(g, layout, 1, extents + 1, in);
+  PG_TRY(pg_scan(g, step, NETWORK_OUTPUTS, results, 0, 3, in, STEPS, false, all));
+  outs[0] = all[0], outs[1] = all[3];
+  return PG_OK;
+}
+
+// Steps of several clients at once, from one theta on batches of their own, compiled.
+static pg_status attempt_batch(pg_executor executor, float *kernels) {
+  pg_layout *layout = NULL;
+  pg_graph *one = NULL, *all = NULL;
+  pg_plan *plan = NULL;
+  pg_value outs[2], results[2], in[NETWORK_INPUTS + 2];
+  const bool batched[NETWORK_INPUTS + 2] = {[3] = true, [4] = true, [5] = true};
+  pg_status status = network_layout(&small, &layout);
+  if (status == PG_OK) status = pg_graph_new(&one);
+  if (status == PG_OK) status = build_steps(one, layout, outs);
+  if (status == PG_OK) status = pg_graph_new(&all);
+  if (status == PG_OK) {
+    declare_inputs(all, layout, 2, extents, in);
+    status = pg_vmap(all, one, in, batched, CLIENTS, 2, outs, results);
+  }
+  const pg_compile_options options = {.executor = executor};
+  if (status == PG_OK) status = pg_compile(all, 2, results, &options, &plan);
+  pg_plan_info info = {0};
+  if (status == PG_OK) pg_plan_describe(plan, &info);
+  *kernels = (float)info.kernels;
+  pg_plan_free(plan);
+  pg_graph_free(all);
+  pg_graph_free(one);
+  if (layout) pg_layout_release(layout);
+  return status;
+}
+
+static void fail_each_allocation(pg_status (*attempt)(pg_executor, float *), pg_executor executor) {
   float expected = 0, loss = 0;
   CHECK_STATUS(attempt(executor, &expected), PG_OK); // also fills what is kept for good: arena, tables, the cache
   const long held = alive;
@@ -111,11 +181,15 @@ static void fail_each_allocation(pg_executor executor) {
 }
 
 static void each_failure_is_an_error_interpreted(void) {
-  fail_each_allocation(PG_EXEC_INTERPRET);
+  fail_each_allocation(attempt_training, PG_EXEC_INTERPRET);
 }
 
 static void each_failure_is_an_error_generated(void) {
-  fail_each_allocation(PG_EXEC_GENERATE);
+  fail_each_allocation(attempt_training, PG_EXEC_GENERATE);
+}
+
+static void each_failure_is_an_error_in_batches(void) {
+  fail_each_allocation(attempt_batch, PG_EXEC_INTERPRET);
 }
 
 // The limit on tensor memory is an error like any other, and lifting it lets the same work succeed.
@@ -133,6 +207,7 @@ static void the_memory_limit_is_an_error(void) {
 int main(void) {
   CHECK_RUN(each_failure_is_an_error_interpreted);
   CHECK_RUN(each_failure_is_an_error_generated);
+  CHECK_RUN(each_failure_is_an_error_in_batches);
   CHECK_RUN(the_memory_limit_is_an_error);
   return check_result();
 }

@@ -343,6 +343,31 @@ describe("8-bit states", function()
     end
   end)
 
+  it("leave evaluation and evaluated points to what is inside", function()
+    local problem = problems.random_logistic(40, 6)
+    local function run(r, c)
+      local opt = pg.optimizer { rule = r, correction = c }
+      local st = opt:init(problem.theta0(), core.key(2))
+      for k = 0, 5 do opt:step(st, problem.evaluator, problem.cyclic(k, 10)) end
+      return st
+    end
+    local sgd = rule.sgd { lr = 0.05, momentum = 0.5 }
+    for _, inner in ipairs { rule.schedule_free_adamw { lr = 0.01 }, wrapper.ema { rule = sgd, decay = 0.5 } } do
+      local plain, coded = run(inner), run(wrapper.eight_bit { rule = inner })
+      assert.are.equal(plain:point():bytes(), coded:point():bytes()) -- nothing is large enough to be coded
+      assert(coded:point():bytes() ~= coded.theta:bytes())
+      coded = run(wrapper.eight_bit { rule = inner, min_size = 0, block = 2 })
+      assert((coded:point() - plain:point()):abs():max():item() < 0.05)
+    end
+    local katyusha = wrapper.katyusha { L = 20, sigma = 0.1, m = 3, rule = rule.sgd { lr = 1, momentum = 0.2 } }
+    local c = pg.correction.svrg { every = 3 }
+    assert.are.equal(run(katyusha, c).theta:bytes(), run(wrapper.eight_bit { rule = katyusha }, c).theta:bytes())
+    local coded = run(wrapper.eight_bit { rule = katyusha, min_size = 0, block = 2 }, c)
+    assert.are.equal("u8", coded.rule["buf.codes"].dtype)
+    local off, far = (coded.theta - run(katyusha, c).theta):norm():item(), run(katyusha, c).theta:norm():item()
+    assert(off < 0.05 * far, ("%g of %g"):format(off, far))
+  end)
+
   it("are those of the rule's options, whoever changes them", function()
     local r = wrapper.eight_bit { rule = rule.sgd { lr = 0.1 } }
     assert.are.same({}, r.slot_names)

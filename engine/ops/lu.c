@@ -133,7 +133,7 @@ static void run_slogdet(const pg_operand *out, const pg_operand *in, int nin, co
     const pg_operand a = pg_matrix_of(in, i);
     const int64_t n = a.shape[0];
     const arrays s = place_arrays(scratch, n, 0, in->dtype);
-    memcpy(s.a, a.data, (size_t)(n * n) * pg_dtype_size(in->dtype));
+    if (n > 0) memcpy(s.a, a.data, (size_t)(n * n) * pg_dtype_size(in->dtype)); // 0 numbers may lie at NULL
     const bool singular = n > 0 && pg_factor_lu(in->dtype, (int)n, s.a, s.pivots) != 0;
     if (out->dtype == PG_F32)
       read_determinant_f32((float *)out->data + 2 * i, s.a, s.pivots, n, singular);

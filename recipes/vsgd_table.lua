@@ -3,7 +3,7 @@
 --
 --   perigee recipes/vsgd_table.lua                     ConvMixer-16/4 on 8,000 images of Fashion-MNIST, 3 seeds
 --   perigee recipes/vsgd_table.lua data=cifar10/exact  on CIFAR-10 (a directory with its binary version)
---   perigee recipes/vsgd_table.lua part=gamma          VSGD's prior strength gamma, Table 3's sweep
+--   perigee recipes/vsgd_table.lua part=gamma          VSGD by the strength gamma of its prior
 --   perigee recipes/vsgd_table.lua width=256 depth=8 patch=2 batch=256 steps=30000 examples=50000    the paper's size
 --
 -- Every method gets the same rates, momentum 0.9 or 0.99 (SGD), weight decay 0 or 0.01 (VSGD; AdamW without is Adam).

@@ -172,6 +172,10 @@ static const geometry geometries[] = {
     {2, 9, 9, 3, 3, 3, 1, 2, 2, 3, 3, 2, 1},   // dilation, more padding than a tap reaches
     {6, 4, 4, 4, 3, 3, 1, 1, 1, 1, 1, 1, 2},   // groups
     {5, 4, 5, 5, 3, 3, 2, 1, 1, 1, 1, 1, 5},   // each channel by itself
+    {3, 5, 11, 3, 5, 5, 1, 1, 2, 2, 1, 1, 3},  // the same, wider
+    {2, 4, 7, 2, 3, 3, 1, 1, 2, 4, 1, 1, 2},   // padded beyond the window
+    {2, 8, 5, 2, 7, 7, 2, 1, 3, 3, 1, 1, 2},   // windows wider than the image
+    {3, 4, 9, 1, 2, 3, 1, 1, 0, 0, 2, 1, 1},   // one channel of three
     {17, 3, 3, 15, 1, 1, 1, 1, 0, 0, 1, 1, 1}, // pointwise
     {2, 3, 4, 29, 3, 4, 1, 1, 0, 0, 1, 1, 1},  // a window as large as the input
     {1, 2, 2, 1, 4, 4, 1, 1, 3, 3, 1, 1, 1},   // and a larger one
@@ -188,7 +192,7 @@ static void bits_are_those_of_the_stated_order(void) {
   static const int64_t batches[] = {1, 7, 16, 33, 64, 70};
   for (size_t k = 0; k < sizeof geometries / sizeof *geometries; k++)
     for (size_t n = 0; n < sizeof batches / sizeof *batches; n++) {
-      if (k == 9 && n % 3 == 0) continue; // the largest: not every batch
+      if (k == 13 && n % 3 == 0) continue; // the largest: not every batch
       bench *b = &the_bench;
       build(b, &geometries[k], batches[n], PG_F32);
       run(b, 1, b->out);

@@ -48,9 +48,10 @@ pg_value pg_op3(pg_graph *g, int op, pg_value a, pg_value b, pg_value c) {
   return pg_node_make(g, op, 3, (pg_value[]){a, b, c}, NULL, NULL);
 }
 
+// Of too many axes, which their shape rules refuse, as many as there is room for.
 static pg_attrs shape_attrs(int ndim, const int64_t *shape) {
   pg_attrs attrs = {.n = ndim};
-  for (int i = 0; i < ndim; i++) attrs.a[i] = shape[i];
+  for (int i = 0; i < ndim && i < PG_MAX_NDIM; i++) attrs.a[i] = shape[i];
   return attrs;
 }
 

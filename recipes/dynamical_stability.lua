@@ -15,6 +15,7 @@
 
 local pg = require "perigee"
 local stability = require "parts.stability"
+local tuning = require "parts.tuning"
 
 local o = pg.options { data = "sonar", rows = 128, width = 20, rates = "0.05,0.1,0.2,0.4", batches = "128,32,16,4,1",
   steps = 40000, loss = 1e-4, seeds = 3, escape = 200, trials = 8 }
@@ -58,7 +59,7 @@ local function begin(seed) return model:init(pg.key(seed):fold "init", "f64") en
 
 -- From theta on, until the loss is below `tolerance` or for so many steps; nil if it diverges. see(ctx): now and then.
 local function train(theta, optimizer, batch, how)
-  local ok, run = pcall(pg.train, {
+  return tuning.train {
     name = "train", model = model, data = data, loss = loss, theta = theta, seed = how.seed, dtype = "f64",
     batch = batch, steps = how.steps, optimizer = optimizer, out = false, hash_every = 0, log_every = how.steps,
     hooks = { on_step = function(ctx)
@@ -66,9 +67,7 @@ local function train(theta, optimizer, batch, how)
       if how.see then how.see(ctx) end
       if loss_at(ctx.theta) < (how.tolerance or 0) then ctx:stop() end
     end },
-  })
-  if ok then return run end
-  if not tostring(run):find("not finite", 1, true) then error(run, 0) end
+  }
 end
 
 -- The end of training at one rate and batch: means over the seeds; {} if a seed diverged. H: the largest eigenvalue of

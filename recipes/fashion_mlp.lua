@@ -7,6 +7,7 @@
 -- about three times the gradient evaluations of the plain ones; the plot shows the loss against what was paid.
 
 local pg = require "perigee"
+local compare = require "parts.comparison"
 
 local o = pg.options {
   epochs = 5, batch = 128, seed = 1, hidden = 256,
@@ -23,10 +24,6 @@ local model = pg.nn.sequential {
   pg.nn.linear(128, 10),
 }
 
-local function loss(net, theta, batch, ctx)
-  return pg.cross_entropy(net(theta, batch.x, ctx), batch.y)
-end
-
 -- Every learning rate falls to 0 over the run, along half a cosine.
 local function falling(peak) return pg.schedule.cosine { peak = peak } end
 
@@ -39,26 +36,7 @@ local methods = {
     every = pg.epochs(1) } },
 }
 
-local rows, curves, directory = {}, {}, nil
-for _, method in ipairs(methods) do
-  local name, optimizer = method[1], method[2]
-  if o.only == "all" or o.only == name then
-    local run = pg.train {
-      name = "fashion-" .. name, model = model, data = data, loss = loss, optimizer = optimizer,
-      epochs = o.epochs, batch = o.batch, seed = o.seed, metrics = { accuracy = pg.metric.accuracy },
-      log_every = 100,
-    }
-    rows[#rows + 1] = {
-      name, ("%.2f%%"):format(100 * run.metrics.accuracy), ("%.4f"):format(run.metrics.loss),
-      pg.table.thousands(run.cost:gradients()), ("%.1f"):format(run.seconds),
-    }
-    directory = run.directory
-    curves[#curves + 1] = run:curve("loss", "gradients", name)
-  end
-end
-
-pg.table.print({ "method", "test accuracy", "test loss", "gradient evaluations", "seconds" }, rows)
-print()
-local labels = { title = "training loss", log = true, xlabel = "gradient evaluations" }
-io.write(pg.plot.draw(curves, labels))
-pg.plot.save(directory .. "/loss.svg", curves, labels)
+compare {
+  name = "fashion", model = model, data = data, methods = methods, only = o.only,
+  epochs = o.epochs, batch = o.batch, seed = o.seed,
+}

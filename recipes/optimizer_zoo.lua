@@ -72,12 +72,14 @@ end
 
 -- ---- how far each gets ----------------------------------------------------------------------------------------------
 
--- → training loss, test accuracy; infinity where it diverges
+-- → training loss, test accuracy; infinity where it diverges. The run of seed 1 is written, as zoo-NAME.
 local function run_once(entry, factor, seed)
-  local given = rates_of(entry.rule, factor)
+  local given, out = rates_of(entry.rule, factor), nil
+  if seed ~= 1 then out = false end
   given.weight_decay = 0
   local run = tuning.train {
-    name = "zoo", out = false, model = model, data = train, loss = loss, optimizer = make(pg.optim[entry.name], given),
+    name = "zoo-" .. entry.name, out = out, model = model, data = train, loss = loss,
+    optimizer = make(pg.optim[entry.name], given),
     epochs = o.epochs, batch = o.batch, seed = seed, eval_every = 0, log_every = math.ceil(train.n / o.batch),
   }
   local value = run and judge_train(run.theta) or math.huge

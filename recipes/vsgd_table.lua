@@ -81,10 +81,13 @@ end
 
 -- ---- runs -----------------------------------------------------------------------------------------------------------
 
--- → { accuracy =, loss = } on `split` after all steps, and the mean training loss of the last tenth; nil if it diverged
+-- → { accuracy =, loss = } on `split` after all steps, and the training loss last logged; nil if it diverged. Without a
+-- name nothing is written.
 local function run_once(method, setting, split, seed, name)
+  local out
+  if not name then out = false end
   local run = tuning.train {
-    name = name or "tuning", out = name == nil and false or nil, model = model, data = { train = fitted, test = split },
+    name = name or "tuning", out = out, model = model, data = { train = fitted, test = split },
     loss = loss, optimizer = method.make(setting), steps = o.steps, batch = o.batch, seed = seed,
     metrics = { accuracy = pg.metric.accuracy }, eval_every = o.steps, log_every = math.max(1, o.steps // 10),
   }

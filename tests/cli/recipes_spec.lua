@@ -304,6 +304,8 @@ describe("recipes", function()
     ["variance_ratio.lua epochs=1 seeds=1"] = "variance-norm-locked-1",
     ["eight_bit.lua only=2048 seeds=1 epochs=1 timed=0"] = "eight_bit-8_bits_blocks_of_2048-1",
     ["passes.lua only=passes, batch=10 seeds=1 limit=5"] = "passes",
+    ["vsgd_table.lua only=AdamW width=4 depth=1 held=64 rates=0.01 timed=1"] = "vsgd-AdamW-1",
+    ["optimizer_zoo.lua only=muon side=8"] = "zoo-muon",
   } do
     it(words:match "^%S+" .. " stands up to check", function()
       local out, code = run("check", words)

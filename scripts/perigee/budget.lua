@@ -17,12 +17,12 @@ end
 -- Go through steps until `gradients` are spent. call: { opt, st, source, batch, pass_batch, prices, units }.
 local function go_through(call, gradients)
   local opt, st, source, prices, units = call.opt, call.st, call.source, call.prices, call.units
-  local c, n, size = opt.correction, source.n, call.batch
+  local c, size = opt.correction, call.batch
   local spent, step, period, segment, corrected = 0, 0, -1, 0, 0
   local count = c and c.mega ~= "full" and c.mega or nil
   while spent < gradients do
-    local examples = math.min(size, n - step % source.per_epoch * size)
     units.samples = source:seen(step)
+    local examples = source:seen(step + 1) - units.samples
     if c and c:is_active(c.hyper:evaluate(step, units), step, units) then
       local flags = { first = corrected == 0, refreshed = c:is_due(step, segment, period, units, call.at) }
       if flags.refreshed then

@@ -355,7 +355,7 @@ describe("pg.train with a sampler", function()
   local function train(sampler, more)
     local spec = { model = net, data = { train = data, test = data }, loss = loss, sampler = sampler, out = false,
       optimizer = pg.optim.sgd { lr = 0.2 }, dtype = "f64", epochs = not (more and more.steps) and 3 or nil }
-    for name, value in pairs(more or {}) do spec[name] = value end
+    for name, value in pairs(more or {}) do spec[name] = value or nil end
     return pg.train(spec)
   end
 
@@ -391,6 +391,16 @@ describe("pg.train with a sampler", function()
     local sampler = pg.sampler.poisson { batch = 6 }:bind(data, pg.key(1), "f64")
     for k = 0, 29 do drawn = drawn + sampler:at(k).count end
     assert.equal(2 * drawn, result.cost.steps)
+  end)
+
+  it("ends by a budget, also where less than one example is expected in a step", function()
+    local optimizer = pg.optim.svrg { lr = pg.schedule.cosine { peak = 0.1 }, every = pg.epochs(1) }
+    for _, expected in ipairs { 6, 0.5 } do
+      local result = train(pg.sampler.poisson { batch = expected }, { optimizer = optimizer, epochs = false,
+        budget = { gradients = 400 } })
+      local spent = result.cost:gradients()
+      assert(spent >= 400 and spent < 400 + 60, spent)
+    end
   end)
 
   it("at the snapshot has the full gradient, whichever batch came", function()

@@ -100,7 +100,13 @@ function Evaluation:curvature(theta, piece, keys, live)
   return curvature.new(theta, self.t, function(at, drawn)
     local ctx = self:loss_context(keys, live, false, piece.buffers)
     ctx.drawn = drawn
-    return (self.evaluator:trace_loss(at, piece.batch, ctx))
+    local loss = self.evaluator:trace_loss(at, piece.batch, ctx)
+    local weight = piece.batch.sample_weight
+    if weight and drawn and drawn.count then -- rows were taken one by one: with equal weights they count as 1 / weight
+      weight = weight:to(at.dtype)
+      drawn.count = drawn.count * (weight:sum() / (weight * weight):sum():maximum(1e-30))
+    end
+    return loss
   end, function(products, gradients)
     piece.products, piece.further = piece.products + products, piece.further + gradients
   end)

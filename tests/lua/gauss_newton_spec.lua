@@ -92,6 +92,21 @@ describe("pg.family.gauss_newton", function()
     assert(ratio > 0 and ratio < 2, ratio)
   end)
 
+  it("counts the labels of a batch with weights, and not its empty places", function()
+    local p, found = problem(), {}
+    local function look()
+      watch(p, pg.family.gauss_newton { every = 1, beta2 = 0 }, 1, function(st)
+        found[#found + 1] = st.q.h:flat():totable()
+      end)
+    end
+    look()
+    local rows = pg.arange(N + 4, "i64"):minimum(N - 1)
+    p.batch = { x = p.x:take(rows), y = p.y:take(rows), id = rows,
+      sample_weight = pg.arange(N + 4, "i64"):lt(N):to("f64") / N }
+    look()
+    assert(support.difference(found[1], found[2]) < 1e-13)
+  end)
+
   it("says what it needs", function()
     local p = problem(function(_, theta, batch) return pg.cross_entropy(batch.x:matmul(theta.t1), batch.y) end)
     raises(function() watch(p, pg.family.gauss_newton {}, 1, function() end) end, "pg.labels(logits, batch.y, ctx)")

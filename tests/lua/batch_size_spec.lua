@@ -3,6 +3,7 @@
 local support = require "support"
 local pg, core = support.pg, support.core
 local files = require "files"
+local given_gradients = require "given_gradients"
 local golden = dofile "tests/golden/rules_batches.lua"
 local run = require "perigee.run"
 local sizes = require "perigee.sampler_sizes"
@@ -15,31 +16,7 @@ local function refusal(f, ...)
   return tostring(message)
 end
 
--- A problem whose examples have the gradients that each step brings: the loss of example i is c_i · theta.
-local linear = pg.evaluator { loss = function(_, theta, batch)
-  local b = batch.c.shape[1]
-  return batch.c:matmul(theta:flat():reshape(theta:flat().size, 1)):reshape(b):mean()
-end }
-
--- Golden gradients of single examples, a flat list for each tensor [examples × numbers], as rows.
-local function rows_of(per_sample, b, dtype)
-  local flat, width = {}, 0
-  for _, list in ipairs(per_sample) do width = width + #list // b end
-  for i = 0, b - 1 do
-    for _, list in ipairs(per_sample) do
-      local n = #list // b
-      table.move(list, i * n + 1, (i + 1) * n, #flat + 1, flat)
-    end
-  end
-  return core.tensor(dtype, { b, width }, flat)
-end
-
-local function batch_of(rows)
-  local ids = {}
-  for i = 1, rows.shape[1] do ids[i] = i - 1 end
-  return { c = rows, id = core.tensor("i64", { #ids }, ids) }
-end
-
+local linear, rows_of, batch_of = given_gradients.by_example, given_gradients.rows_of, given_gradients.batch_of
 local still = pg.rule.sgd { lr = 0 }
 
 -- The slot of a stage that tests, after one step on a batch.

@@ -1,5 +1,5 @@
--- given_gradients.lua: losses whose gradients at a few points are given, so that whole steps of an optimizer, those
--- with several evaluations too, can be replayed from recorded gradients.
+-- given_gradients.lua: losses whose gradients are given, at a few points or example by example, so that whole steps of
+-- an optimizer, those with several evaluations too, can be replayed from recorded gradients.
 local support = require "support"
 local pg, core = support.pg, support.core
 
@@ -26,6 +26,30 @@ function M.loss(_, theta, batch)
   local gradient = (is_it:to(flat.dtype):reshape(1, -1, 1) * batch.gradients):sum(2)
   return (flat * pg.stop_gradient(gradient):reshape(-1)):sum()
 end
+
+-- ---- example by example ----
+
+-- An evaluator whose examples have the gradients that each batch brings: the loss of example i is c_i · theta.
+M.by_example = pg.evaluator { loss = function(_, theta, batch)
+  local flat = theta:flat()
+  return batch.c:matmul(flat:reshape(flat.size, 1)):reshape(batch.c.shape[1]):mean()
+end }
+
+-- Recorded gradients of b examples, a flat list for each tensor [examples × numbers], as rows.
+function M.rows_of(per_sample, b, dtype)
+  local flat, width = {}, 0
+  for _, list in ipairs(per_sample) do width = width + #list // b end
+  for i = 0, b - 1 do
+    for _, list in ipairs(per_sample) do
+      local n = #list // b
+      table.move(list, i * n + 1, (i + 1) * n, #flat + 1, flat)
+    end
+  end
+  return core.tensor(dtype, { b, width }, flat)
+end
+
+-- The batch of such rows.
+function M.batch_of(rows) return { c = rows, id = pg.arange(rows.shape[1], "i64") } end
 
 -- A source with one batch, that of the passes, which `set` replaces.
 function M.source()

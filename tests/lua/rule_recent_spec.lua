@@ -49,13 +49,7 @@ local made = {
 }
 
 describe("golden replay", function()
-  for _, case in ipairs(golden.cases) do
-    for _, dtype in ipairs(made[case.optimizer] and { "f64", "f32" } or {}) do
-      it(case.id .. " in " .. dtype, function()
-        replay.replay(case, golden.problems[case.problem], dtype, made[case.optimizer](case.hyper))
-      end)
-    end
-  end
+  replay.replay_all(it, golden, made)
 
   local averages = {
     ema = function(r) return wrapper.ema { rule = r, decay = golden.special.averaging.ema_decay } end,

@@ -52,4 +52,16 @@ function M.replay(case, problem, dtype, made)
   return theta, state
 end
 
+-- Tests that replay those cases of a golden file whose optimizer is in `made`: name → function(hyper) → made of
+-- M.replay. it: that of busted.
+function M.replay_all(it, golden, made)
+  for _, case in ipairs(golden.cases) do
+    for _, dtype in ipairs(made[case.optimizer] and { "f64", "f32" } or {}) do
+      it(case.id .. " in " .. dtype, function()
+        M.replay(case, golden.problems[case.problem], dtype, made[case.optimizer](case.hyper))
+      end)
+    end
+  end
+end
+
 return M

@@ -41,13 +41,7 @@ local made = {
 }
 
 describe("golden replay", function()
-  for _, case in ipairs(golden.cases) do
-    for _, dtype in ipairs(made[case.optimizer] and { "f64", "f32" } or {}) do
-      it(case.id .. " in " .. dtype, function()
-        replay.replay(case, golden.problems[case.problem], dtype, made[case.optimizer](case.hyper))
-      end)
-    end
-  end
+  replay.replay_all(it, golden, made)
 end)
 
 -- ---- single operations ----

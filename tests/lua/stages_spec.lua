@@ -2,6 +2,7 @@
 -- the gradients of single examples get them exactly; keys, slots and places; stages of one's own.
 local support = require "support"
 local pg, core = support.pg, support.core
+local given_gradients = require "given_gradients"
 local golden = dofile "tests/golden/stages.lua"
 local stage, rule = pg.stage, pg.rule
 
@@ -161,24 +162,7 @@ end)
 
 -- ---- gradients of single examples -----------------------------------------------------------------------------------
 
--- A problem whose examples have the gradients that each step brings: the loss of example i is c_i · theta.
-local linear = pg.evaluator { loss = function(_, theta, batch)
-  local b = batch.c.shape[1]
-  return (batch.c:matmul(theta:flat():reshape(theta:flat().size, 1))):reshape(b):mean()
-end }
-
--- The golden per-example gradients of a step, one flat list per tensor [examples × numbers], as rows.
-local function rows_of(per_sample, b, dtype)
-  local flat, width = {}, 0
-  for _, list in ipairs(per_sample) do width = width + #list // b end
-  for i = 0, b - 1 do
-    for _, list in ipairs(per_sample) do
-      local n = #list // b
-      table.move(list, i * n + 1, (i + 1) * n, #flat + 1, flat)
-    end
-  end
-  return core.tensor(dtype, { b, width }, flat)
-end
+local linear, rows_of, batch_of = given_gradients.by_example, given_gradients.rows_of, given_gradients.batch_of
 
 local function follow_golden(case, dtype, make_stage, momentum, scale)
   local problem, h = golden.problems[case.problem], case.hyper
@@ -200,9 +184,7 @@ local function follow_golden(case, dtype, make_stage, momentum, scale)
       for j, x in ipairs(list) do z:data_write(layout[i].offset + j - 1, x) end
     end
     st.rule.z:copy_from(z)
-    local ids = {}
-    for i = 1, h.B do ids[i] = i - 1 end
-    opt:step(st, linear, { c = rows_of(step.inputs.per_sample, h.B, dtype), id = core.tensor("i64", { h.B }, ids) })
+    opt:step(st, linear, batch_of(rows_of(step.inputs.per_sample, h.B, dtype)))
     local d = support.difference(st.theta:totable(), step.params)
     assert(d <= tolerance(case, dtype), ("step %d: off by %g"):format(k, d))
   end
@@ -384,7 +366,7 @@ describe("a stage of one's own", function()
     }
     local opt = pg.optimizer { rule = seen {}, stages = { per_evaluation = { noise_scale } } }
     local st = opt:init(support.flat("f64", { 0, 0 }))
-    opt:step(st, linear, { c = core.tensor("f64", { 2, 2 }, { 1, 0, 3, 2 }), id = core.tensor("i64", { 2 }, { 0, 1 }) })
+    opt:step(st, linear, batch_of(core.tensor("f64", { 2, 2 }, { 1, 0, 3, 2 })))
     assert.are.same({ 2, 1 }, st.rule.g:totable())
     assert.are.equal(4 / 5, st.stages.per_evaluation[1].values.test:item()) -- variances 2 and 2, |mean|^2 = 5
   end)

@@ -5,12 +5,7 @@ local problems = require "problems"
 local pg, core = support.pg, support.core
 local correction, family, rule, stage = pg.correction, pg.family, pg.rule, pg.stage
 
-local function refusal(f, ...)
-  local ok, message = pcall(f, ...)
-  assert.is_false(ok)
-  assert.is_nil(tostring(message):find("\n", 1, true))
-  return tostring(message)
-end
+local refusal = support.refusal
 
 local N, D, B = 24, 3, 6
 

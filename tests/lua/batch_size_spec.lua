@@ -9,12 +9,7 @@ local run = require "perigee.run"
 local sizes = require "perigee.sampler_sizes"
 local written = require "perigee.written"
 
-local function refusal(f, ...)
-  local ok, message = pcall(f, ...)
-  assert.is_false(ok)
-  assert.is_nil(tostring(message):find("\n", 1, true))
-  return tostring(message)
-end
+local refusal = support.refusal
 
 local linear, rows_of, batch_of = given_gradients.by_example, given_gradients.rows_of, given_gradients.batch_of
 local still = pg.rule.sgd { lr = 0 }

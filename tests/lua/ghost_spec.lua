@@ -4,12 +4,7 @@ local support = require "support"
 local pg, core = support.pg, support.core
 local golden = dofile("tests/golden/rules_batches.lua").special.ghost_bn
 
-local function refusal(f, ...)
-  local ok, message = pcall(f, ...)
-  assert.is_false(ok)
-  assert.is_nil(tostring(message):find("\n", 1, true))
-  return tostring(message)
-end
+local refusal = support.refusal
 
 local function vector_of(layout, dtype, given)
   local v = core.vector(layout, dtype)

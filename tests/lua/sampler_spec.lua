@@ -6,12 +6,7 @@ local poisson = require "perigee.sampler_poisson"
 local files = require "files"
 local run = require "perigee.run"
 
-local function refusal(f, ...)
-  local ok, message = pcall(f, ...)
-  assert.is_false(ok)
-  assert.is_nil(tostring(message):find("\n", 1, true))
-  return tostring(message)
-end
+local refusal = support.refusal
 
 local N = 60
 local x = pg.randn(pg.key(1), { N, 5 }, "f64")

@@ -6,12 +6,7 @@ local given_gradients = require "given_gradients"
 local golden = dofile "tests/golden/stages.lua"
 local stage, rule = pg.stage, pg.rule
 
-local function refusal(f, ...)
-  local ok, message = pcall(f, ...)
-  assert.is_false(ok)
-  assert.is_nil(tostring(message):find("\n", 1, true))
-  return tostring(message)
-end
+local refusal = support.refusal
 
 local function case_of(id)
   for _, case in ipairs(golden.cases) do if case.id == id then return case end end

@@ -73,6 +73,15 @@ function support.state_bytes(st)
   return table.concat(parts)
 end
 
+-- The message, of one line, of the error that f(…) must raise.
+function support.refusal(f, ...)
+  local ok, message = pcall(f, ...)
+  assert(not ok, "an error was expected")
+  message = tostring(message)
+  assert(not message:find("\n", 1, true), message)
+  return message
+end
+
 -- The names of a table's fields in order.
 function support.sorted_names(t)
   local list = {}

@@ -53,12 +53,7 @@ local function follow(opt, st, p, first, last, b, f)
   return st
 end
 
-local function refusal(f, ...)
-  local ok, message = pcall(f, ...)
-  assert.is_false(ok)
-  assert.is_nil(tostring(message):find("\n", 1, true))
-  return tostring(message)
-end
+local refusal = support.refusal
 
 describe("statistics for each example", function()
   -- A correction that keeps what a table-less ctx:rows gives, and how far its mean is from the batch's statistics.

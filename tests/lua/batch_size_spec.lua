@@ -310,15 +310,8 @@ end)
 
 describe("batch = pg.batch.adaptive", function()
   local root
-  before_each(function()
-    root = os.tmpname()
-    os.remove(root)
-    run.begin_invocation { source = "-- a recipe", root = root }
-  end)
-  after_each(function()
-    run.end_invocation()
-    os.execute("rm -rf '" .. root .. "'")
-  end)
+  before_each(function() root = support.begin_runs() end)
+  after_each(function() support.end_runs(root) end)
 
   local growing = pg.batch.adaptive { initial = 8, max = 64, eta = 0.8, interval = 2 }
 

@@ -337,15 +337,8 @@ end)
 
 describe("pg.train with a sampler", function()
   local root
-  before_each(function()
-    root = os.tmpname()
-    os.remove(root)
-    run.begin_invocation { source = "-- a recipe", root = root }
-  end)
-  after_each(function()
-    run.end_invocation()
-    os.execute("rm -rf '" .. root .. "'")
-  end)
+  before_each(function() root = support.begin_runs() end)
+  after_each(function() support.end_runs(root) end)
 
   local function train(sampler, more)
     local spec = { model = net, data = { train = data, test = data }, loss = loss, sampler = sampler, out = false,

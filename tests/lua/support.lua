@@ -73,6 +73,19 @@ function support.state_bytes(st)
   return table.concat(parts)
 end
 
+-- Let runs go to a new directory, as those of a recipe at the command line do; → its path, for end_runs.
+function support.begin_runs()
+  local root = os.tmpname()
+  os.remove(root)
+  require("perigee.run").begin_invocation { source = "-- a recipe", root = root }
+  return root
+end
+
+function support.end_runs(root)
+  require("perigee.run").end_invocation()
+  os.execute("rm -rf '" .. root .. "'")
+end
+
 -- The message, of one line, of the error that f(…) must raise.
 function support.refusal(f, ...)
   local ok, message = pcall(f, ...)

@@ -1,5 +1,6 @@
 -- Facts about pg.train: order of the data, honest counts, evaluation without side effects, running statistics of batch
 -- norm, resuming.
+local support = require "support"
 local pg = require "perigee"
 local normed = require "normed"
 local run = require "perigee.run"
@@ -299,15 +300,8 @@ describe("pg.train", function()
 
   describe("with a directory", function()
     local root
-    before_each(function()
-      root = os.tmpname()
-      os.remove(root)
-      run.begin_invocation { source = "--", root = root }
-    end)
-    after_each(function()
-      run.end_invocation()
-      os.execute("rm -rf '" .. root .. "'")
-    end)
+    before_each(function() root = support.begin_runs() end)
+    after_each(function() support.end_runs(root) end)
 
     -- A run made by make(spec) that crashes at one of these steps and is resumed ends as one that does not.
     local function crash_and_resume(make, optimizer, steps)
